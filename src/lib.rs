@@ -1,1 +1,8 @@
-//! x
+//! Claviger: a small, known set of machines reach each other over Tor onion services, authenticated by keys that never leave a
+//! hardware token.
+
+pub mod error;
+pub mod identity;
+pub mod secret;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,240 @@
+//! The error of this library: what failed, of which kind, and what to do.
+
+use crate::identity::IdentityError;
+
+/// Result of this library.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failure: a typed [`ErrorKind`], a sentence that says what happened (`Display`), and one that says what to do ([`hint`](Self::hint)).
+///
+/// Neither sentence holds a secret or a full onion address.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    what: String,
+    hint: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// A failure. `what` is a full sentence; so is `hint`, with the mending command where there is one.
+    pub fn new(kind: ErrorKind, what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, what: what.into(), hint: hint.into(), source: None }))
+    }
+
+    /// Adds the foreign error that caused it.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What to do about it: one sentence.
+    pub fn hint(&self) -> &str {
+        &self.0.hint
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.what)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<IdentityError> for Error {
+    /// An identity error's two sentences, kept.
+    fn from(error: IdentityError) -> Self {
+        let kind = match &error {
+            IdentityError::CardChecksum => ErrorKind::CardChecksum,
+            IdentityError::CardVersion(_) => ErrorKind::CardVersion,
+            IdentityError::Card { .. } | IdentityError::CardSize(_) => ErrorKind::CardInvalid,
+            IdentityError::Fingerprint(_) => ErrorKind::FingerprintInvalid,
+            IdentityError::KeyGeneration => ErrorKind::Internal,
+            _ => ErrorKind::IdentityInvalid,
+        };
+        Self::new(kind, error.to_string(), error.hint())
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// The kind of a failure. Its [text](Self::as_str) is the typed reason in logs and in `--json` output, and never changes meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum ErrorKind {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl ErrorKind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The typed reason, in kebab case.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    // Configuration and identities.
+    /// The configuration file has a wrong or unknown key, or can not be read.
+    ConfigInvalid = "config-invalid",
+    /// A name, key, address, curve or suite is malformed.
+    IdentityInvalid = "identity-invalid",
+    /// Not an identity card.
+    CardInvalid = "card-invalid",
+    /// An identity card that was changed after it was written.
+    CardChecksum = "card-checksum",
+    /// An identity card of a format version that is not read here.
+    CardVersion = "card-version",
+    /// Text that is no fingerprint.
+    FingerprintInvalid = "fingerprint-invalid",
+    /// The fingerprint given is not the card's.
+    FingerprintMismatch = "fingerprint-mismatch",
+    /// The card is this machine's own.
+    CardIsOwn = "card-is-own",
+    /// A peer of that name, key or address is recorded already, with other values.
+    PeerConflict = "peer-conflict",
+    /// The two machines share no curve.
+    NoSharedCurve = "no-shared-curve",
+    /// The two machines share no suite.
+    NoSharedSuite = "no-shared-suite",
+    /// The person asked said no.
+    Declined = "declined",
+    // Store.
+    /// There is no store.
+    StoreAbsent = "store-absent",
+    /// There is a store already.
+    StoreExists = "store-exists",
+    /// The store was written by a newer release.
+    StoreNewer = "store-newer",
+    /// The store's directory or files can be read or changed by others.
+    StorePermissions = "store-permissions",
+    /// Another process holds the store's lock for too long.
+    StoreBusy = "store-busy",
+    /// The store's content is not what this program writes.
+    StoreCorrupt = "store-corrupt",
+    /// The store can not be read or written: disk full, I/O error.
+    StoreIo = "store-io",
+    /// No peer of that name is in the store.
+    PeerUnknown = "peer-unknown",
+    // Token.
+    /// The token's locator is malformed.
+    LocatorInvalid = "locator-invalid",
+    /// The token is not there.
+    TokenAbsent = "token-absent",
+    /// The PKCS#11 module is missing or does not work.
+    TokenModule = "token-module",
+    /// The key is not on the token, or more than one fits.
+    KeyNotFound = "key-not-found",
+    /// The token holds another key than the identity's.
+    KeyMismatch = "key-mismatch",
+    /// The token or file holds a key already.
+    KeyExists = "key-exists",
+    /// The key's curve is another, or the token can not do it.
+    CurveUnsupported = "curve-unsupported",
+    /// A PIN or passphrase is needed and none could be asked for.
+    PinRequired = "pin-required",
+    /// The PIN or passphrase was wrong.
+    PinWrong = "pin-wrong",
+    /// The PIN is blocked, or has one try left.
+    PinLocked = "pin-locked",
+    /// The token's queue is full, or someone else holds the token.
+    TokenBusy = "token-busy",
+    /// The token did not answer in time.
+    TokenTimeout = "token-timeout",
+    /// The token, or its key file, failed.
+    TokenFailed = "token-failed",
+    /// A peer sent a point that no honest machine sends.
+    BadPoint = "bad-point",
+    // Transport.
+    /// tor or arti is not running, can not be reached, or has not bootstrapped.
+    TransportUnavailable = "transport-unavailable",
+    /// tor's control port refused the password, cookie or command.
+    ControlRefused = "control-refused",
+    /// The local port is in use.
+    PortInUse = "port-in-use",
+    /// The address can not be dialled by this transport.
+    AddressRefused = "address-refused",
+    /// The onion service, or the host, is not reachable.
+    Unreachable = "unreachable",
+    /// The onion service's descriptor is not for this machine.
+    OnionAuth = "onion-auth",
+    /// Dialling took too long.
+    DialTimeout = "dial-timeout",
+    // Handshake.
+    /// The other end closed without an answer: it does not know us, or not by this key.
+    HandshakeRefused = "handshake-refused",
+    /// A handshake message did not authenticate.
+    HandshakeFailed = "handshake-failed",
+    /// The other end did not answer in time.
+    HandshakeTimeout = "handshake-timeout",
+    /// A packet of a protocol version that is not spoken here.
+    VersionUnsupported = "version-unsupported",
+    /// A packet that is malformed or too large.
+    PacketInvalid = "packet-invalid",
+    /// A knock that fits no peer.
+    KnockUnknown = "knock-unknown",
+    /// A knock seen before.
+    KnockReplayed = "knock-replayed",
+    /// A knock outside the time window.
+    KnockStale = "knock-stale",
+    /// The peer asks for more handshakes than it may.
+    RateLimited = "rate-limited",
+    /// The peer asks for a pattern that is not allowed here.
+    PatternRefused = "pattern-refused",
+    // Session.
+    /// The pipe ended without the end-of-session record.
+    SessionTruncated = "session-truncated",
+    /// A record did not authenticate.
+    RecordInvalid = "record-invalid",
+    /// The session's keys are used up.
+    NonceExhausted = "nonce-exhausted",
+    /// The session's pipe failed.
+    SessionIo = "session-io",
+    // Anything.
+    /// A local file or process failed.
+    Io = "io",
+    /// Ended by a signal.
+    Interrupted = "interrupted",
+    /// A bug or a broken machine.
+    Internal = "internal",
+}
+
+impl std::fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_unique_kebab_case() {
+        for (at, kind) in ErrorKind::ALL.iter().enumerate() {
+            let text = kind.as_str();
+            assert!(text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{text}");
+            assert!(!ErrorKind::ALL[..at].iter().any(|other| other.as_str() == text), "{text} twice");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Identity cards: the text by which a machine's identity travels in a ceremony.
+//!
+//! Exactly these lines, each ended by one line feed, and nothing else (`docs/wire-format.md`, "Identity card"):
+//!
+//! ```text
+//! claviger identity card 1
+//! identifier: cosigner
+//! role: cosigner
+//! token: hardware
+//! curve: x25519
+//! static-public-key: 64 or 130 lower-case hexadecimal digits
+//! onion-address: 56 characters.onion
+//! client-auth-public-key: descriptor:x25519:52 base32 characters
+//! suites: ChaChaPoly_BLAKE2s
+//! checksum: 16 lower-case hexadecimal digits
+//! ```
+//!
+//! The checksum is the first 8 bytes of SHA-256 over all bytes before its line. It finds accidents and careless edits; it is the fingerprint, compared by people, that finds a swapped card.
+
+use super::{
+    ClientAuthPublic, Curve, Fingerprint, Identifier, IdentityError, OnionAddress, Role, StaticPublic, Suites,
+};
+use aws_lc_rs::digest::{SHA256, digest};
+
+/// Longest card text, in bytes.
+pub const MAX_CARD_LEN: usize = 2048;
+
+const TITLE: &str = "claviger identity card ";
+
+/// Where a machine's static private key lives, by the word of its own card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// On a device that does not let it out.
+    Hardware,
+    /// In an encrypted file: it can be copied.
+    Software,
+}
+
+impl std::fmt::Display for TokenKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Hardware => "hardware",
+            Self::Software => "software",
+        })
+    }
+}
+
+/// A machine's identity, as it travels. All public.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityCard {
+    /// The machine's name, unique in every store that records it.
+    pub identifier: Identifier,
+    /// What the machine is for.
+    pub role: Role,
+    /// Where its static private key lives.
+    pub token: TokenKind,
+    /// The Noise static public key.
+    pub static_public: StaticPublic,
+    /// Where its onion service is reached.
+    pub onion_address: OnionAddress,
+    /// The key by which it reads other machines' onion descriptors.
+    pub client_auth: ClientAuthPublic,
+    /// The suites it offers, most wanted first.
+    pub suites: Suites,
+}
+
+impl IdentityCard {
+    /// The curve of the static key.
+    pub fn curve(&self) -> Curve {
+        self.static_public.curve()
+    }
+
+    /// What people compare.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_card(self)
+    }
+
+    /// The text up to, and without, the checksum line.
+    pub(super) fn body(&self) -> String {
+        format!(
+            "{TITLE}1\nidentifier: {}\nrole: {}\ntoken: {}\ncurve: {}\nstatic-public-key: {}\nonion-address: {}\n\
+             client-auth-public-key: {}\nsuites: {}\n",
+            self.identifier,
+            self.role,
+            self.token,
+            self.curve(),
+            self.static_public.to_hex(),
+            self.onion_address,
+            self.client_auth,
+            self.suites,
+        )
+    }
+
+    /// The card's text, ASCII, at most [`MAX_CARD_LEN`] bytes.
+    pub fn to_text(&self) -> String {
+        let body = self.body();
+        let sum = checksum(&body);
+        format!("{body}checksum: {sum}\n")
+    }
+
+    /// Reads exactly what [`to_text`](Self::to_text) writes: same order, same spelling, no blank lines, no comments.
+    ///
+    /// # Errors
+    /// [`IdentityError::CardSize`], [`IdentityError::CardVersion`], [`IdentityError::Card`] with the first line that is off,
+    /// [`IdentityError::CardChecksum`] when all lines have the right form but were changed, and the errors of the fields.
+    pub fn from_text(text: &str) -> Result<Self, IdentityError> {
+        if text.len() > MAX_CARD_LEN {
+            return Err(IdentityError::CardSize(text.len()));
+        }
+        let mut lines = Lines { rest: text, line: 0 };
+        let version = lines.take(TITLE, "the title `claviger identity card 1`")?;
+        if version != "1" {
+            return Err(IdentityError::CardVersion(version.chars().take(16).collect()));
+        }
+        let mut field = |name: &str| lines.take(&format!("{name}: "), &format!("`{name}: …`"));
+        let identifier = field("identifier")?;
+        let role = field("role")?;
+        let token = field("token")?;
+        let curve = field("curve")?;
+        let static_public = field("static-public-key")?;
+        let onion_address = field("onion-address")?;
+        let client_auth = field("client-auth-public-key")?;
+        let suites = field("suites")?;
+        let sum = field("checksum")?;
+        if !lines.rest.is_empty() {
+            return Err(IdentityError::Card { line: lines.line + 1, expected: "the end of the card".into() });
+        }
+        let body_len = text.len() - "checksum: \n".len() - sum.len();
+        if sum != checksum(&text[..body_len]) {
+            return Err(IdentityError::CardChecksum);
+        }
+        let card = Self {
+            identifier: identifier.parse()?,
+            role: role.parse()?,
+            token: match token {
+                "hardware" => TokenKind::Hardware,
+                "software" => TokenKind::Software,
+                _ => {
+                    return Err(IdentityError::Card {
+                        line: 4,
+                        expected: "`token: hardware` or `token: software`".into(),
+                    });
+                }
+            },
+            static_public: StaticPublic::from_hex(curve.parse()?, static_public)?,
+            onion_address: onion_address.parse()?,
+            client_auth: client_auth.parse()?,
+            suites: suites.parse()?,
+        };
+        // Every field has one spelling, so this holds for whatever got here; it keeps the fingerprint a function of the text.
+        if card.to_text() == text { Ok(card) } else { Err(IdentityError::CardChecksum) }
+    }
+
+    /// Reads a card from a file's bytes.
+    ///
+    /// # Errors
+    /// As [`from_text`](Self::from_text); bytes that are not UTF-8 are [`IdentityError::CardSize`] or a bad first line.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, IdentityError> {
+        if bytes.len() > MAX_CARD_LEN {
+            return Err(IdentityError::CardSize(bytes.len()));
+        }
+        let text = std::str::from_utf8(bytes)
+            .map_err(|_| IdentityError::Card { line: 1, expected: "text: this is not an identity card".into() })?;
+        Self::from_text(text)
+    }
+}
+
+fn checksum(body: &str) -> String {
+    data_encoding::HEXLOWER.encode(&digest(&SHA256, body.as_bytes()).as_ref()[..8])
+}
+
+struct Lines<'a> {
+    rest: &'a str,
+    line: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn take(&mut self, prefix: &str, expected: &str) -> Result<&'a str, IdentityError> {
+        self.line += 1;
+        let off = || IdentityError::Card { line: self.line, expected: expected.into() };
+        let (line, rest) = self.rest.split_once('\n').ok_or_else(off)?;
+        let value = line.strip_prefix(prefix).ok_or_else(off)?;
+        self.rest = rest;
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ClientAuthKeys, OnionKeys};
+    use super::*;
+
+    fn card() -> IdentityCard {
+        IdentityCard {
+            identifier: "cosigner".parse().unwrap(),
+            role: "cosigner".parse().unwrap(),
+            token: TokenKind::Hardware,
+            static_public: StaticPublic::new(Curve::X25519, &[9; 32]).unwrap(),
+            onion_address: OnionKeys::generate().unwrap().address,
+            client_auth: ClientAuthKeys::generate().unwrap().public,
+            suites: Suites::default(),
+        }
+    }
+
+    #[test]
+    fn round_trip() {
+        let card = card();
+        assert_eq!(IdentityCard::from_text(&card.to_text()), Ok(card));
+    }
+
+    #[test]
+    fn every_changed_byte_and_every_cut_is_found() {
+        let text = card().to_text();
+        for at in 0..text.len() {
+            for change in [1u8, 2, 0x20] {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= change;
+                assert!(IdentityCard::from_bytes(&bytes).is_err(), "byte {at} changed by {change}");
+            }
+            assert!(IdentityCard::from_text(&text[..at]).is_err(), "cut to {at}");
+        }
+        for more in ["\n", " ", "x", "\r\n"] {
+            assert!(IdentityCard::from_text(&format!("{text}{more}")).is_err());
+            assert!(IdentityCard::from_text(&format!("{more}{text}")).is_err());
+        }
+        assert!(IdentityCard::from_text(&text.replace('\n', "\r\n")).is_err());
+        assert!(matches!(IdentityCard::from_bytes(&[b'a'; 5000]), Err(IdentityError::CardSize(5000))));
+        assert!(IdentityCard::from_bytes(&[0xff; 50]).is_err());
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let text = card().to_text().replace("card 1\n", "card 2\n");
+        assert_eq!(IdentityCard::from_text(&text), Err(IdentityError::CardVersion("2".into())));
+    }
+
+    #[test]
+    fn the_fingerprint_covers_every_field() {
+        let one = card();
+        let changes: [fn(&mut IdentityCard); 6] = [
+            |card| card.identifier = "cosigner-2".parse().unwrap(),
+            |card| card.role = "watchtower".parse().unwrap(),
+            |card| card.token = TokenKind::Software,
+            |card| card.onion_address = OnionKeys::generate().unwrap().address,
+            |card| card.client_auth = ClientAuthKeys::generate().unwrap().public,
+            |card| card.suites = "AESGCM_SHA256".parse().unwrap(),
+        ];
+        for change in changes {
+            let mut other = one.clone();
+            change(&mut other);
+            assert_ne!(other.fingerprint(), one.fingerprint());
+        }
+    }
+}

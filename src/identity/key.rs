@@ -1,0 +1,182 @@
+//! The Noise static public key and its curve.
+
+use super::IdentityError;
+use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey};
+
+/// The curve of a static key. One per identity; two peers must share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Curve {
+    /// X25519 (RFC 7748). Public keys are 32 bytes. Noise calls it `25519`.
+    X25519,
+    /// NIST P-256 (SEC 2, secp256r1). Public keys are 65 bytes, uncompressed SEC 1 points.
+    P256,
+}
+
+impl Curve {
+    /// Length of a public key in bytes: 32 or 65.
+    pub const fn public_len(self) -> usize {
+        match self {
+            Self::X25519 => 32,
+            Self::P256 => 65,
+        }
+    }
+
+    /// The name in a Noise protocol name (Noise, section 8).
+    pub const fn noise_name(self) -> &'static str {
+        match self {
+            Self::X25519 => "25519",
+            Self::P256 => "P256",
+        }
+    }
+
+    pub(crate) fn algorithm(self) -> &'static agreement::Algorithm {
+        match self {
+            Self::X25519 => &agreement::X25519,
+            Self::P256 => &agreement::ECDH_P256,
+        }
+    }
+}
+
+impl std::fmt::Display for Curve {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::X25519 => "x25519",
+            Self::P256 => "p256",
+        })
+    }
+}
+
+impl std::str::FromStr for Curve {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Self, IdentityError> {
+        match text {
+            "x25519" => Ok(Self::X25519),
+            "p256" => Ok(Self::P256),
+            _ => Err(IdentityError::Curve(text.chars().take(32).collect())),
+        }
+    }
+}
+
+/// A checked static (or ephemeral) public key: right length, on the curve, not of low order.
+///
+/// Public data. P-256 keys are uncompressed SEC 1 points, `04 || X || Y`; X25519 keys are RFC 7748 u-coordinates.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct StaticPublic {
+    curve: Curve,
+    bytes: Box<[u8]>,
+}
+
+impl StaticPublic {
+    /// Checks and takes a public key.
+    ///
+    /// # Errors
+    /// [`IdentityError::PublicKey`] when the length is not [`Curve::public_len`], a P-256 point is compressed or off the curve,
+    /// or an X25519 point has low order (any Diffie-Hellman with it would give zero; RFC 7748, section 6.1).
+    pub fn new(curve: Curve, bytes: &[u8]) -> Result<Self, IdentityError> {
+        if bytes.len() != curve.public_len() {
+            return Err(IdentityError::PublicKey("has the wrong length for its curve"));
+        }
+        if curve == Curve::P256 && bytes[0] != 4 {
+            return Err(IdentityError::PublicKey("is not an uncompressed P-256 point"));
+        }
+        // One operation with a fixed scalar tells all: aws-lc refuses points off P-256 and an all-zero X25519 result. For
+        // X25519 the scalar is clamped to a multiple of 8, so the result is zero exactly for the points of order 1, 2, 4 and 8.
+        let mut scalar = [0u8; 32];
+        scalar[31] = 1;
+        let probe = PrivateKey::from_private_key(curve.algorithm(), &scalar)
+            .map_err(|_| IdentityError::PublicKey("could not be checked"))?;
+        let refused = match curve {
+            Curve::X25519 => "has low order",
+            Curve::P256 => "is not on the curve",
+        };
+        agreement::agree(
+            &probe,
+            UnparsedPublicKey::new(curve.algorithm(), bytes),
+            IdentityError::PublicKey(refused),
+            |secret| {
+                if secret.iter().all(|byte| *byte == 0) { Err(IdentityError::PublicKey(refused)) } else { Ok(()) }
+            },
+        )?;
+        Ok(Self { curve, bytes: bytes.into() })
+    }
+
+    /// Its curve.
+    pub fn curve(&self) -> Curve {
+        self.curve
+    }
+
+    /// The 32 or 65 bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Lower-case hexadecimal, 64 or 130 digits.
+    pub fn to_hex(&self) -> String {
+        data_encoding::HEXLOWER.encode(&self.bytes)
+    }
+
+    /// Reads what [`to_hex`](Self::to_hex) writes, and nothing else.
+    ///
+    /// # Errors
+    /// [`IdentityError::PublicKey`], also for upper-case digits.
+    pub fn from_hex(curve: Curve, text: &str) -> Result<Self, IdentityError> {
+        let bytes = data_encoding::HEXLOWER
+            .decode(text.as_bytes())
+            .map_err(|_| IdentityError::PublicKey("is not lower-case hexadecimal"))?;
+        Self::new(curve, &bytes)
+    }
+}
+
+impl std::fmt::Debug for StaticPublic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StaticPublic({}:{})", self.curve, self.to_hex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The small-order u-coordinates of Curve25519 and its twist, with their non-canonical encodings
+    /// (cr.yp.to/ecdh.html, "How do I validate Curve25519 public keys?").
+    const LOW_ORDER: [&str; 7] = [
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+        "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    ];
+
+    #[test]
+    fn low_order_points_are_refused() {
+        for hex in LOW_ORDER {
+            let refused = StaticPublic::from_hex(Curve::X25519, hex);
+            assert_eq!(refused, Err(IdentityError::PublicKey("has low order")), "{hex}");
+        }
+        // Bit 255 is ignored (RFC 7748, section 5), so these are the same points with the top bit set.
+        for hex in LOW_ORDER {
+            let mut bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap();
+            bytes[31] |= 0x80;
+            assert!(StaticPublic::new(Curve::X25519, &bytes).is_err(), "{hex} with the top bit");
+        }
+    }
+
+    #[test]
+    fn off_curve_and_misshapen_points_are_refused() {
+        let generator = "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
+                         4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
+        let good = StaticPublic::from_hex(Curve::P256, generator).unwrap();
+        for at in 0..65 {
+            let mut bad = good.as_bytes().to_vec();
+            bad[at] ^= 1;
+            assert!(StaticPublic::new(Curve::P256, &bad).is_err(), "byte {at} changed");
+        }
+        assert!(StaticPublic::new(Curve::P256, &[0; 65]).is_err());
+        assert!(StaticPublic::new(Curve::P256, &good.as_bytes()[..33]).is_err());
+        assert!(StaticPublic::new(Curve::X25519, good.as_bytes()).is_err());
+        assert!(StaticPublic::from_hex(Curve::P256, &generator.to_uppercase()).is_err());
+    }
+}
