@@ -3,6 +3,8 @@
 
 pub mod error;
 pub mod identity;
+pub mod noise;
 pub mod secret;
+pub mod wire;
 
 pub use error::{Error, ErrorKind, Result};
