@@ -22,17 +22,22 @@ pub(super) const TOKEN_HANDLE: &[u8] = b"the static key is on the token";
 
 /// Shared secrets with the static key, by peer point. At most three a handshake.
 #[derive(Clone, Default)]
-pub(super) struct Answers(Arc<Mutex<Vec<(Box<[u8]>, SharedSecret)>>>);
+pub(super) struct Answers(Arc<Mutex<Vec<Answer>>>);
+
+struct Answer {
+    point: Box<[u8]>,
+    secret: SharedSecret,
+}
 
 impl Answers {
     pub(super) fn put(&self, point: &[u8], secret: SharedSecret) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((point.into(), secret));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Answer { point: point.into(), secret });
     }
 
     fn copy_to(&self, point: &[u8], out: &mut [u8]) -> Result<(), Error> {
         let answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, secret) = answers.iter().find(|(known, _)| **known == *point).ok_or(Error::Dh)?;
-        out.get_mut(..SharedSecret::LEN).ok_or(Error::Dh)?.copy_from_slice(secret.expose());
+        let answer = answers.iter().find(|answer| *answer.point == *point).ok_or(Error::Dh)?;
+        out.get_mut(..SharedSecret::LEN).ok_or(Error::Dh)?.copy_from_slice(answer.secret.expose());
         Ok(())
     }
 }
