@@ -61,9 +61,9 @@ pub enum Purpose {
 pub enum Tries {
     /// A key file: nothing counts.
     Unlimited,
-    /// No wrong PIN since the last right one; the token gives no number.
-    Full,
-    /// At least one wrong PIN since the last right one; the token gives no number.
+    /// The token raises no warning and gives no number.
+    Unknown,
+    /// The token warns that wrong PINs were entered, and gives no number.
     Low,
     /// The next wrong PIN locks the token.
     Last,
@@ -75,8 +75,8 @@ impl fmt::Display for Tries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unlimited => "unlimited tries",
-            Self::Full => "no wrong PIN counted (the token gives no number of tries)",
-            Self::Low => "at least one wrong PIN counted (the token gives no number of tries)",
+            Self::Unknown => "the token does not tell how many tries are left",
+            Self::Low => "the token warns that tries are used up, and gives no number",
             Self::Last => "ONE try left before the token locks",
             Self::None => "no try left: the PIN is locked",
         })

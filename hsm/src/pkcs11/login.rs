@@ -129,7 +129,7 @@ pub(super) fn tries_left(info: &TokenInfo) -> Tries {
     } else if info.user_pin_count_low() {
         Tries::Low
     } else {
-        Tries::Full
+        Tries::Unknown
     }
 }
 
