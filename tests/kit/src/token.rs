@@ -242,10 +242,16 @@ impl TestToken {
     }
 }
 
-/// `softhsm2-util` initializes the tokens of any module.
+/// `softhsm2-util` initializes the tokens of any module, and wants a SoftHSM configuration even for the others.
 fn init_token(module: &Path, env: (&str, PathBuf), slot: &[&str], label: &str, so_pin: &str, pin: &str) {
     let mut command = Command::new("softhsm2-util");
-    command.env(env.0, env.1).arg("--module").arg(module).arg("--init-token").args(slot);
+    command
+        .env(SOFTHSM_CONF, "/etc/softhsm/softhsm2.conf")
+        .env(env.0, env.1)
+        .arg("--module")
+        .arg(module)
+        .arg("--init-token")
+        .args(slot);
     command.args(["--label", label, "--so-pin", so_pin, "--pin", pin]);
     let output = run(&mut command);
     assert!(output.status.success(), "softhsm2-util --init-token: {}\n{}", output.status, shown(&output));
