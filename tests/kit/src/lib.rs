@@ -1,3 +1,8 @@
 //! x
 /// PKCS#11 tokens: SoftHSM and kryoptic, each in a directory of its own.
 pub mod token;
+//! What claviger's tests and demo stand on: tokens, a private Tor network, third-party Noise peers.
+
+pub mod pynoise;
+mod support;
+pub mod tornet;

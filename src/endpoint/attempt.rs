@@ -1,0 +1,91 @@
+//! One structured log event for each connection attempt.
+
+use crate::error::Error;
+use crate::identity::Identifier;
+use crate::wire::Pattern;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Who dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// This machine.
+    Outgoing,
+    /// The peer.
+    Incoming,
+}
+
+/// What is known of an attempt so far. [`end`](Self::end) writes the event:
+///
+/// target `claviger::connection`; fields `peer` (or `unknown`), `direction`, `transport`, `pattern`, `dial_ms`, `token_ms`, `handshake_ms`,
+/// `token_operations`, `outcome` (`established` or `failed`) and `reason` (an [`ErrorKind`](crate::ErrorKind)'s text). Level INFO when
+/// established or unknown, WARN when a known peer's attempt failed. Neither secrets nor addresses.
+pub(super) struct Attempt {
+    direction: Direction,
+    transport: &'static str,
+    pub(super) peer: Option<Identifier>,
+    pub(super) pattern: Option<Pattern>,
+    pub(super) dial: Duration,
+    pub(super) token: Duration,
+    pub(super) operations: u32,
+    /// When the first byte of the handshake could be sent or came in.
+    pub(super) handshake_started: Option<Instant>,
+    ended: bool,
+}
+
+impl Attempt {
+    pub(super) fn new(direction: Direction, transport: &'static str, peer: Option<Identifier>) -> Self {
+        Self {
+            direction,
+            transport,
+            peer,
+            pattern: None,
+            dial: Duration::ZERO,
+            token: Duration::ZERO,
+            operations: 0,
+            handshake_started: None,
+            ended: false,
+        }
+    }
+
+    /// Writes the event. `None`: a session was established.
+    pub(super) fn end(mut self, error: Option<&Error>) {
+        let (outcome, reason) = match error {
+            None => ("established", ""),
+            Some(error) => ("failed", error.kind().as_str()),
+        };
+        self.write(outcome, reason);
+    }
+
+    fn write(&mut self, outcome: &str, reason: &str) {
+        self.ended = true;
+        macro_rules! event {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "claviger::connection",
+                    peer = self.peer.as_ref().map_or("unknown", |peer| peer.as_str()),
+                    direction = match self.direction { Direction::Outgoing => "outgoing", Direction::Incoming => "incoming" },
+                    transport = self.transport,
+                    pattern = self.pattern.map_or("", |pattern| pattern.noise_name()),
+                    dial_ms = self.dial.as_millis() as u64,
+                    token_ms = self.token.as_millis() as u64,
+                    handshake_ms = self.handshake_started.map_or(0, |start| start.elapsed().as_millis() as u64),
+                    token_operations = self.operations,
+                    outcome,
+                    reason,
+                    "connection"
+                )
+            };
+        }
+        if outcome == "failed" && self.peer.is_some() { event!(warn) } else { event!(info) }
+    }
+}
+
+impl Drop for Attempt {
+    /// An attempt whose future was dropped: shut down, or pushed out by newer callers.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.write("failed", "abandoned");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Drives a handshake's steps between a pipe and a token, with a deadline on every wait.
+
+use super::attempt::Attempt;
+use super::now_ms;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{IdentityCard, OnionAddress, StaticPublic};
+use crate::noise::{self, Established, NoiseError, Protocol, Setup, Step, knock};
+use crate::secret::KnockKey;
+use crate::session::{Peer as SessionPeer, Session};
+use crate::store::Peer;
+use crate::token::TokenHandle;
+use crate::transport::BoxPipe;
+use crate::wire::{self, Ends};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+/// How long the two ends of a handshake may take.
+#[derive(Clone, Copy)]
+pub(super) struct Deadlines {
+    /// For each message of the other end.
+    pub(super) message: Duration,
+    /// For each token operation.
+    pub(super) token: Duration,
+}
+
+impl Deadlines {
+    pub(super) fn of(config: &Config, token: &TokenHandle) -> Self {
+        let token_timeout = if token.may_need_touch() { config.token.touch_timeout } else { config.token.timeout };
+        Self { message: config.handshake.timeout, token: token_timeout }
+    }
+}
+
+/// An initiator's handshake, begun before there is a pipe.
+pub(super) struct Initiation {
+    step: Option<Step>,
+    peer: SessionPeer,
+    knock: KnockKey,
+    config: Config,
+}
+
+impl Initiation {
+    pub(super) fn new(
+        own: &IdentityCard,
+        peer: &Peer,
+        onion_address: &OnionAddress,
+        port: u16,
+        protocol: Protocol,
+        config: &Config,
+    ) -> Result<Self> {
+        let ends = Ends {
+            initiator: &own.identifier,
+            initiator_role: &own.role,
+            responder: &peer.identifier,
+            responder_role: &peer.role,
+            onion_address,
+            port,
+        };
+        let prologue = wire::prologue(protocol.pattern, &ends);
+        let setup = Setup::new(protocol, &own.static_public, &peer.static_public, &prologue);
+        let step = noise::initiator(setup).map_err(|error| noise_error(&error, Some(peer)))?;
+        let session_peer = session_peer(peer, false, protocol);
+        let knock = knock::key(&own.static_public, &peer.static_public);
+        Ok(Self { step: Some(step), peer: session_peer, knock, config: config.clone() })
+    }
+
+    /// Runs the token operations that need nothing from the peer: KK's `ss`.
+    pub(super) async fn agree(&mut self, token: &TokenHandle, attempt: &mut Attempt) -> Result<()> {
+        let deadlines = Deadlines::of(&self.config, token);
+        let Some(step) = self.step.take() else { return Ok(()) };
+        self.step = Some(agree(step, token, deadlines, attempt).await?);
+        Ok(())
+    }
+
+    /// Runs the rest on a pipe.
+    pub(super) async fn run(
+        &mut self,
+        mut pipe: BoxPipe,
+        token: &TokenHandle,
+        attempt: &mut Attempt,
+    ) -> Result<Session> {
+        attempt.handshake_started = Some(Instant::now());
+        let deadlines = Deadlines::of(&self.config, token);
+        let step = self.step.take().ok_or_else(|| internal("the handshake was used up"))?;
+        let Step::Send(send) = agree(step, token, deadlines, attempt).await? else {
+            return Err(internal("an initiator does not begin by sending"));
+        };
+        let packet = knock::packet(&self.knock, self.peer.protocol.pattern, now_ms(), send.message());
+        write_frame(&mut pipe, &packet, deadlines.message).await?;
+        let next = send.sent().map_err(|error| noise_error(&error, None))?;
+        let established = run(next, &mut pipe, token, deadlines, attempt).await?;
+        finish(pipe, self.peer.clone(), &established)
+    }
+}
+
+pub(super) fn session_peer(peer: &Peer, is_initiator: bool, protocol: Protocol) -> SessionPeer {
+    SessionPeer {
+        identifier: peer.identifier.clone(),
+        role: peer.role.clone(),
+        is_initiator,
+        protocol,
+        operations: 0,
+    }
+}
+
+pub(super) fn finish(pipe: BoxPipe, mut peer: SessionPeer, established: &Established) -> Result<Session> {
+    // Version 1 sends no payloads; what a later one adds must not be ignored in silence.
+    if !established.payloads.is_empty() {
+        return Err(Error::new(
+            ErrorKind::VersionUnsupported,
+            format!("`{}` sent a handshake payload, which this version does not know.", peer.identifier),
+            "Use the same release of claviger on both machines.",
+        ));
+    }
+    peer.operations = established.operations;
+    Session::new(pipe, peer, established).map_err(|error| noise_error(&error, None))
+}
+
+/// Answers every step until the handshake is done.
+pub(super) async fn run(
+    mut step: Step,
+    pipe: &mut BoxPipe,
+    token: &TokenHandle,
+    deadlines: Deadlines,
+    attempt: &mut Attempt,
+) -> Result<Established> {
+    loop {
+        step = match agree(step, token, deadlines, attempt).await? {
+            Step::Send(send) => {
+                write_frame(pipe, send.message(), deadlines.message).await?;
+                send.sent()
+            }
+            Step::Receive(receive) => {
+                let len = receive.expected_len();
+                let message = read_frame(pipe, len, len, deadlines.message).await?;
+                receive.received(&message)
+            }
+            Step::Finished(established) => return Ok(*established),
+            Step::Agree(_) => return Err(internal("an unanswered step")),
+        }
+        .map_err(|error| noise_error(&error, None))?;
+    }
+}
+
+/// Answers `Agree` steps until something else is needed.
+async fn agree(mut step: Step, token: &TokenHandle, deadlines: Deadlines, attempt: &mut Attempt) -> Result<Step> {
+    while let Step::Agree(waiting) = step {
+        let started = Instant::now();
+        attempt.operations += 1;
+        let secret = token.agree(waiting.public(), deadlines.token).await;
+        attempt.token += started.elapsed();
+        step = waiting.resume(secret?).map_err(|error| noise_error(&error, None))?;
+    }
+    Ok(step)
+}
+
+async fn write_frame(pipe: &mut BoxPipe, body: &[u8], deadline: Duration) -> Result<()> {
+    let frame = wire::frame(body).map_err(|_| internal("a handshake message is too long"))?;
+    let writing = async {
+        pipe.write_all(&frame).await?;
+        pipe.flush().await
+    };
+    timeout(deadline, writing).await.map_err(|_| late(deadline))?.map_err(closed)
+}
+
+/// Reads one frame of `min..=max` bytes within the deadline.
+pub(super) async fn read_frame(pipe: &mut BoxPipe, min: usize, max: usize, deadline: Duration) -> Result<Vec<u8>> {
+    let reading = async {
+        let mut header = [0; wire::FRAME_HEADER];
+        pipe.read_exact(&mut header).await.map_err(closed)?;
+        let len = wire::frame_len(header, min, max).map_err(|error| wire_error(&error))?;
+        let mut body = vec![0; len];
+        pipe.read_exact(&mut body).await.map_err(closed)?;
+        Ok(body)
+    };
+    timeout(deadline, reading).await.map_err(|_| late(deadline))?
+}
+
+fn late(deadline: Duration) -> Error {
+    Error::new(
+        ErrorKind::HandshakeTimeout,
+        format!("The other end did not answer within {} s.", deadline.as_secs()),
+        "Try again; when it happens again, look at the other machine's log and token.",
+    )
+}
+
+fn closed(error: io::Error) -> Error {
+    Error::new(
+        ErrorKind::HandshakeRefused,
+        "The other end closed the connection without an answer.",
+        "It does not know this machine by this key, or the clocks differ: compare `claviger-ceremony show` on both, and look at its log.",
+    )
+    .because(error)
+}
+
+pub(super) fn wire_error(error: &wire::WireError) -> Error {
+    let kind = match error {
+        wire::WireError::Version(_) => ErrorKind::VersionUnsupported,
+        _ => ErrorKind::PacketInvalid,
+    };
+    Error::new(
+        kind,
+        format!("The other end does not speak this protocol: {error}."),
+        "Check that the address is that of a claviger machine of the same release.",
+    )
+}
+
+pub(super) fn noise_error(error: &NoiseError, peer: Option<&Peer>) -> Error {
+    let who = peer.map_or_else(|| "The other end".to_owned(), |peer| format!("`{}`", peer.identifier));
+    match error {
+        NoiseError::Curve => Error::new(
+            ErrorKind::NoSharedCurve,
+            format!("{who} has a key on another curve than this machine's."),
+            "Give one of them a key on the other's curve and exchange cards again.",
+        ),
+        NoiseError::Point(_) => Error::new(
+            ErrorKind::BadPoint,
+            format!("{who} sent a public key that no honest machine sends."),
+            "Treat it as an attack or as broken software on that machine.",
+        ),
+        NoiseError::Internal(what) => internal(what),
+        NoiseError::Length => wire_error(&wire::WireError::TooShort),
+        _ => Error::new(
+            ErrorKind::HandshakeFailed,
+            format!("{who} did not authenticate: {error}."),
+            "Compare names, roles, keys and port of the two machines with `claviger-ceremony show` on both.",
+        ),
+    }
+}
+
+pub(super) fn internal(what: &str) -> Error {
+    Error::new(ErrorKind::Internal, format!("The handshake failed by an internal error: {what}."), "Please report this.")
+}
+
+pub(super) fn knock_error(refused: knock::Refused, name: impl Fn(usize) -> String) -> Error {
+    use knock::Refused;
+    match refused {
+        Refused::Wire(error) => wire_error(&error),
+        Refused::Unknown => Error::new(
+            ErrorKind::KnockUnknown,
+            "A caller that fits no peer was dropped.",
+            "If it should be a peer, import its card with `claviger-ceremony import`.",
+        ),
+        Refused::Stale { peer, ahead_ms } => Error::new(
+            ErrorKind::KnockStale,
+            format!(
+                "`{}` knocked with a time that is {} s {} ours, or before this listener began.",
+                name(peer),
+                ahead_ms.unsigned_abs().div_ceil(1000),
+                if ahead_ms < 0 { "behind" } else { "ahead of" }
+            ),
+            "Set the clocks of both machines, for example with NTP.",
+        ),
+        Refused::Replayed { peer } => Error::new(
+            ErrorKind::KnockReplayed,
+            format!("A knock of `{}` was sent a second time.", name(peer)),
+            "Somebody recorded and repeated it; it cost nothing.",
+        ),
+        Refused::TooMany { peer } => Error::new(
+            ErrorKind::RateLimited,
+            format!("`{}` knocked more than {} times within the window.", name(peer), knock::MAX_SEEN),
+            "Look for a client that connects in a loop on that machine.",
+        ),
+    }
+}
+
+/// Only this peer may be behind the knock.
+pub(super) fn check_remote(peer: &Peer, remote: Option<&StaticPublic>) -> Result<()> {
+    match remote {
+        Some(remote) if *remote != peer.static_public => Err(Error::new(
+            ErrorKind::KnockUnknown,
+            format!("`{}` called, and another peer was expected.", peer.identifier),
+            "Answer with `None` as the remote key to let any peer in.",
+        )),
+        _ => Ok(()),
+    }
+}

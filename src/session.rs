@@ -1,0 +1,183 @@
+//! Sessions: the authenticated channel after a handshake, as one byte stream.
+//!
+//! A session's bytes travel in records: Noise transport messages behind a big-endian `u16` length. An empty record says that its
+//! sender will send no more; a pipe that ends without it was cut, and reading says so instead of passing it off as the end.
+
+mod buffers;
+
+use crate::error::{Error, ErrorKind};
+use crate::identity::{Identifier, Role};
+use crate::noise::{Established, NoiseError, Opener, Protocol, Sealer};
+use crate::transport::BoxPipe;
+use crate::wire::MAX_RECORD_PLAINTEXT;
+use buffers::Incoming;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Sealed bytes that may wait for the pipe before writing pauses.
+const MAX_PENDING: usize = 256 * 1024;
+
+/// Largest plaintext put into one record: a quarter of what a record can carry delays the first byte less and costs nothing measurable.
+const CHUNK: usize = 16 * 1024;
+
+/// Who is at the other end, and how it was established.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Peer {
+    /// The peer's name in this machine's store.
+    pub identifier: Identifier,
+    /// Its role.
+    pub role: Role,
+    /// Whether it dialled.
+    pub is_initiator: bool,
+    /// The Noise protocol of the handshake.
+    pub protocol: Protocol,
+    /// Token operations that the handshake cost this machine.
+    pub operations: u32,
+}
+
+/// An authenticated, encrypted byte stream to one peer.
+///
+/// Reading ends (0 bytes) only by the peer's own word; a cut pipe is an [`io::ErrorKind::UnexpectedEof`] around
+/// [`ErrorKind::SessionTruncated`]. [`shutdown`](tokio::io::AsyncWriteExt::shutdown) ends this machine's direction and leaves the other open.
+pub struct Session {
+    pipe: BoxPipe,
+    peer: Peer,
+    handshake_hash: [u8; 32],
+    sealer: Sealer,
+    opener: Opener,
+    incoming: Incoming,
+    /// Sealed, not yet written: `pending[written..]`.
+    pending: Vec<u8>,
+    written: usize,
+    ended: bool,
+}
+
+impl Session {
+    /// From a finished handshake and the pipe it ran on.
+    ///
+    /// # Errors
+    /// [`NoiseError::Internal`] only.
+    pub(crate) fn new(pipe: BoxPipe, peer: Peer, established: &Established) -> Result<Self, NoiseError> {
+        let suite = established.protocol.suite;
+        Ok(Self {
+            pipe,
+            peer,
+            handshake_hash: established.handshake_hash,
+            sealer: Sealer::new(suite, &established.send)?,
+            opener: Opener::new(suite, &established.receive)?,
+            incoming: Incoming::default(),
+            pending: Vec::new(),
+            written: 0,
+            ended: false,
+        })
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// 32 bytes, the same at both ends and unique to this session: to bind something above to it (Noise, section 11.2). Public.
+    pub fn handshake_hash(&self) -> &[u8; 32] {
+        &self.handshake_hash
+    }
+
+    /// Writes what is sealed until `pending` is empty.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.pending.len() {
+            let n = ready!(Pin::new(&mut self.pipe).poll_write(cx, &self.pending[self.written..]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += n;
+        }
+        self.pending.clear();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Session {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.incoming.poll_read(cx, &mut this.pipe, &mut this.opener, out)
+    }
+}
+
+impl AsyncWrite for Session {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if data.is_empty() {
+            return Poll::Ready(Ok(0)); // an empty record would mean the end
+        }
+        if this.pending.len() - this.written >= MAX_PENDING {
+            ready!(this.poll_drain(cx))?;
+        }
+        let chunk = &data[..data.len().min(CHUNK).min(MAX_RECORD_PLAINTEXT)];
+        this.sealer.seal(chunk, &mut this.pending).map_err(to_io)?;
+        // What the pipe does not take now waits for the next write or flush.
+        if let Poll::Ready(Err(error)) = this.poll_drain(cx) {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(chunk.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        Pin::new(&mut this.pipe).poll_flush(cx)
+    }
+
+    /// Sends the empty record and flushes. The pipe stays open for the peer's direction: an onion stream has no half-close of its own.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.ended {
+            this.sealer.seal(b"", &mut this.pending).map_err(to_io)?;
+            this.ended = true;
+        }
+        ready!(this.poll_drain(cx))?;
+        Pin::new(&mut this.pipe).poll_flush(cx)
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// A session's error as `std::io` carries it; [`error_of`] gets it back.
+fn to_io(error: NoiseError) -> io::Error {
+    let (io_kind, kind, hint) = match error {
+        NoiseError::NonceExhausted => (
+            io::ErrorKind::Other,
+            ErrorKind::NonceExhausted,
+            "Connect again: a new session has new keys.",
+        ),
+        NoiseError::Internal(_) => (io::ErrorKind::Other, ErrorKind::Internal, "Please report this."),
+        _ => (
+            io::ErrorKind::InvalidData,
+            ErrorKind::RecordInvalid,
+            "Connect again; if it happens again, something between the machines changes bytes.",
+        ),
+    };
+    io::Error::new(io_kind, Error::new(kind, format!("The session failed: {error}."), hint))
+}
+
+/// The typed error of a failed read or write on a [`Session`].
+pub fn error_of(error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(typed) => typed,
+        Err(error) => Error::new(
+            ErrorKind::SessionIo,
+            format!("The session's pipe failed: {error}."),
+            "Connect again; the circuit or the other machine went away.",
+        ),
+    }
+}

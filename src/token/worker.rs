@@ -1,0 +1,136 @@
+//! One thread a token: tokens are slow, serial, and block.
+
+use super::from_hsm;
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{Curve, StaticPublic};
+use crate::secret::SharedSecret;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+pub use claviger_hsm::{Error as PinError, Pin, PinEntry, PinRequest, Purpose, Tries};
+
+/// Operations that may wait for a token at a time.
+pub const QUEUE: usize = 64;
+
+/// An open token, behind its thread. Clones share it; the thread ends with the last one.
+#[derive(Clone)]
+pub struct TokenHandle(Arc<Inner>);
+
+struct Inner {
+    queue: SyncSender<Job>,
+    public: StaticPublic,
+    label: String,
+    software: bool,
+    touch: bool,
+    operations: Arc<AtomicU64>,
+}
+
+struct Job {
+    point: claviger_hsm::PublicKey,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<SharedSecret>>,
+}
+
+impl TokenHandle {
+    /// Opens the token at `locator` (`pkcs11:…`, `file:…`), which must hold the key `expected`, and starts its thread. Blocks: it
+    /// may ask `pins` for a PIN, and makes one operation to see that the token's private key belongs to its public key.
+    ///
+    /// # Errors
+    /// Every token kind of [`ErrorKind`], from [`ErrorKind::LocatorInvalid`] to [`ErrorKind::TokenFailed`].
+    pub fn open(locator: &str, expected: &StaticPublic, pins: &mut dyn PinEntry) -> Result<Self> {
+        let locator: claviger_hsm::Locator = locator.parse().map_err(from_hsm)?;
+        let token = claviger_hsm::open(&locator, Some(&point(expected)?), pins).map_err(from_hsm)?;
+        let label = token.hints().label.clone();
+        let software = token.hints().kind == claviger_hsm::TokenKind::Software;
+        let touch = token.hints().touch;
+        let operations = Arc::new(AtomicU64::new(0));
+        let (queue, jobs) = sync_channel(QUEUE);
+        let counter = Arc::clone(&operations);
+        std::thread::Builder::new()
+            .name("claviger-token".into())
+            .spawn(move || work(token, &jobs, &counter))
+            .map_err(|error| {
+                Error::new(ErrorKind::Internal, "The token's thread could not be started.", "Check the limit on processes.")
+                    .because(error)
+            })?;
+        Ok(Self(Arc::new(Inner { queue, public: expected.clone(), label, software, touch, operations })))
+    }
+
+    /// The static public key whose private half the token holds.
+    pub fn public(&self) -> &StaticPublic {
+        &self.0.public
+    }
+
+    /// What the token is called, for people. A software key's label says so.
+    pub fn label(&self) -> &str {
+        &self.0.label
+    }
+
+    /// Whether the key is in a file, so that it can be copied and is in this process's memory.
+    pub fn is_software(&self) -> bool {
+        self.0.software
+    }
+
+    /// Whether an operation may wait for somebody's touch.
+    pub fn may_need_touch(&self) -> bool {
+        self.0.touch
+    }
+
+    /// How many operations the token was asked for since it was opened.
+    pub fn operations(&self) -> u64 {
+        self.0.operations.load(Ordering::Relaxed)
+    }
+
+    /// One Diffie-Hellman operation with `peer`'s point. A caller that gives up (drops the future) before its turn costs no operation.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TokenBusy`] when [`QUEUE`] operations wait already, [`ErrorKind::TokenTimeout`] after `timeout`, and the token's own.
+    pub async fn agree(&self, peer: &StaticPublic, timeout: Duration) -> Result<SharedSecret> {
+        let deadline = Instant::now() + timeout;
+        let (reply, answer) = oneshot::channel();
+        self.0.queue.try_send(Job { point: point(peer)?, deadline, reply }).map_err(|error| match error {
+            TrySendError::Full(_) => Error::new(
+                ErrorKind::TokenBusy,
+                format!("{QUEUE} operations wait for {} already.", self.0.label),
+                "Try again when there are fewer connections at once.",
+            ),
+            TrySendError::Disconnected(_) => gone(&self.0.label),
+        })?;
+        match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(gone(&self.0.label)),
+            Err(_) => Err(Error::new(
+                ErrorKind::TokenTimeout,
+                format!("{} did not answer within {} ms.", self.0.label, timeout.as_millis()),
+                "Check that the token is plugged in and not waiting for a touch; raise `timeout` under [token] for a slow one.",
+            )),
+        }
+    }
+}
+
+fn gone(label: &str) -> Error {
+    Error::new(ErrorKind::TokenFailed, format!("The thread of {label} has ended."), "Start the program again.")
+}
+
+fn work(mut token: Box<dyn claviger_hsm::Token>, jobs: &Receiver<Job>, operations: &AtomicU64) {
+    for job in jobs {
+        if job.reply.is_closed() || Instant::now() >= job.deadline {
+            continue;
+        }
+        operations.fetch_add(1, Ordering::Relaxed);
+        let result = token.agree(&job.point, job.deadline).map_err(from_hsm);
+        // Who gave up in the meantime does not want it; the secret is wiped with the message.
+        let _ = job.reply.send(result.map(|secret| SharedSecret::new(*secret.as_bytes())));
+    }
+}
+
+fn point(key: &StaticPublic) -> Result<claviger_hsm::PublicKey> {
+    let curve = match key.curve() {
+        Curve::X25519 => claviger_hsm::Curve::X25519,
+        Curve::P256 => claviger_hsm::Curve::P256,
+    };
+    claviger_hsm::PublicKey::new(curve, key.as_bytes()).map_err(from_hsm)
+}
