@@ -1,0 +1,141 @@
+//! Tokens behind a PKCS#11 module (versions 2.40 to 3.2), loaded at run time from the locator's `module-path`.
+//!
+//! A key is found by its names, never by slot number, and never by `CKA_DERIVE` or `CKA_EC_PARAMS`, which modules fill in
+//! differently. Its curve is told by the length of the public point: `CKA_EC_POINT` is 32 or 65 raw bytes, or 34 or 67 as a DER
+//! OCTET STRING. X25519 keys come in two dialects, and both derive alike (PKCS#11 3.0, section 2.3.20 `CKM_ECDH1_DERIVE`, KDF
+//! null, raw peer point): the standard `CKK_EC_MONTGOMERY`, and SoftHSM 2's `CKK_EC_EDWARDS` with the OID of X25519.
+//!
+//! One read-only session is opened and kept. When it went stale (token pulled, reader reset, module logged out) it is opened anew
+//! and logged in with the PIN kept in memory, once per agree; the key must then be the same. A PIN that failed there is
+//! forgotten and never resent. Modules stay loaded and initialized until the process ends; several tokens may share one.
+//!
+//! The shared secret passes through a session object and a buffer of the `cryptoki` crate, which is freed without being wiped.
+
+mod fail;
+mod login;
+mod manage;
+mod module;
+mod objects;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cryptoki::object::ObjectHandle;
+use cryptoki::session::Session;
+use cryptoki::slot::Slot;
+
+use crate::curve::{PublicKey, same_curve};
+use crate::error::Result;
+use crate::pin::PinEntry;
+use crate::secret::SharedSecret;
+use crate::token::{Hints, Token, TokenKind, before, check_expected};
+use crate::uri::Pkcs11Uri;
+
+pub use manage::{KeyInfo, PinState, TokenInfo, generate, list};
+
+use fail::Foreign;
+use login::Login;
+use module::Module;
+
+/// An operation that took this long at opening waited for a person.
+const TOUCHED: Duration = Duration::from_millis(1500);
+
+/// Finds the key, logs in, and proves the pair: see [`crate::open`].
+pub(crate) fn open(uri: &Pkcs11Uri, expected: Option<&PublicKey>, pins: &mut dyn PinEntry) -> Result<Box<dyn Token>> {
+    let module = Module::load(uri)?;
+    let found = module.find_token(uri)?;
+    let session = module.context.open_ro_session(found.slot).map_err(|e| found.failed(e))?;
+    let login = Login::first(&module, &found, &session, uri, pins)?;
+    let key = objects::find_key(&session, uri, &found.name).map_err(|e| e.typed(&found.name))?;
+    let name = format!("{}, object \"{}\"", found.name, key.label);
+    check_expected(&key.public, expected, &name)?;
+    let latency = objects::prove(&session, &key, &name)?;
+    let hints = Hints { kind: TokenKind::Pkcs11, label: name, touch: latency >= TOUCHED, latency };
+    let live = Some(Live { session, key: key.private });
+    Ok(Box::new(Pkcs11Token { module, uri: uri.clone(), public: key.public, hints, login, live }))
+}
+
+struct Pkcs11Token {
+    module: Module,
+    uri: Pkcs11Uri,
+    public: PublicKey,
+    hints: Hints,
+    login: Login,
+    live: Option<Live>,
+}
+
+/// A session that is logged in, and the private key's handle in it.
+struct Live {
+    session: Session,
+    key: ObjectHandle,
+}
+
+impl Token for Pkcs11Token {
+    fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    fn hints(&self) -> &Hints {
+        &self.hints
+    }
+
+    fn agree(&mut self, peer: &PublicKey, deadline: Instant) -> Result<SharedSecret> {
+        same_curve(self.public.curve(), peer)?;
+        before(deadline, &self.hints.label)?;
+        let mut answer = match self.live.take() {
+            None => Err(None),
+            Some(live) => self.derive(live, peer).map_err(Some),
+        };
+        // One more try on a fresh session, where the old one was gone before or is found stale now.
+        if answer.as_ref().is_err_and(|failure| failure.as_ref().is_none_or(Foreign::is_stale)) {
+            before(deadline, &self.hints.label)?;
+            let live = self.reopen()?;
+            answer = self.derive(live, peer).map_err(Some);
+        }
+        match answer {
+            Ok(secret) => before(deadline, &self.hints.label).and(Ok(secret)),
+            Err(Some(failure)) => Err(failure.typed(&self.hints.label)),
+            Err(None) => Err(fail::no_session(&self.hints.label)),
+        }
+    }
+}
+
+impl Pkcs11Token {
+    /// Keeps the session for the next time unless it turns out stale. It is then closed here, before another one is opened: a module
+    /// that was reset hands out the same handles again, and closing late would close the new session.
+    fn derive(&mut self, live: Live, peer: &PublicKey) -> std::result::Result<SharedSecret, Foreign> {
+        let answer = objects::derive(&live.session, live.key, peer.as_bytes());
+        if !answer.as_ref().is_err_and(Foreign::is_stale) {
+            self.live = Some(live);
+        }
+        answer
+    }
+
+    fn reopen(&mut self) -> Result<Live> {
+        let found = self.module.find_token(&self.uri)?;
+        let session = self.module.context.open_ro_session(found.slot).map_err(|e| found.failed(e))?;
+        self.login.again(&self.module, &found, &session)?;
+        let key = objects::find_key(&session, &self.uri, &found.name).map_err(|e| e.typed(&found.name))?;
+        check_expected(&key.public, Some(&self.public), &self.hints.label)?;
+        Ok(Live { session, key: key.private })
+    }
+}
+
+/// A token that answers to a URI.
+struct Found {
+    slot: Slot,
+    info: cryptoki::slot::TokenInfo,
+    /// `SoftHSM v2 token "cosigner"`.
+    name: String,
+}
+
+impl Found {
+    fn failed(&self, error: cryptoki::error::Error) -> crate::Error {
+        Foreign::from_call(error).typed(&self.name)
+    }
+}
+
+/// The module's file name, for texts.
+fn shown(path: &Path) -> std::path::Display<'_> {
+    path.display()
+}

@@ -1,0 +1,100 @@
+//! *Software* keys: a file that holds the private key, encrypted under a passphrase.
+//!
+//! The weakest kind of token: the key is in this process's memory while it is open (held by aws-lc, wiped on drop), and the file
+//! and its passphrase are all that a thief needs. It is called *software* wherever it is shown.
+
+mod keyfile;
+
+use std::path::Path;
+use std::time::Instant;
+
+use aws_lc_rs::rand;
+use zeroize::Zeroizing;
+
+use crate::curve::{Curve, PublicKey, SoftKey, library_failed};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::{read_secret, write_new};
+use crate::pin::{PinEntry, PinRequest, Purpose, Tries};
+use crate::secret::SharedSecret;
+use crate::token::{Hints, Token, TokenKind, before, check_expected};
+
+/// The largest key file that is read, in bytes; ours have about 400.
+const MAX_FILE: usize = 16 * 1024;
+
+fn named(path: &Path) -> String {
+    format!("software key file \"{}\"", path.display())
+}
+
+/// Reads, asks for the passphrase, decrypts: see [`crate::open`].
+pub(crate) fn open(path: &Path, expected: Option<&PublicKey>, pins: &mut dyn PinEntry) -> Result<Box<dyn Token>> {
+    let name = named(path);
+    let text = read_secret(path, "software key file", false, MAX_FILE)?;
+    // What can be refused without the passphrase is refused before anybody is asked for it.
+    let sealed = keyfile::Sealed::parse(&text, &name, path)?;
+    let passphrase = pins.pin(&PinRequest::new(&name, Purpose::Passphrase, Tries::Unlimited))?;
+    let key = sealed.open(&passphrase)?;
+    check_expected(key.public(), expected, &name)?;
+    let ephemeral = SoftKey::generate(key.public().curve())?;
+    let start = Instant::now();
+    key.agree(ephemeral.public())?;
+    let hints = Hints { kind: TokenKind::Software, label: name, touch: false, latency: start.elapsed() };
+    Ok(Box::new(SoftwareToken { key, hints }))
+}
+
+/// Makes a key on `curve` and writes it to `path`: mode 0600, whole or not at all, never over an existing file.
+/// Asks `pins` once for the new passphrase. Returns the public key.
+///
+/// The file is PKCS#8 `EncryptedPrivateKeyInfo` (RFC 5958) in PEM, PBES2 with scrypt (RFC 7914; N = 2^14, r = 8, p = 8: 16 MiB, the
+/// most memory that `openssl pkey` accepts) and AES-256-CBC; inside, X25519 as RFC 8410 and P-256 as RFC 5915 say.
+///
+/// # Errors
+/// `KeyExists`, `PinRequired`, `Io`.
+pub fn generate(path: &Path, curve: Curve, pins: &mut dyn PinEntry) -> Result<PublicKey> {
+    let name = named(path);
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::new(
+            ErrorKind::KeyExists,
+            format!("The {name} is there already; nothing was written."),
+            "Choose another path.",
+        ));
+    }
+    let passphrase = pins.pin(&PinRequest::new(&name, Purpose::NewPassphrase, Tries::Unlimited))?;
+    let (key, scalar) = fresh(curve)?;
+    let text = keyfile::seal(&key, &scalar, &passphrase)?;
+    write_new(path, "software key file", text.as_bytes())?;
+    Ok(key.public().clone())
+}
+
+/// A uniformly random scalar, by rejection (FIPS 186-5, appendix A.2.2): P-256 refuses one in 2^32.
+fn fresh(curve: Curve) -> Result<(SoftKey, Zeroizing<[u8; 32]>)> {
+    let mut last = library_failed("rand::fill");
+    for _ in 0..8 {
+        let mut scalar = Zeroizing::new([0; 32]);
+        rand::fill(&mut *scalar).map_err(|_| library_failed("rand::fill"))?;
+        match SoftKey::from_scalar(curve, &scalar) {
+            Ok(key) => return Ok((key, scalar)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+struct SoftwareToken {
+    key: SoftKey,
+    hints: Hints,
+}
+
+impl Token for SoftwareToken {
+    fn public_key(&self) -> &PublicKey {
+        self.key.public()
+    }
+
+    fn hints(&self) -> &Hints {
+        &self.hints
+    }
+
+    fn agree(&mut self, peer: &PublicKey, deadline: Instant) -> Result<SharedSecret> {
+        before(deadline, &self.hints.label)?;
+        self.key.agree(peer)
+    }
+}

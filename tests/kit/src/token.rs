@@ -1,0 +1,321 @@
+//! Tokens to test against: SoftHSM and kryoptic, each with its tokens in a temporary directory.
+//!
+//! Both modules read where their tokens are from an environment variable, at `C_Initialize`. Setting a variable in a process
+//! that has threads is unsound, and every test process has threads; so nothing here sets one. There are two ways to use a module:
+//!
+//! - **From another process** (a daemon, a command line): make the token with [`SoftHsm::new`] and [`SoftHsm::init_token`] and start
+//!   the program with [`SoftHsm::env`] in its environment.
+//! - **In this process**: wrap the test in [`isolated`], which runs it again in a process of its own whose environment was set from
+//!   the start. A test then has its modules to itself: whatever it does to them reaches no other test.
+//!
+//! Initialize all tokens before anything in the process loads the module: modules look for tokens once.
+
+// The kit fails as the tests do that it serves: by a panic.
+#![allow(clippy::expect_used)]
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::sync::OnceLock;
+use std::{env, fs};
+
+use tempfile::TempDir;
+
+/// Set for a process that [`isolated`] started: the directory of its tokens.
+const HOME: &str = "CLAVIGER_TESTKIT_TOKENS";
+const SOFTHSM_CONF: &str = "SOFTHSM2_CONF";
+const KRYOPTIC_CONF: &str = "KRYOPTIC_CONF";
+
+/// Where Debian's `softhsm2` package puts the module.
+const SOFTHSM_MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+
+/// The SO PIN of every token that is made here, where no test cares.
+pub const SO_PIN: &str = "87654321";
+/// The user PIN of every token that is made here, where no test cares.
+pub const PIN: &str = "271828";
+
+/// Runs the `#[test]` function that calls this again, alone, in a process of its own whose tokens are in a fresh directory, and
+/// there runs `body`. Panics if that process fails, with what it wrote.
+///
+/// Call it as the whole body of the test: `isolated(|| { … })`. The test is found by the closure's type name.
+pub fn isolated<F: FnOnce()>(body: F) {
+    if env::var_os(HOME).is_some() {
+        return body();
+    }
+    let name = test_name(std::any::type_name::<F>());
+    let home = temporary("tokens");
+    let mut command = this_program(home.path());
+    command.args([name.as_str(), "--exact", "--include-ignored", "--nocapture", "--test-threads=1"]);
+    let output = run(command.stdin(Stdio::null()));
+    let text = shown(&output);
+    assert!(output.status.success(), "{name}, run alone, failed: {}\n{text}", output.status);
+    assert!(text.contains("1 passed"), "no test is called {name}\n{text}");
+}
+
+/// The same for a program with a `main` of its own, such as a benchmark: arguments, standard streams and exit code are passed through.
+pub fn isolated_main(body: impl FnOnce()) -> ExitCode {
+    if env::var_os(HOME).is_some() {
+        body();
+        return ExitCode::SUCCESS;
+    }
+    let home = temporary("tokens");
+    let status = this_program(home.path()).args(env::args_os().skip(1)).status();
+    match status.map(|status| status.code()) {
+        Ok(Some(code)) => u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// `crate::module::test::{{closure}}` is `module::test` to the test harness.
+fn test_name(closure: &str) -> String {
+    let path = closure.split("::{{closure}}").next().unwrap_or(closure);
+    path.split_once("::").map_or(path, |(_, test)| test).to_owned()
+}
+
+fn this_program(home: &Path) -> Command {
+    let mut command = Command::new(env::current_exe().expect("a running program has a path"));
+    command
+        .env(HOME, home)
+        .env(SOFTHSM_CONF, home.join("softhsm/softhsm2.conf"))
+        .env(KRYOPTIC_CONF, home.join("kryoptic/kryoptic.conf"));
+    command
+}
+
+/// Where a module keeps its tokens.
+enum Home {
+    /// Of an [`isolated`] process; its parent removes it.
+    Isolated(PathBuf),
+    /// Removed on drop.
+    Own(TempDir),
+}
+
+impl Home {
+    fn new(module: &str) -> Self {
+        let home = match env::var_os(HOME) {
+            Some(home) => Self::Isolated(Path::new(&home).join(module)),
+            None => Self::Own(temporary(module)),
+        };
+        fs::create_dir_all(home.path()).expect("create the tokens' directory");
+        home
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Isolated(path) => path,
+            Self::Own(directory) => directory.path(),
+        }
+    }
+}
+
+/// SoftHSM 2 (Debian package `softhsm2`). Make one per [`isolated`] test.
+pub struct SoftHsm {
+    home: Home,
+}
+
+impl Default for SoftHsm {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SoftHsm {
+    /// An installation without tokens.
+    pub fn new() -> Self {
+        assert!(Path::new(SOFTHSM_MODULE).exists(), "{SOFTHSM_MODULE} is not there: apt install softhsm2");
+        let home = Home::new("softhsm");
+        let tokens = home.path().join("tokens");
+        fs::create_dir(&tokens).expect("one SoftHsm per test");
+        let conf = format!(
+            "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n",
+            tokens.display()
+        );
+        fs::write(home.path().join("softhsm2.conf"), conf).expect("write softhsm2.conf");
+        Self { home }
+    }
+
+    /// The module.
+    pub fn module(&self) -> &Path {
+        Path::new(SOFTHSM_MODULE)
+    }
+
+    /// What a program that uses these tokens needs in its environment.
+    pub fn env(&self) -> (&'static str, PathBuf) {
+        (SOFTHSM_CONF, self.home.path().join("softhsm2.conf"))
+    }
+
+    /// Makes a token with these PINs.
+    pub fn init_token(&self, label: &str, so_pin: &str, pin: &str) -> TestToken {
+        init_token(self.module(), self.env(), &["--free"], label, so_pin, pin);
+        TestToken::new(self.module(), label, pin, self.home.path())
+    }
+}
+
+/// kryoptic, built from crates.io on first use (needs `libssl-dev`, `pkg-config`, `clang`, `libclang-dev`). Make one per [`isolated`] test.
+pub struct Kryoptic {
+    home: Home,
+    module: PathBuf,
+    slots: Cell<u32>,
+}
+
+impl Default for Kryoptic {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Kryoptic {
+    /// An installation without tokens.
+    pub fn new() -> Self {
+        Self { home: Home::new("kryoptic"), module: kryoptic_module(), slots: Cell::new(0) }
+    }
+
+    /// The module.
+    pub fn module(&self) -> &Path {
+        &self.module
+    }
+
+    /// What a program that uses these tokens needs in its environment.
+    pub fn env(&self) -> (&'static str, PathBuf) {
+        (KRYOPTIC_CONF, self.home.path().join("kryoptic.conf"))
+    }
+
+    /// Makes a token with these PINs, in a slot of its own.
+    pub fn init_token(&self, label: &str, so_pin: &str, pin: &str) -> TestToken {
+        self.slots.set(self.slots.get() + 1);
+        let conf = (1..=self.slots.get()).fold(String::new(), |mut conf, slot| {
+            let database = self.home.path().join(format!("{slot}.sql"));
+            let _ = write!(conf, "[[slots]]\nslot = {slot}\ndbtype = \"sqlite\"\ndbargs = {database:?}\n");
+            conf
+        });
+        fs::write(self.home.path().join("kryoptic.conf"), conf).expect("write kryoptic.conf");
+        init_token(&self.module, self.env(), &["--slot", &self.slots.get().to_string()], label, so_pin, pin);
+        TestToken::new(&self.module, label, pin, self.home.path())
+    }
+}
+
+/// A token that was made here.
+pub struct TestToken {
+    module: PathBuf,
+    label: String,
+    pin: String,
+    pin_file: PathBuf,
+}
+
+impl TestToken {
+    fn new(module: &Path, label: &str, pin: &str, home: &Path) -> Self {
+        let pin_file = home.join(format!("{label}.pin"));
+        fs::write(&pin_file, format!("{pin}\n")).expect("write the PIN file");
+        fs::set_permissions(&pin_file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .expect("close the PIN file");
+        Self { module: module.into(), label: label.into(), pin: pin.into(), pin_file }
+    }
+
+    /// The URI of the key called `object`; the PIN has to be asked for. Labels of letters, digits and `-` only.
+    pub fn uri(&self, object: &str) -> String {
+        format!("pkcs11:token={};object={object}?module-path={}", self.label, self.module.display())
+    }
+
+    /// The same with the PIN in a file that the URI names.
+    pub fn uri_with_pin(&self, object: &str) -> String {
+        format!("{}&pin-source=file:{}", self.uri(object), self.pin_file.display())
+    }
+
+    /// The user PIN.
+    pub fn pin(&self) -> &str {
+        &self.pin
+    }
+
+    /// The file that holds the user PIN, mode 0600.
+    pub fn pin_file(&self) -> &Path {
+        &self.pin_file
+    }
+
+    /// The token's label.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The module behind which it is.
+    pub fn module(&self) -> &Path {
+        &self.module
+    }
+}
+
+/// `softhsm2-util` initializes the tokens of any module.
+fn init_token(module: &Path, env: (&str, PathBuf), slot: &[&str], label: &str, so_pin: &str, pin: &str) {
+    let mut command = Command::new("softhsm2-util");
+    command.env(env.0, env.1).arg("--module").arg(module).arg("--init-token").args(slot);
+    command.args(["--label", label, "--so-pin", so_pin, "--pin", pin]);
+    let output = run(&mut command);
+    assert!(output.status.success(), "softhsm2-util --init-token: {}\n{}", output.status, shown(&output));
+}
+
+/// Builds kryoptic as a PKCS#11 module and returns its path. The second time in a target directory this takes no time.
+fn kryoptic_module() -> PathBuf {
+    static MODULE: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let target = target_directory().join("kryoptic");
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kryoptic/Cargo.toml");
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--release", "--locked", "--quiet", "--manifest-path"]).arg(manifest);
+        cargo.arg("--target-dir").arg(&target);
+        let output = run(&mut cargo);
+        assert!(output.status.success(), "building kryoptic failed: {}\n{}", output.status, shown(&output));
+        target.join("release/libclaviger_kryoptic.so")
+    };
+    MODULE.get_or_init(build).clone()
+}
+
+/// The target directory that this program was built in: cargo marks it.
+fn target_directory() -> PathBuf {
+    let program = env::current_exe().expect("a running program has a path");
+    let marked = program.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists());
+    marked.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), Path::to_owned)
+}
+
+fn temporary(what: &str) -> TempDir {
+    tempfile::Builder::new().prefix(&format!("claviger-{what}-")).tempdir().expect("create a temporary directory")
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{:?} cannot be started: {error}", command.get_program()))
+}
+
+fn shown(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closure_names_its_test() {
+        fn name_of<F: FnOnce()>(_: F) -> String {
+            test_name(std::any::type_name::<F>())
+        }
+        assert_eq!(name_of(|| ()), "token::tests::a_closure_names_its_test");
+    }
+
+    #[test]
+    fn an_isolated_test_has_its_own_tokens() {
+        isolated(|| {
+            let softhsm = SoftHsm::new();
+            let (variable, conf) = softhsm.env();
+            assert_eq!(env::var_os(variable), Some(conf.into_os_string()));
+            let token = softhsm.init_token("one", SO_PIN, PIN);
+            assert_eq!(fs::read_to_string(token.pin_file()).unwrap().trim(), PIN);
+        });
+    }
+
+    #[test]
+    fn an_isolated_failure_is_a_failure() {
+        let outcome = std::panic::catch_unwind(|| isolated(|| panic!("on purpose")));
+        match (outcome, env::var_os(HOME)) {
+            (Err(panic), Some(_)) => std::panic::resume_unwind(panic),
+            (Err(panic), None) => assert!(panic.downcast_ref::<String>().unwrap().contains("on purpose")),
+            (Ok(()), _) => panic!("the failure was lost"),
+        }
+    }
+}
