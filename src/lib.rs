@@ -4,5 +4,7 @@
 pub mod error;
 pub mod identity;
 pub mod secret;
+pub mod store;
+pub mod token;
 
 pub use error::{Error, ErrorKind, Result};
