@@ -1,5 +1,9 @@
 //! The error of this library: what failed, of which kind, and what to do.
 
+mod exit;
+
+pub use exit::ExitCode;
+
 use crate::identity::IdentityError;
 
 /// Result of this library.

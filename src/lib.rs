@@ -5,6 +5,8 @@ pub mod error;
 pub mod identity;
 pub mod noise;
 pub mod secret;
+pub mod store;
+pub mod token;
 pub mod wire;
 
 pub use error::{Error, ErrorKind, Result};

@@ -34,6 +34,11 @@ impl Fingerprint {
         Self(bytes)
     }
 
+    /// A fingerprint that was recorded.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     /// The 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0

@@ -1,0 +1,239 @@
+//! The store: this machine's identity, its peers, and the append-only ceremony log.
+//!
+//! A store is a directory of mode 0700 with one SQLite database in it, `store.db` of mode 0600. Both must belong to the user this
+//! process runs as; anything looser is refused before the database is looked at. The directory is the boundary: whoever can write to it
+//! can change everything in it, and nothing here claims to notice beyond what [`open`](Store::open) checks.
+//!
+//! # Two processes at once
+//! A daemon reads while a ceremony writes. Writers take SQLite's write lock at the beginning of their transaction (`BEGIN IMMEDIATE`), and
+//! everybody waits for a lock at most [`BUSY_TIMEOUT`]. The rollback journal (`journal_mode=DELETE`) was chosen over a write-ahead log:
+//! writes are a handful in a machine's life and reads take microseconds, so readers lose nothing by waiting for a writer, while a store at
+//! rest is exactly one file, which can be copied, backed up and opened on a read-only medium, and in which a removed peer is overwritten
+//! (`secure_delete`) and does not live on in a log beside it. `synchronous=EXTRA` makes a commit durable before it is
+//! reported: in this mode `FULL` alone leaves the unlinked journal's directory entry to chance, and a power cut could undo the commit.
+//!
+//! # Secrets
+//! The onion service's secret key and the client-authorization secret are here in the clear, guarded by the file's mode alone. Read
+//! out, they are in types that wipe themselves; but SQLite has seen them: its page cache and statement buffers are freed without being
+//! wiped, so a copy may stay in this process's memory until it ends. The static private key is never here: it is on the token.
+
+mod fail;
+mod file;
+mod log;
+mod peers;
+mod row;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{
+    ClientAuthPublic, Fingerprint, Identifier, IdentityCard, OnionAddress, Role, StaticPublic, Suites, TokenKind,
+};
+use crate::secret::{ClientAuthSecret, OnionSecretKey};
+
+pub use log::{Event, LogEntry, MAX_DETAIL_LEN};
+
+/// How long an operation waits for another process's lock before it fails with [`ErrorKind::StoreBusy`].
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest locator text of a token, in bytes.
+pub const MAX_LOCATOR_LEN: usize = 8192;
+
+/// What a store is created from.
+pub struct NewMachine {
+    /// The machine's own card.
+    pub card: IdentityCard,
+    /// The locator of the token that holds its static private key: `pkcs11:…` or `file:…`, at most [`MAX_LOCATOR_LEN`] bytes.
+    pub token: String,
+    /// The secret key of the card's onion address.
+    pub onion: OnionSecretKey,
+    /// The secret of the card's client-authorization key.
+    pub client_auth: ClientAuthSecret,
+}
+
+/// This machine, as recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Its own card.
+    pub card: IdentityCard,
+    /// The locator of its token.
+    pub token: String,
+}
+
+/// An identity recorded in a store. Public data.
+///
+/// One that came by card is complete. One that was entered by key and name alone has no address, and can only call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name, unique in the store.
+    pub identifier: Identifier,
+    /// What it is for.
+    pub role: Role,
+    /// Its Noise static public key, unique in the store.
+    pub static_public: StaticPublic,
+    /// Where its onion service is reached, unique in the store.
+    pub onion_address: Option<OnionAddress>,
+    /// The key by which it reads this machine's onion descriptor, unique in the store.
+    pub client_auth: Option<ClientAuthPublic>,
+    /// The suites it offers, most wanted first.
+    pub suites: Suites,
+    /// Where its static private key lives, by its own word.
+    pub token: Option<TokenKind>,
+}
+
+impl Peer {
+    /// Everything that a card says.
+    pub fn from_card(card: &IdentityCard) -> Self {
+        Self {
+            identifier: card.identifier.clone(),
+            role: card.role.clone(),
+            static_public: card.static_public.clone(),
+            onion_address: Some(card.onion_address),
+            client_auth: Some(card.client_auth),
+            suites: card.suites.clone(),
+            token: Some(card.token),
+        }
+    }
+
+    /// The card again; `None` when the peer did not come by one.
+    pub fn card(&self) -> Option<IdentityCard> {
+        Some(IdentityCard {
+            identifier: self.identifier.clone(),
+            role: self.role.clone(),
+            token: self.token?,
+            static_public: self.static_public.clone(),
+            onion_address: self.onion_address?,
+            client_auth: self.client_auth?,
+            suites: self.suites.clone(),
+        })
+    }
+
+    /// The fingerprint of its card, which its own machine shows too; for a peer without one, the fingerprint of its key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.card().map_or_else(|| Fingerprint::of_key(&self.static_public), |card| card.fingerprint())
+    }
+}
+
+/// What [`Store::add_peer`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// Recorded, and logged.
+    New,
+    /// It is recorded already with exactly these values. Nothing was written.
+    AlreadyThere,
+}
+
+/// An open store. It may be moved between threads; threads that work at once open one each.
+pub struct Store {
+    connection: Connection,
+    dir: PathBuf,
+}
+
+impl Store {
+    /// Creates the store of `machine` in `dir`, and `dir` where it is missing. The database is built under another name and takes its
+    /// own at the end, without replacing anything: there is a whole store or none.
+    ///
+    /// # Errors
+    /// [`StoreExists`](ErrorKind::StoreExists); [`StorePermissions`](ErrorKind::StorePermissions) when `dir` is there and open to others;
+    /// [`StoreIo`](ErrorKind::StoreIo).
+    pub fn create(dir: &Path, machine: &NewMachine) -> Result<Self> {
+        row::check_locator(&machine.token).map_err(|why| {
+            let hint = "Give the token's locator as `pkcs11:…` or `file:…`.";
+            Error::new(ErrorKind::LocatorInvalid, format!("The token's locator {why}."), hint)
+        })?;
+        let dir = file::absolute(dir)?;
+        file::create(&dir, |path| {
+            let failed = fail::sql(&dir, "create the store");
+            let mut connection = schema::connect(path, &dir)?;
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+            schema::migrate(&transaction, schema::MIGRATIONS, &dir)?;
+            row::insert_machine(&transaction, machine).map_err(&failed)?;
+            log::append(&transaction, Event::Created, &machine.card.identifier, machine.card.fingerprint(), "")
+                .map_err(&failed)?;
+            transaction.commit().map_err(&failed)?;
+            connection.close().map_err(|(_, error)| failed(error))
+        })?;
+        Self::open(&dir)
+    }
+
+    /// Opens the store in `dir`: checks owner and modes, migrates a store of an older release, and checks the database's structure
+    /// (`quick_check`, and the schema word for word).
+    ///
+    /// # Errors
+    /// [`StoreAbsent`](ErrorKind::StoreAbsent), [`StorePermissions`](ErrorKind::StorePermissions), [`StoreNewer`](ErrorKind::StoreNewer),
+    /// [`StoreCorrupt`](ErrorKind::StoreCorrupt), [`StoreBusy`](ErrorKind::StoreBusy), [`StoreIo`](ErrorKind::StoreIo).
+    pub fn open(dir: &Path) -> Result<Self> {
+        let dir = file::absolute(dir)?;
+        let path = file::existing(&dir)?;
+        let mut connection = schema::connect(&path, &dir)?;
+        schema::check_identity(&connection, &dir)?;
+        schema::upgrade(&mut connection, schema::MIGRATIONS, &dir)?;
+        schema::check_structure(&connection, &dir)?;
+        Ok(Self { connection, dir })
+    }
+
+    /// The store's directory, absolute.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// This machine's identity and token.
+    ///
+    /// # Errors
+    /// [`StoreCorrupt`](ErrorKind::StoreCorrupt), [`StoreBusy`](ErrorKind::StoreBusy), [`StoreIo`](ErrorKind::StoreIo).
+    pub fn machine(&self) -> Result<Machine> {
+        row::machine(&self.connection, &self.dir)
+    }
+
+    /// The onion service's secret key.
+    ///
+    /// # Errors
+    /// As [`machine`](Self::machine).
+    pub fn onion_secret(&self) -> Result<OnionSecretKey> {
+        self.secret("onion", OnionSecretKey::from_slice)
+    }
+
+    /// The secret of the onion client-authorization key.
+    ///
+    /// # Errors
+    /// As [`machine`](Self::machine).
+    pub fn client_auth_secret(&self) -> Result<ClientAuthSecret> {
+        self.secret("client-auth", ClientAuthSecret::from_slice)
+    }
+
+    fn secret<T>(&self, name: &str, take: fn(&[u8]) -> Option<T>) -> Result<T> {
+        self.connection
+            .query_row("SELECT value FROM secrets WHERE name = ?1", params![name], |row| {
+                Ok(row.get_ref(0)?.as_blob().ok().and_then(take))
+            })
+            .optional()
+            .map_err(fail::sql(&self.dir, "read a secret"))?
+            .flatten()
+            .ok_or_else(|| {
+                fail::corrupt(&self.dir, &format!("row {name:?} of table `secrets` is missing or malformed"))
+            })
+    }
+
+    /// A number that grows with every change that any process commits, and costs one indexed read: a daemon that sees it unchanged need
+    /// not read its peers again.
+    ///
+    /// # Errors
+    /// As [`machine`](Self::machine).
+    pub fn changed(&self) -> Result<u64> {
+        log::last(&self.connection).map_err(fail::sql(&self.dir, "read the ceremony log"))
+    }
+
+    /// The ceremony log, oldest entry first.
+    ///
+    /// # Errors
+    /// As [`machine`](Self::machine); a log with a gap is [`StoreCorrupt`](ErrorKind::StoreCorrupt).
+    pub fn log(&self) -> Result<Vec<LogEntry>> {
+        log::read(&self.connection, &self.dir)
+    }
+}
