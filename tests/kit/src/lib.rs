@@ -1,4 +1,5 @@
 //! What claviger's tests and demo stand on: tokens, a private Tor network, third-party Noise peers.
 
+pub mod pynoise;
 mod support;
 pub mod tornet;

@@ -1,0 +1,40 @@
+"""A peer by the library noiseprotocol."""
+from noise.connection import Keypair, NoiseConnection
+
+import wire
+
+
+class Noise:
+    def __init__(self, args):
+        self.noise = NoiseConnection.from_name(args.protocol.encode())
+        if args.initiator:
+            self.noise.set_as_initiator()
+        else:
+            self.noise.set_as_responder()
+        self.noise.set_keypair_from_private_bytes(Keypair.STATIC, args.private)
+        if args.remote_public:
+            self.noise.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, args.remote_public)
+        self.noise.set_prologue(args.prologue)
+        self.noise.start_handshake()
+
+    @property
+    def finished(self):
+        return self.noise.handshake_finished
+
+    def write(self):
+        return bytes(self.noise.write_message())
+
+    def read(self, message):
+        self.noise.read_message(message)
+
+    def hash(self):
+        return self.noise.get_handshake_hash()
+
+    def encrypt(self, data):
+        return self.noise.encrypt(data)
+
+    def decrypt(self, message):
+        return self.noise.decrypt(message)
+
+
+wire.run(Noise)
