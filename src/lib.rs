@@ -1,6 +1,7 @@
 //! Claviger: a small, known set of machines reach each other over Tor onion services, authenticated by keys that never leave a
 //! hardware token.
 
+pub mod config;
 pub mod error;
 pub mod identity;
 pub mod noise;

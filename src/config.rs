@@ -1,0 +1,288 @@
+//! The configuration file, `claviger.toml`: typed, unknown keys refused.
+//!
+//! `docs/claviger.toml` of the source tree is a file with every key, what it means and its default. Times are whole seconds. Relative
+//! paths are relative to the configuration file's directory. The command line overrides what the file says.
+
+mod problem;
+mod value;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::Identifier;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use value::ControlAddress;
+
+/// Name of the configuration file.
+pub const FILE_NAME: &str = "claviger.toml";
+/// Largest configuration file that is read, in bytes.
+pub const MAX_LEN: u64 = 256 * 1024;
+
+/// The whole configuration. `default()` is that of an empty file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// How bytes reach other machines.
+    pub transport: Transport,
+    /// Which Noise handshakes are spoken.
+    pub handshake: Handshake,
+    /// Deadlines of the token.
+    pub token: Token,
+    /// What callers may use up.
+    pub limits: Limits,
+}
+
+/// `[transport]`: how bytes reach other machines.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Transport {
+    /// Which transport. Default: [`TransportKind::Arti`].
+    pub kind: TransportKind,
+    /// Virtual port of this machine's onion service, not 0. It is part of what a handshake binds: all machines use the same. Default: 4747.
+    #[serde(deserialize_with = "value::port")]
+    pub port: u16,
+    /// How long dialling may take, retries included; 1 s to 1 h. The first dial includes the bootstrap of arti. Default: 120 s.
+    #[serde(deserialize_with = "value::seconds")]
+    pub dial_timeout: Duration,
+    /// Used when `kind` is `arti`.
+    pub arti: Arti,
+    /// Used when `kind` is `tor`.
+    pub tor: Tor,
+    /// Used when `kind` is `tcp`.
+    pub tcp: Tcp,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self {
+            kind: TransportKind::default(),
+            port: 4747,
+            dial_timeout: Duration::from_secs(120),
+            arti: Arti::default(),
+            tor: Tor::default(),
+            tcp: Tcp::default(),
+        }
+    }
+}
+
+/// Which transport.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKind {
+    /// Tor in this process, by arti.
+    #[default]
+    Arti,
+    /// A tor daemon of this machine.
+    Tor,
+    /// Plain TCP over loopback and private networks. No Tor: addresses are visible, only what is said is protected.
+    Tcp,
+}
+
+impl TransportKind {
+    /// The name in the configuration file and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Arti => "arti",
+            Self::Tor => "tor",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// `[transport.arti]`: Tor in this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Arti {
+    /// A file in arti's own configuration format: another Tor network, bridges, timings. Its storage directories and keystore are not used.
+    /// Default: none, which is the public Tor network.
+    pub config: Option<PathBuf>,
+    /// Directory of arti's state and cache, made with mode 0700. It holds guards, and no secret key. Losing it costs anonymity (new guards),
+    /// sharing it between machines links them. Default: `arti` in the store's directory.
+    pub state: Option<PathBuf>,
+}
+
+/// `[transport.tor]`: a tor daemon of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Tor {
+    /// tor's SOCKS port, on loopback. Whoever sits between could see which onion addresses are dialled. Default: 127.0.0.1:9050.
+    #[serde(deserialize_with = "value::loopback")]
+    pub socks: SocketAddr,
+    /// tor's control port, on loopback, or `unix:PATH`. The onion service's secret key travels over it. Default: 127.0.0.1:9051.
+    pub control: ControlAddress,
+    /// The file with the control port's cookie. Set it when other users have accounts here: otherwise tor's own answer says where the cookie
+    /// is, and a program that took the port while tor was down could answer in its place. Default: as tor says.
+    pub cookie_file: Option<PathBuf>,
+    /// A file, mode 0600, with the control port's password on its first line; used instead of the cookie. Unlike the cookie, the password does
+    /// not prove that it is tor who listens. Default: none.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Default for Tor {
+    fn default() -> Self {
+        Self {
+            socks: (Ipv4Addr::LOCALHOST, 9050).into(),
+            control: ControlAddress::Tcp((Ipv4Addr::LOCALHOST, 9051).into()),
+            cookie_file: None,
+            password_file: None,
+        }
+    }
+}
+
+/// `[transport.tcp]`: plain TCP. Addresses are loopback, private (RFC 1918, RFC 4193) or link-local; others are refused when they are used.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Tcp {
+    /// Where to listen. Default: 127.0.0.1:4747.
+    pub listen: SocketAddr,
+    /// Where peers listen, by their identifier. Default: none.
+    #[serde(deserialize_with = "value::peers")]
+    pub peers: BTreeMap<Identifier, SocketAddr>,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::LOCALHOST, 4747).into(), peers: BTreeMap::new() }
+    }
+}
+
+/// `[handshake]`: which Noise handshakes are spoken.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Handshake {
+    /// The pattern used when connecting. Default: [`Pattern::Kk`].
+    pub pattern: Pattern,
+    /// The patterns answered when listening; at least one. Default: all.
+    #[serde(deserialize_with = "value::patterns")]
+    pub allow: Vec<Pattern>,
+    /// How long the other end may take for its handshake message; 1 s to 1 h. Default: 30 s.
+    #[serde(deserialize_with = "value::seconds")]
+    pub timeout: Duration,
+    /// How far a caller's clock may be off, before or after ours; 1 s to 1 h. Knocks are remembered twice as long. Default: 120 s.
+    #[serde(deserialize_with = "value::seconds")]
+    pub knock_window: Duration,
+}
+
+impl Default for Handshake {
+    fn default() -> Self {
+        Self {
+            pattern: Pattern::default(),
+            allow: vec![Pattern::Kk, Pattern::Kk1, Pattern::Xk],
+            timeout: Duration::from_secs(30),
+            knock_window: Duration::from_secs(120),
+        }
+    }
+}
+
+/// A Noise handshake pattern between machines that know each other's key (Noise, section 7.5, and 18.1 for the deferred KK1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pattern {
+    /// Both keys authenticate from the first message on; two token operations at each end.
+    #[default]
+    Kk,
+    /// Deferred: one token operation at each end.
+    Kk1,
+    /// The caller's key travels encrypted; three messages.
+    Xk,
+}
+
+impl Pattern {
+    /// The name in the configuration file and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kk => "kk",
+            Self::Kk1 => "kk1",
+            Self::Xk => "xk",
+        }
+    }
+}
+
+/// `[token]`: deadlines of the token.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Token {
+    /// How long one operation may take when no touch is asked for; 1 s to 1 h. Default: 2 s.
+    #[serde(deserialize_with = "value::seconds")]
+    pub timeout: Duration,
+    /// How long one operation may take when the token asks for a touch; 1 s to 1 h. Default: 20 s.
+    #[serde(deserialize_with = "value::seconds")]
+    pub touch_timeout: Duration,
+}
+
+impl Default for Token {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(2), touch_timeout: Duration::from_secs(20) }
+    }
+}
+
+/// `[limits]`: what callers may use up. Numbers from 1 to 1 000 000.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Limits {
+    /// Connections that have not finished their handshake; the next one is closed at once. Each costs a few KiB and a file descriptor.
+    /// Default: 4096.
+    #[serde(deserialize_with = "value::count")]
+    pub pending: u32,
+    /// Handshakes of one peer that may wait for the token at once. Default: 8.
+    #[serde(deserialize_with = "value::count")]
+    pub per_peer: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { pending: 4096, per_peer: 8 }
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConfigInvalid`] when it can not be read, is larger than [`MAX_LEN`], is not TOML, or has an unknown key or a wrong value;
+    /// the sentence names file, line and column.
+    pub fn load(path: &Path) -> Result<Self> {
+        let unreadable = |source| {
+            Error::new(
+                ErrorKind::ConfigInvalid,
+                format!("The configuration file {} can not be read.", path.display()),
+                "Check that the file exists and that you may read it.",
+            )
+            .because(source)
+        };
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_LEN + 1).read_to_end(&mut bytes))
+            .map_err(unreadable)?;
+        if bytes.len() as u64 > MAX_LEN {
+            return Err(problem::at(path, None, format!("is larger than {} KiB", MAX_LEN / 1024), None));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| problem::at(path, None, "is not UTF-8 text".into(), None))?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses the text of the file at `path`, which is not opened: it names the file in errors, and its directory is where relative paths begin.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let mut config: Self = toml::from_str(text).map_err(|error| problem::of_toml(path, text, &error))?;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        let Transport { arti, tor, .. } = &mut config.transport;
+        let files = [&mut arti.config, &mut arti.state, &mut tor.cookie_file, &mut tor.password_file];
+        for file in files.into_iter().flatten() {
+            *file = dir.join(&*file);
+        }
+        if let ControlAddress::Unix(socket) = &mut tor.control {
+            *socket = dir.join(&*socket);
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+use super::*;
+
+/// The example file: every key with its default; keys without a default are commented out without a space after `#`.
+const EXAMPLE: &str = include_str!("../../docs/claviger.toml");
+
+fn parse(text: &str) -> Result<Config> {
+    Config::parse(text, Path::new("/etc/claviger/claviger.toml"))
+}
+
+fn refused(text: &str) -> (String, String) {
+    let error = parse(text).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+    (error.to_string(), error.hint().to_owned())
+}
+
+/// The example with its optional keys in force.
+fn complete() -> String {
+    let option =
+        |line: &str| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') && rest.contains(" = ")).is_some();
+    EXAMPLE.lines().map(|line| if option(line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_is_the_default() {
+    assert_eq!(parse(EXAMPLE).unwrap(), Config::default());
+    assert_eq!(parse("").unwrap(), Config::default());
+}
+
+#[test]
+fn the_example_is_complete() {
+    let text = complete();
+    let config = parse(&text).unwrap();
+    let Transport { arti, tor, .. } = &config.transport;
+    assert_eq!(arti.config.as_deref(), Some(Path::new("/etc/claviger/arti.toml")));
+    assert_eq!(tor.cookie_file.as_deref(), Some(Path::new("/run/tor/control.authcookie")));
+    assert!(tor.password_file.is_some() && arti.state.is_some());
+
+    // serde names every key of a table when it meets one that is not there.
+    for table in ["", "transport", "transport.arti", "transport.tor", "transport.tcp", "handshake", "token", "limits"] {
+        let probe = if table.is_empty() { "zzz = 1".into() } else { format!("[{table}]\nzzz = 1") };
+        let message = toml::from_str::<Config>(&probe).unwrap_err().message().to_owned();
+        let (_, keys) = problem::unknown(&message).unwrap_or_else(|| panic!("{message}"));
+        assert!(!keys.is_empty());
+        let written: toml::Table = text.parse().unwrap();
+        let written =
+            table.split('.').filter(|name| !name.is_empty()).fold(&written, |t, name| t[name].as_table().unwrap());
+        for key in keys {
+            assert!(written.contains_key(key), "[{table}] {key} is not in docs/claviger.toml");
+        }
+    }
+}
+
+#[test]
+fn a_misspelled_key_is_named_with_its_place_and_its_neighbour() {
+    let (what, hint) = refused("[transport]\nkind = \"tor\"\n  dial_timeout = 5\n");
+    assert!(what.starts_with("/etc/claviger/claviger.toml, line 3, column 3: unknown field `dial_timeout`"), "{what}");
+    assert_eq!(hint, "Did you mean `dial-timeout`?");
+    let (what, hint) = refused("[transport]\nkind = \"artie\"");
+    assert!(what.contains("line 2, column 8: unknown variant `artie`"), "{what}");
+    assert_eq!(hint, "Did you mean `arti`?");
+    let (_, hint) = refused("[limits]\ncolour = 1");
+    assert!(hint.contains("docs/claviger.toml"), "{hint}");
+    assert_eq!(refused("[handshakes]").1, "Did you mean `handshake`?");
+}
+
+#[test]
+fn wrong_values_are_refused_where_they_stand() {
+    for (text, place) in [
+        ("[transport]\nport = 0", "line 2, column 8"),
+        ("[transport]\nport = 65536", "line 2, column 8"),
+        ("[transport]\ndial-timeout = 0", "line 2, column 16"),
+        ("[transport]\ndial-timeout = 1.5", "line 2, column 16"),
+        ("[transport]\ndial-timeout = -1", "line 2, column 16"),
+        ("[transport]\ndial-timeout = 3601", "line 2, column 16"),
+        ("[transport.tor]\nsocks = \"192.0.2.1:9050\"", "line 2, column 9"),
+        ("[transport.tor]\nsocks = \"localhost:9050\"", "line 2, column 9"),
+        ("[transport.tor]\ncontrol = \"10.0.0.1:9051\"", "line 2, column 11"),
+        ("[transport.tor]\ncontrol = \"unix:\"", "line 2, column 11"),
+        ("[transport.tcp]\npeers = { \"Bad Name\" = \"127.0.0.1:1\" }", "line 2, column 9"),
+        ("[transport.tcp]\nlisten = \"example.com:1\"", "line 2, column 10"),
+        ("[handshake]\nallow = []", "line 2, column 9"),
+        ("[handshake]\nallow = [\"nn\"]", "line 2, column 10"),
+        ("[limits]\npending = 0", "line 2, column 11"),
+        ("[token]\ntimeout = \"2s\"", "line 2, column 11"),
+        ("[transport\nport = 1", "line 1"),
+        ("token = 1", "line 1"),
+    ] {
+        let (what, _) = refused(text);
+        assert!(what.contains(place), "{text}: {what}");
+    }
+}
+
+#[test]
+fn relative_paths_begin_at_the_file() {
+    let text =
+        "[transport.arti]\nstate = \"x/arti\"\n[transport.tor]\ncontrol = \"unix:run/control\"\ncookie-file = \"/c\"";
+    let transport = parse(text).unwrap().transport;
+    assert_eq!(transport.arti.state.as_deref(), Some(Path::new("/etc/claviger/x/arti")));
+    assert_eq!(transport.tor.control, ControlAddress::Unix("/etc/claviger/run/control".into()));
+    assert_eq!(transport.tor.cookie_file.as_deref(), Some(Path::new("/c")));
+}
+
+#[test]
+fn files_that_can_not_be_configurations() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE_NAME);
+    assert!(Config::load(&path).unwrap_err().to_string().contains("can not be read"));
+    std::fs::write(&path, [0xff; 4]).unwrap();
+    assert!(Config::load(&path).unwrap_err().to_string().contains("is not UTF-8"));
+    std::fs::write(&path, vec![b'\n'; 256 * 1024 + 1]).unwrap();
+    assert!(Config::load(&path).unwrap_err().to_string().contains("is larger than 256 KiB"));
+    std::fs::write(&path, "[transport]\nport = 80\n").unwrap();
+    assert_eq!(Config::load(&path).unwrap().transport.port, 80);
+}

@@ -1,0 +1,96 @@
+//! Values that are checked while they are read, so that an error has a place in the file.
+
+use super::Pattern;
+use crate::identity::Identifier;
+use serde::de::{Deserialize, Deserializer, Error as _};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Longest time that can be configured.
+const MAX_SECONDS: u64 = 3600;
+/// Largest number that can be configured as a limit.
+const MAX_COUNT: u32 = 1_000_000;
+
+/// Where tor's control port listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlAddress {
+    /// A TCP port on loopback.
+    Tcp(SocketAddr),
+    /// A unix socket, written `unix:PATH`. The file system says who may open it, so no other program can take its place while tor is down.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for ControlAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ControlAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.strip_prefix("unix:") {
+            Some("") => Err(D::Error::custom("`unix:` needs the path of a socket")),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => parse_loopback(&text).map(Self::Tcp).map_err(D::Error::custom),
+        }
+    }
+}
+
+fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| format!("`{text}` is not an address and port like 127.0.0.1:9050"))?;
+    if !address.ip().is_loopback() {
+        return Err(format!("`{text}` is not on loopback"));
+    }
+    Ok(address)
+}
+
+pub(super) fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    parse_loopback(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+pub(super) fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    match u16::deserialize(deserializer)? {
+        0 => Err(D::Error::custom("a port is a number from 1 to 65535")),
+        port => Ok(port),
+    }
+}
+
+pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = u64::deserialize(deserializer)?;
+    if !(1..=MAX_SECONDS).contains(&seconds) {
+        return Err(D::Error::custom(format!("a time is a whole number of seconds from 1 to {MAX_SECONDS}")));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let count = u32::deserialize(deserializer)?;
+    if !(1..=MAX_COUNT).contains(&count) {
+        return Err(D::Error::custom(format!("a limit is a whole number from 1 to {MAX_COUNT}")));
+    }
+    Ok(count)
+}
+
+pub(super) fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pattern>, D::Error> {
+    let patterns = Vec::<Pattern>::deserialize(deserializer)?;
+    if patterns.is_empty() {
+        return Err(D::Error::custom("name at least one of `kk`, `kk1`, `xk`"));
+    }
+    Ok(patterns)
+}
+
+pub(super) fn peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Identifier, SocketAddr>, D::Error> {
+    let peers = BTreeMap::<String, SocketAddr>::deserialize(deserializer)?;
+    let named = |(name, address): (String, _)| match name.parse() {
+        Ok(name) => Ok((name, address)),
+        Err(_) => Err(D::Error::custom(format!("`{name}` is not a peer's identifier"))),
+    };
+    peers.into_iter().map(named).collect()
+}
