@@ -207,25 +207,14 @@ impl Endpoint {
         let mut initiation = self.initiation(&peer, &onion_address, port, pattern)?;
         let started = Instant::now();
         let dialling = async {
-            let pipe = self.dial(Some(identifier), &onion_address, port).await;
-            (pipe, started.elapsed())
+            let pipe = self.dial(Some(identifier), &onion_address, port).await?;
+            Ok((pipe, started.elapsed()))
         };
-        // The token's answer and the circuit are waited for together; whichever fails first ends both.
-        let agreeing = initiation.agree(&self.0.token, attempt);
-        tokio::pin!(dialling);
-        tokio::pin!(agreeing);
-        let mut agreed = false;
-        let (pipe, dialled) = loop {
-            tokio::select! {
-                result = &mut agreeing, if !agreed => { result?; agreed = true; }
-                (pipe, dialled) = &mut dialling => break (pipe, dialled),
-            }
-        };
-        if pipe.is_ok() && !agreed {
-            agreeing.await?;
-        }
-        attempt.dial = dialled;
-        initiation.run(pipe?, &self.0.token, attempt).await
+        // The circuit and the token's answer are waited for together; whichever fails first ends both.
+        let joined = tokio::try_join!(dialling, initiation.agree(&self.0.token, attempt));
+        attempt.dial = joined.as_ref().map_or_else(|_| started.elapsed(), |((_, dialled), ())| *dialled);
+        let ((pipe, _), ()) = joined?;
+        initiation.run(pipe, &self.0.token, attempt).await
     }
 
     async fn dial(&self, peer: Option<&Identifier>, onion_address: &OnionAddress, port: u16) -> Result<BoxPipe> {

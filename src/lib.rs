@@ -1,13 +1,52 @@
 //! Claviger: a small, known set of machines reach each other over Tor onion services, authenticated by keys that never leave a
 //! hardware token.
+//!
+//! A machine's [`store`] holds its own identity and its peers, exchanged once, in person, in a ceremony (`claviger-ceremony`). An [`Endpoint`]
+//! ties the store to a [`token`] and a [`transport`], and gives [`Session`]s: authenticated byte streams that exist only between machines
+//! that hold the tokens whose keys the other recorded.
+//!
+//! ```no_run
+//! # async fn example(pins: &mut dyn claviger::token::PinEntry) -> claviger::Result<()> {
+//! use claviger::{Endpoint, config::Config, store::Store, token::TokenHandle, transport};
+//!
+//! let dir = std::path::Path::new("/var/lib/claviger");
+//! let config = Config::default();
+//! let store = Store::open(dir)?;
+//! let machine = store.machine()?;
+//! let token = TokenHandle::open(&machine.token, &machine.card.static_public, pins)?;
+//! let transport = transport::open(&config.transport, dir).await?;
+//! let port = config.transport.port;
+//! let endpoint = Endpoint::new(store, token, transport, config)?;
+//!
+//! let mut listening = endpoint.listen(&machine.card.onion_address, port).await?;
+//! while let Some(session) = listening.accept().await {
+//!     println!("{} is here", session.peer().identifier);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # Features
+//! - `net` (default): transports, sessions, endpoint. Without it this crate has no async runtime and no socket; that is what the
+//!   ceremony is built on.
+//! - `cli` (default): the `claviger` program.
 
 pub mod config;
+#[cfg(feature = "net")]
+pub mod endpoint;
 pub mod error;
 pub mod identity;
 pub mod noise;
 pub mod secret;
+#[cfg(feature = "net")]
+pub mod session;
 pub mod store;
 pub mod token;
+#[cfg(feature = "net")]
+pub mod transport;
 pub mod wire;
 
-pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "net")]
+pub use endpoint::Endpoint;
+pub use error::{Error, ErrorKind, ExitCode, Result};
+#[cfg(feature = "net")]
+pub use session::Session;

@@ -1,5 +1,12 @@
 //! The one adapter to `claviger-hsm`: outside this module (and locators in the configuration) nothing here names it.
+//!
+//! [`TokenHandle`] runs a token on a thread of its own: a queue with a limit, a deadline for every operation, and no operation for a caller
+//! that has given up.
 
 mod error;
+#[cfg(feature = "net")]
+mod worker;
 
 pub use error::from_hsm;
+#[cfg(feature = "net")]
+pub use worker::{Pin, PinEntry, PinError, PinRequest, Purpose, QUEUE, TokenHandle, Tries};

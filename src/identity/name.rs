@@ -59,6 +59,13 @@ name! {
     Role
 }
 
+impl From<&Identifier> for Role {
+    /// The role that has the identifier's text.
+    fn from(identifier: &Identifier) -> Self {
+        Self(identifier.0.clone())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

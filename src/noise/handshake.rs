@@ -12,16 +12,27 @@ pub(super) use crate::wire::TAG;
 
 /// What a handshake starts from.
 pub struct Setup<'a> {
-    /// Which protocol. Both ends must have the same.
-    pub protocol: Protocol,
-    /// This machine's static public key; the token has the private half.
-    pub local: &'a StaticPublic,
-    /// The peer's static public key, from the store.
-    pub remote: &'a StaticPublic,
-    /// [`wire::prologue`](crate::wire::prologue).
-    pub prologue: &'a [u8],
-    /// The ephemeral key, for tests and published vectors only. `None` makes a fresh one.
-    pub ephemeral: Option<EphemeralSecret>,
+    protocol: Protocol,
+    local: &'a StaticPublic,
+    remote: &'a StaticPublic,
+    prologue: &'a [u8],
+    /// Tests and published vectors choose it; otherwise each handshake makes a fresh one.
+    ephemeral: Option<EphemeralSecret>,
+}
+
+impl<'a> Setup<'a> {
+    /// `protocol`: the same at both ends. `local`: this machine's static public key, whose private half the token has. `remote`: the
+    /// peer's, from the store. `prologue`: as [`wire::prologue`](crate::wire::prologue) makes it, the same at both ends.
+    pub fn new(protocol: Protocol, local: &'a StaticPublic, remote: &'a StaticPublic, prologue: &'a [u8]) -> Self {
+        Self { protocol, local, remote, prologue, ephemeral: None }
+    }
+
+    /// Fixes the ephemeral key. Only for tests: a handshake that repeats one gives its secrets away.
+    #[cfg(test)]
+    pub(crate) fn with_ephemeral(mut self, ephemeral: EphemeralSecret) -> Self {
+        self.ephemeral = Some(ephemeral);
+        self
+    }
 }
 
 /// What the handshake needs next. Each is consumed by its answer.

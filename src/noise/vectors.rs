@@ -60,13 +60,9 @@ fn replay(file: &str) -> usize {
             let (own, side) = if initiator { (0, "init") } else { (1, "resp") };
             let payloads =
                 messages[..count].iter().skip(own).step_by(2).map(|message| hex(&message["payload"])).collect();
-            let setup = Setup {
-                protocol,
-                local: &publics[own],
-                remote: &publics[1 - own],
-                prologue: &hex(&vector[format!("{side}_prologue")]),
-                ephemeral: EphemeralSecret::from_slice(&hex(&vector[format!("{side}_ephemeral")])),
-            };
+            let prologue = hex(&vector[format!("{side}_prologue")]);
+            let ephemeral = EphemeralSecret::from_slice(&hex(&vector[format!("{side}_ephemeral")])).unwrap();
+            let setup = Setup::new(protocol, &publics[own], &publics[1 - own], &prologue).with_ephemeral(ephemeral);
             setup.start(name, initiator, payloads).unwrap()
         };
         let mut steps = [Some(start(true)), Some(start(false))];
