@@ -58,6 +58,13 @@ pub struct Connection {
     dialled: Duration,
 }
 
+impl Connection {
+    /// A pipe that was opened some other way, to the service of `onion_address` and `port`: both are bound by the handshake.
+    pub fn new(pipe: BoxPipe, onion_address: OnionAddress, port: u16) -> Self {
+        Self { pipe, onion_address, port, dialled: Duration::ZERO }
+    }
+}
+
 impl Endpoint {
     /// Ties the parts together.
     ///
