@@ -5,5 +5,7 @@ pub mod config;
 pub mod error;
 pub mod identity;
 pub mod secret;
+#[cfg(feature = "net")]
+pub mod transport;
 
 pub use error::{Error, ErrorKind, Result};
