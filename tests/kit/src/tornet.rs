@@ -28,11 +28,14 @@ use config::Clock;
 use keys::{Authority, KeySet};
 use process::Process;
 
-/// Seconds from start to the first consensus, one attempt each. An authority that was not ready to vote four seconds
-/// before that time is missing from the network for a whole round, and everything is started again.
-const LEADS: [u64; 3] = [7, 12, 25];
-/// How long after its due time a consensus may appear.
-const LATE: Duration = Duration::from_secs(8);
+/// From the start to the first consensus, at least; twice that at each further attempt. An authority that is not ready
+/// to vote four seconds before that time is missing from the network for a whole round, and everything is started
+/// again. This is enough on an idle machine, not always for five networks started at once on four cores.
+const LEAD: Duration = Duration::from_millis(7500);
+/// Attempts at a network.
+const ATTEMPTS: u32 = 3;
+/// How long after its due time a consensus may appear; the time is rounded up to a second first.
+const LATE: Duration = Duration::from_secs(6);
 /// The largest consensus read, in bytes; that of four relays has about 4 KiB.
 const MAX_CONSENSUS: u64 = 256 * 1024;
 
@@ -57,9 +60,9 @@ impl Default for Options {
 pub struct Timings {
     /// Making the keys, or finding them in the cache.
     pub keys: Duration,
-    /// Whether the keys came from the cache.
+    /// Whether the keys were in the cache at the first attempt.
     pub cached: bool,
-    /// From the start of the daemons to a consensus of all four.
+    /// From the start of the daemons to a consensus of all four, in the attempt that led to one.
     pub consensus: Duration,
     /// Attempts it took: 1, unless the machine was too slow.
     pub attempts: u32,
@@ -167,33 +170,26 @@ fn bring_up(
     support::private_dir(dir).map_err(|e| Error::file("make the directory", dir, e))?;
     // tor resolves relative paths against its own working directory.
     let dir = dir.canonicalize().map_err(|e| Error::file("resolve", dir, e))?;
-    let mut attempt = 0;
+    let mut timings = Timings { keys: Duration::ZERO, cached: true, consensus: Duration::ZERO, attempts: 0 };
+    let mut lead = LEAD;
     loop {
-        let lead = LEADS[attempt];
-        attempt += 1;
+        timings.attempts += 1;
         let begin = Instant::now();
         let mut keys = KeySet::acquire(cache)?;
-        let made = if keys.cached() { "found" } else { "made" };
-        let keys_took = begin.elapsed();
-        progress(&format!(
-            "keys of {} authorities {made} in {:.1} s",
-            keys.authorities().len(),
-            keys_took.as_secs_f64()
-        ));
+        timings.keys += begin.elapsed();
+        timings.cached &= keys.cached() || timings.attempts > 1;
+        let (count, made) = (keys.authorities().len(), if keys.cached() { "found" } else { "made" });
+        progress(&format!("keys of {count} authorities {made} in {:.1} s", begin.elapsed().as_secs_f64()));
         let begin = Instant::now();
         match launch(&mut keys, &dir, lead, owner, started) {
             Ok(daemons) => {
-                let timings = Timings {
-                    keys: keys_took,
-                    cached: keys.cached(),
-                    consensus: begin.elapsed(),
-                    attempts: u32::try_from(attempt).unwrap_or(u32::MAX),
-                };
+                timings.consensus = begin.elapsed();
                 progress(&format!("consensus after {:.1} s", timings.consensus.as_secs_f64()));
                 return Ok(Up { daemons, keys, timings, dir });
             }
-            Err(e) if attempt < LEADS.len() && matches!(e.kind(), ErrorKind::Timeout | ErrorKind::PortTaken) => {
-                progress(&format!("attempt {attempt} failed, starting again: {e}"));
+            Err(e) if timings.attempts < ATTEMPTS && matches!(e.kind(), ErrorKind::Timeout | ErrorKind::PortTaken) => {
+                progress(&format!("{}; starting again with more time", e.what()));
+                lead *= 2;
             }
             Err(e) => return Err(e),
         }
@@ -204,7 +200,7 @@ fn bring_up(
 fn launch(
     keys: &mut KeySet,
     dir: &Path,
-    lead: u64,
+    lead: Duration,
     owner: Option<u32>,
     started: &mut dyn FnMut(&[Process]) -> Result<(), Error>,
 ) -> Result<Vec<Process>, Error> {
@@ -212,8 +208,8 @@ fn launch(
         |path: &Path, text: &str| support::write_atomically(path, text).map_err(|e| Error::file("write", path, e));
     write(&torrc(dir), &config::network(keys.authorities()))?;
     write(&arti_config(dir), &config::arti(keys.authorities()))?;
-    let start = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let clock = Clock { start, lead };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let clock = Clock { start: now.as_secs(), due: (now + lead).as_secs() + 1 };
     for authority in keys.authorities() {
         let data = dir.join(&authority.name);
         match std::fs::remove_dir_all(&data) {
@@ -232,27 +228,24 @@ fn launch(
         daemons.push(Process::spawn(&authority.name, &data.join("torrc"), &log, owner.is_none())?);
     }
     started(&daemons)?;
-    await_consensus(keys.authorities(), &mut daemons, Duration::from_secs(lead) + LATE)?;
+    await_consensus(keys.authorities(), &mut daemons, lead + LATE)?;
     Ok(daemons)
 }
 
-/// Waits until every authority serves a consensus that lists all of them as running onion service directories.
+/// Waits until every authority serves a consensus that lists all of them as running onion service directories. The
+/// first consensus stands for a whole round: one that lacks an authority ends the wait.
 fn await_consensus(authorities: &[Authority], daemons: &mut [Process], limit: Duration) -> Result<(), Error> {
     let end = Instant::now() + limit;
     for authority in authorities {
-        let complete = || consensus(authority.dir_port).is_some_and(|text| lists(&text, authorities.len()));
+        let log = daemons.iter().find(|d| d.name() == authority.name).map_or(PathBuf::new(), |d| d.log().to_owned());
         let left = end.saturating_duration_since(Instant::now());
         let found = support::poll(left, || match daemons.iter_mut().try_for_each(Process::check) {
             Err(e) => Some(Err(e)),
-            Ok(()) => complete().then_some(Ok(())),
+            Ok(()) => consensus(authority.dir_port).map(|text| Ok(lists(&text, authorities.len()))),
         });
-        match found {
-            Some(result) => result?,
-            None => {
-                let what = format!("{} served no consensus of all authorities", authority.name);
-                let log = daemons.iter().find(|d| d.name() == authority.name).map_or(Path::new(""), Process::log);
-                return Err(Error::timeout(&what, limit, log));
-            }
+        if !found.transpose()?.unwrap_or(false) {
+            let what = format!("{} served no consensus of all authorities", authority.name);
+            return Err(Error::timeout(&what, limit, &log));
         }
     }
     Ok(())

@@ -14,13 +14,13 @@ pub(super) const ROUND: u64 = 300;
 /// that and uses 24 rounds. Both must agree, or clients look for descriptors where services did not put them.
 const HSDIR_INTERVAL: u64 = 24 * ROUND / 60;
 
-/// When an authority's first vote is due.
+/// When a network begins, in seconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
-    /// Seconds since 1970 at which the daemons are started.
+    /// The daemons are started.
     pub(super) start: u64,
-    /// Seconds from then to the first consensus. Votes are cast four seconds before it.
-    pub(super) lead: u64,
+    /// The first consensus is published; votes are cast four seconds before.
+    pub(super) due: u64,
 }
 
 /// The torrc fragment that puts any tor, authority or client, on this network.
@@ -87,7 +87,7 @@ pub(super) fn authority(a: &Authority, clock: Clock) -> String {
          V3AuthDistDelay 2\n\
          V3AuthNIntervalsValid 3\n\
          ConsensusParams hsdir_interval={HSDIR_INTERVAL} cbtdisabled=1 cbtinitialtimeout=5000\n",
-        offset = (clock.start + clock.lead) % ROUND,
+        offset = clock.due % ROUND,
     )
 }
 

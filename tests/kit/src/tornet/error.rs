@@ -43,6 +43,11 @@ impl Error {
         self.kind
     }
 
+    /// What happened, without the advice.
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
+
     fn new(kind: ErrorKind, what: String) -> Self {
         Self { kind, what, log: None, source: None }
     }
