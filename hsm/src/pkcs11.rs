@@ -82,33 +82,35 @@ impl Token for Pkcs11Token {
     fn agree(&mut self, peer: &PublicKey, deadline: Instant) -> Result<SharedSecret> {
         same_curve(self.public.curve(), peer)?;
         before(deadline, &self.hints.label)?;
-        let mut answer = match self.live.take() {
-            None => Err(None),
-            Some(live) => self.derive(live, peer).map_err(Some),
-        };
-        // One more try on a fresh session, where the old one was gone before or is found stale now.
-        if answer.as_ref().is_err_and(|failure| failure.as_ref().is_none_or(Foreign::is_stale)) {
-            before(deadline, &self.hints.label)?;
-            let live = self.reopen()?;
-            answer = self.derive(live, peer).map_err(Some);
+        if let Some(live) = self.live.take() {
+            let answer = self.attempt(live, peer);
+            if self.live.is_some() {
+                return self.in_time(answer, deadline);
+            }
         }
-        match answer {
-            Ok(secret) => before(deadline, &self.hints.label).and(Ok(secret)),
-            Err(Some(failure)) => Err(failure.typed(&self.hints.label)),
-            Err(None) => Err(fail::no_session(&self.hints.label)),
-        }
+        // The session was lost, now or before: one try on a new one.
+        before(deadline, &self.hints.label)?;
+        let live = self.reopen()?;
+        let answer = self.attempt(live, peer);
+        self.in_time(answer, deadline)
     }
 }
 
 impl Pkcs11Token {
-    /// Keeps the session for the next time unless it turns out stale. It is then closed here, before another one is opened: a module
-    /// that was reset hands out the same handles again, and closing late would close the new session.
-    fn derive(&mut self, live: Live, peer: &PublicKey) -> std::result::Result<SharedSecret, Foreign> {
+    /// Keeps the session unless it turns out lost. A lost one is closed here, before another is opened: a module that was reset
+    /// hands out the same handles again, and closing late would close the new session.
+    fn attempt(&mut self, live: Live, peer: &PublicKey) -> std::result::Result<SharedSecret, Foreign> {
         let answer = objects::derive(&live.session, live.key, peer.as_bytes());
-        if !answer.as_ref().is_err_and(Foreign::is_stale) {
+        if !answer.as_ref().is_err_and(|failure| failure.is_stale() || self.login.is_lost(&live.session)) {
             self.live = Some(live);
         }
         answer
+    }
+
+    fn in_time(&self, answer: std::result::Result<SharedSecret, Foreign>, deadline: Instant) -> Result<SharedSecret> {
+        let secret = answer.map_err(|failure| failure.typed(&self.hints.label))?;
+        before(deadline, &self.hints.label)?;
+        Ok(secret)
     }
 
     fn reopen(&mut self) -> Result<Live> {

@@ -138,8 +138,3 @@ fn meaning(rv: &RvError) -> (ErrorKind, &'static str) {
         _ => (ErrorKind::Device, DEVICE_HINT),
     }
 }
-
-/// The token lost its session and got no new one. Unreachable as long as a lost session is always opened again.
-pub(super) fn no_session(what: &str) -> Error {
-    Error::new(ErrorKind::TokenAbsent, format!("{what} has no session."), DEVICE_HINT)
-}

@@ -1,7 +1,7 @@
 //! Logging in: where the PIN comes from, how many tries are left, and never the same wrong PIN twice.
 
 use cryptoki::error::{Error as Cryptoki, RvError};
-use cryptoki::session::{Session, UserType};
+use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::TokenInfo;
 use cryptoki::types::AuthPin;
 
@@ -73,6 +73,14 @@ impl Login {
         };
         log_in(module, found, session, Some(&pin))?;
         Ok(Self::Pin(pin))
+    }
+
+    /// Whether the session, or its login, is gone. Modules do not always say so in the answer to an operation: kryoptic gives
+    /// CKR_GENERAL_ERROR for a private key whose login is gone.
+    pub(super) fn is_lost(&self, session: &Session) -> bool {
+        let Ok(info) = session.get_session_info() else { return true };
+        let logged_in = matches!(info.session_state(), SessionState::RoUser | SessionState::RwUser);
+        !logged_in && !matches!(self, Self::NotNeeded)
     }
 
     /// The login of a session that replaces a stale one. Nobody is asked, so the last try is never spent here.

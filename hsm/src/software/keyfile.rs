@@ -143,3 +143,29 @@ pub(super) fn seal(key: &SoftKey, scalar: &[u8; 32], passphrase: &Pin) -> Result
 fn library_failed_in(library: &str, call: &str) -> Error {
     Error::new(ErrorKind::Device, format!("{library} failed in {call}."), "Run it again; if it stays, report it.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A well-formed file of that cost, which nobody ever encrypted.
+    fn costing(log_n: u8, r: u32, p: u32) -> Result<Sealed> {
+        let cost = scrypt::Params::new(log_n, r, p, 32).unwrap();
+        let parameters = Parameters::scrypt_aes256cbc(cost, &[1; 16], &[2; 16]).unwrap();
+        let info = EncryptedPrivateKeyInfo { encryption_algorithm: parameters.into(), encrypted_data: &[3; 64] };
+        let text = SecretDocument::encode_msg(&info).unwrap().to_pem(PEM_LABEL, LineEnding::LF).unwrap();
+        Sealed::parse(text.as_bytes(), "software key file", Path::new("key.pem"))
+    }
+
+    #[test]
+    fn a_file_cannot_ask_for_endless_work() {
+        for (log_n, r, p) in [(LOG_N, R, P), (18, 8, 8), (14, 8, 128), (17, 16, 8)] {
+            assert!(costing(log_n, r, p).is_ok(), "{log_n} {r} {p}");
+        }
+        for (log_n, r, p) in [(18, 9, 1), (19, 8, 1), (30, 8, 1), (14, 8, 129), (1, 65_535, 16_384), (14, 65_535, 1)] {
+            let error = costing(log_n, r, p).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::KeyFile, "{log_n} {r} {p}");
+            assert!(error.to_string().contains("256 MiB"), "{error}");
+        }
+    }
+}

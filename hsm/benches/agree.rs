@@ -1,0 +1,61 @@
+//! One agree, by backend and curve: what a handshake waits for.
+
+// A benchmark that cannot set up its tokens ends, as a test does.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use claviger_hsm::{Curve, Locator, Pin, PinEntry, PinRequest, PublicKey, Result, open, pkcs11, software};
+use claviger_testkit::token::{Kryoptic, PIN, SO_PIN, SoftHsm, isolated_main};
+use criterion::Criterion;
+
+struct Given;
+
+impl PinEntry for Given {
+    fn pin(&mut self, _: &PinRequest<'_>) -> Result<Pin> {
+        Pin::new(PIN.into())
+    }
+}
+
+fn agree(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().unwrap();
+    let (softhsm, kryoptic) = (SoftHsm::new(), Kryoptic::new());
+    let (softhsm, kryoptic) = (softhsm.init_token("a", SO_PIN, PIN), kryoptic.init_token("b", SO_PIN, PIN));
+    for curve in [Curve::X25519, Curve::P256] {
+        let object = curve.to_string();
+        let file = Locator::File(directory.path().join(format!("{object}.pem")));
+        let locators = [
+            ("softhsm", softhsm.uri(&object).parse().unwrap()),
+            ("kryoptic", kryoptic.uri(&object).parse().unwrap()),
+            ("software", file),
+        ];
+        let mut group = criterion.benchmark_group(format!("agree/{curve}"));
+        for (backend, locator) in locators {
+            let public = match &locator {
+                Locator::Pkcs11(uri) => pkcs11::generate(uri, curve, &mut Given).unwrap().1,
+                Locator::File(path) => software::generate(path, curve, &mut Given).unwrap(),
+            };
+            let mut token = open(&locator, Some(&public), &mut Given).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(3600);
+            // Its own key is as good a peer as any.
+            group
+                .bench_function(backend, |bencher| bencher.iter(|| token.agree(black_box(&public), deadline).unwrap()));
+        }
+        let public =
+            software::generate(&directory.path().join(format!("{object}-peer.pem")), curve, &mut Given).unwrap();
+        group.bench_function("check a peer's point", |bencher| {
+            bencher.iter(|| PublicKey::new(curve, black_box(public.as_bytes())).unwrap());
+        });
+        group.finish();
+    }
+}
+
+fn main() -> ExitCode {
+    isolated_main(|| {
+        let mut criterion = Criterion::default().configure_from_args().sample_size(200);
+        agree(&mut criterion);
+        criterion.final_summary();
+    })
+}
