@@ -37,6 +37,7 @@ use crate::identity::{
 };
 use crate::secret::{ClientAuthSecret, OnionSecretKey};
 
+pub use file::default_dir;
 pub use log::{Event, LogEntry, MAX_DETAIL_LEN};
 
 /// How long an operation waits for another process's lock before it fails with [`ErrorKind::StoreBusy`].

@@ -1,0 +1,54 @@
+//! `peers`, `show`, `remove`, `log`: what a store holds.
+
+use claviger::error::{Error, ErrorKind, Result};
+use claviger::identity::Identifier;
+use claviger::store::Store;
+use serde_json::json;
+
+use crate::report::{Entry, Identity, log_text, peers_text};
+use crate::terminal::Terminal;
+
+/// `--json`: `{"peers": […]}`, each as `show` gives it.
+pub(super) fn list(store: &Store, terminal: &Terminal) -> Result<()> {
+    let peers = store.peers()?;
+    if peers.is_empty() {
+        terminal.note("No peer is recorded yet. Import a card with `claviger-ceremony import FILE`.");
+    }
+    let text = if peers.is_empty() { String::new() } else { peers_text(&peers) };
+    terminal.result(&text, &json!({ "peers": peers.iter().map(Identity::from).collect::<Vec<_>>() }))
+}
+
+pub(super) fn show(store: &Store, name: Option<&Identifier>, terminal: &Terminal) -> Result<()> {
+    let machine = store.machine()?;
+    let identity = match name {
+        Some(name) if *name != machine.card.identifier => Identity::from(&store.peer(name)?),
+        _ => Identity::from(&machine),
+    };
+    terminal.result(&identity.text(), &identity)
+}
+
+/// `--json`: `{"removed": …}`, the peer as `show` gave it.
+pub(super) fn remove(store: &mut Store, name: &Identifier, yes: bool, terminal: &Terminal) -> Result<()> {
+    let peer = Identity::from(&store.peer(name)?);
+    if !yes {
+        let text = format!("{}\nIts handshakes will fail from now on. Type its name to remove it: ", peer.text());
+        let answer = terminal.ask(&text, "Run it on a terminal, or remove it without a question with `--yes`.")?;
+        if answer != name.as_str() {
+            return Err(Error::new(
+                ErrorKind::Declined,
+                format!("Peer \"{name}\" was not removed: what was typed is not its name."),
+                format!("Run `claviger-ceremony remove {name}` again and type the name."),
+            ));
+        }
+    }
+    let removed = Identity::from(&store.remove_peer(name)?);
+    terminal.note(&format!("Peer \"{name}\" is removed."));
+    // Without --json the note has said it all.
+    terminal.result("", &json!({ "removed": removed }))
+}
+
+/// `--json`: `{"log": […]}`, oldest entry first.
+pub(super) fn log(store: &Store, terminal: &Terminal) -> Result<()> {
+    let log = store.log()?;
+    terminal.result(&log_text(&log), &json!({ "log": log.iter().map(Entry::from).collect::<Vec<_>>() }))
+}
