@@ -92,6 +92,16 @@ impl Endpoint {
         &self.0.token
     }
 
+    /// The configuration it was made with.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// `arti`, `tor` or `tcp`.
+    pub fn transport_name(&self) -> &'static str {
+        self.0.transport.name()
+    }
+
     /// Publishes this machine's onion service and answers peers' handshakes, many at once.
     ///
     /// `onion_address` must be this machine's own: the store holds the key of no other.
@@ -239,13 +249,7 @@ impl Endpoint {
         self.0.config.transport.tcp.peers.get(peer).copied()
     }
 
-    fn initiation(
-        &self,
-        peer: &Peer,
-        onion_address: &OnionAddress,
-        port: u16,
-        pattern: Pattern,
-    ) -> Result<Initiation> {
+    fn initiation(&self, peer: &Peer, onion_address: &OnionAddress, port: u16, pattern: Pattern) -> Result<Initiation> {
         let own = &self.0.card;
         // The responder's list decides; both ends hold both cards.
         let suite = peer.suites.with_initiator(&own.suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;

@@ -4,13 +4,12 @@ use super::from_hsm;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Curve, StaticPublic};
 use crate::secret::SharedSecret;
+use claviger_hsm::PinEntry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-
-pub use claviger_hsm::{Error as PinError, Pin, PinEntry, PinRequest, Purpose, Tries};
 
 /// Operations that may wait for a token at a time.
 pub const QUEUE: usize = 64;
@@ -49,13 +48,16 @@ impl TokenHandle {
         let operations = Arc::new(AtomicU64::new(0));
         let (queue, jobs) = sync_channel(QUEUE);
         let counter = Arc::clone(&operations);
-        std::thread::Builder::new()
-            .name("claviger-token".into())
-            .spawn(move || work(token, &jobs, &counter))
-            .map_err(|error| {
-                Error::new(ErrorKind::Internal, "The token's thread could not be started.", "Check the limit on processes.")
-                    .because(error)
-            })?;
+        std::thread::Builder::new().name("claviger-token".into()).spawn(move || work(token, &jobs, &counter)).map_err(
+            |error| {
+                Error::new(
+                    ErrorKind::Internal,
+                    "The token's thread could not be started.",
+                    "Check the limit on processes.",
+                )
+                .because(error)
+            },
+        )?;
         Ok(Self(Arc::new(Inner { queue, public: expected.clone(), label, software, touch, operations })))
     }
 

@@ -34,10 +34,8 @@ async fn every_pattern(mut wallet: Machine, mut cosigner: Machine, suite: Suite)
     let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
     for (pattern, operations) in PATTERNS {
         let before = [caller.token().operations(), answerer.token().operations()];
-        let (session, accepted) = tokio::join!(
-            caller.connect_peer(&cosigner.card.identifier, Some(pattern.into())),
-            listening.accept()
-        );
+        let (session, accepted) =
+            tokio::join!(caller.connect_peer(&cosigner.card.identifier, Some(pattern.into())), listening.accept());
         let (mut session, mut accepted) = (session.unwrap(), accepted.unwrap());
         let after = [caller.token().operations(), answerer.token().operations()];
         let spent = [after[0] - before[0], after[1] - before[1]];

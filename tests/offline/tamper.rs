@@ -92,11 +92,7 @@ impl Pair {
         (at_caller, at_answerer, [carried.0, carried.1])
     }
 
-    async fn respond(
-        &self,
-        pipe: DuplexStream,
-        incoming: &claviger::endpoint::Incoming,
-    ) -> claviger::Result<Session> {
+    async fn respond(&self, pipe: DuplexStream, incoming: &claviger::endpoint::Incoming) -> claviger::Result<Session> {
         self.answerer.handshake_respond(Box::new(pipe), incoming, None).await
     }
 }
@@ -165,7 +161,10 @@ fn every_changed_byte_is_found() {
                     (_, Change::Flip(at)) => (&at_caller, format!("returning byte {at}")),
                     _ => unreachable!(),
                 };
-                assert!(at_caller.is_honest() && at_answerer.is_honest(), "{pattern:?}, {at}: {at_caller:?} {at_answerer:?}");
+                assert!(
+                    at_caller.is_honest() && at_answerer.is_honest(),
+                    "{pattern:?}, {at}: {at_caller:?} {at_answerer:?}"
+                );
                 assert_ne!(*hearer, Outcome::whole(), "{pattern:?}, {at}: the change was not found");
             }
         }
