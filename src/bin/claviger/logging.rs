@@ -7,11 +7,13 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging. A listener shows connection attempts and changes of its service from the start; `connect` only what went wrong.
 pub(crate) fn start(cli: &Cli) {
     let directives = match (cli.verbose, &cli.command) {
-        _ if cli.quiet => "warn",
-        (0, Command::Listen(_)) => "warn,claviger=info",
+        _ if cli.quiet => "warn,tor_netdir=error",
+        // What the service does is told by notes, where there are any.
+        (0, Command::Listen(_)) if cli.json => "warn,tor_netdir=error,claviger=info",
+        (0, Command::Listen(_)) => "warn,tor_netdir=error,claviger::connection=info",
         // The error itself is printed at the end.
-        (0, _) => "warn,claviger::connection=off",
-        (1, _) => "warn,claviger=info",
+        (0, _) if !cli.json => "warn,tor_netdir=error,claviger::connection=off",
+        (0 | 1, _) => "warn,tor_netdir=error,claviger=info",
         (2, _) => "info,claviger=debug",
         _ => "debug,claviger=trace",
     };

@@ -49,16 +49,19 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint) -
         )
         .because(error)
     })?;
+    let patience = config.token.timeout;
+    let held = token.clone();
     let outcome = runtime.block_on(async {
         let transport = transport::open(&config.transport, &dir).await?;
         let endpoint = Endpoint::new(store, token, transport, config)?;
         tokio::select! {
             outcome = command(endpoint) => outcome,
-            interrupted = interrupted() => interrupted,
+            ended = ended(matches!(cli.command, Command::Listen(_))) => ended,
         }
     });
     // A read of stdin can not be cancelled, and arti's tasks need not be waited for.
     runtime.shutdown_background();
+    held.close(patience);
     outcome
 }
 
@@ -78,7 +81,8 @@ fn configuration(cli: &Cli, dir: &Path) -> Result<Config> {
     Ok(config)
 }
 
-async fn interrupted() -> Result<()> {
+/// Waits for a signal. SIGTERM is how a listener is told that it is done; anything else is an interruption.
+async fn ended(listener: bool) -> Result<()> {
     let failed = |error| {
         Error::new(ErrorKind::Internal, "Signals can not be handled here.", "Check the sandbox this program runs in.")
             .because(error)
@@ -89,6 +93,9 @@ async fn interrupted() -> Result<()> {
         _ = interrupt.recv() => "SIGINT",
         _ = terminate.recv() => "SIGTERM",
     };
+    if listener && name == "SIGTERM" {
+        return Ok(());
+    }
     Err(Error::new(ErrorKind::Interrupted, format!("Ended by {name}."), "Run the command again to go on."))
 }
 
