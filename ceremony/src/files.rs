@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::identity::{IdentityCard, MAX_CARD_LEN};
+use claviger::identity::{IdentityCard, IdentityError, MAX_CARD_LEN};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::terminal::shown;
@@ -15,10 +15,14 @@ use crate::terminal::shown;
 pub(crate) fn read_card(path: &Path) -> Result<IdentityCard> {
     let bytes = if path == Path::new("-") { read(io::stdin().lock()) } else { File::open(path).and_then(read) };
     let bytes = bytes.map_err(|error| failed(path, "read", error))?;
-    IdentityCard::from_bytes(&bytes).map_err(|error| {
-        let error = Error::from(error);
-        let what = format!("{} is refused. {error}", shown(path));
-        Error::new(error.kind(), what, error.hint())
+    IdentityCard::from_bytes(&bytes).map_err(|refused| {
+        let why = match &refused {
+            // How long it is was not read.
+            IdentityError::CardSize(_) => format!("It is longer than {MAX_CARD_LEN} bytes, and no card is."),
+            other => other.to_string(),
+        };
+        let error = Error::from(refused);
+        Error::new(error.kind(), format!("{} is refused. {why}", shown(path)), error.hint())
     })
 }
 
