@@ -14,7 +14,9 @@ use tempfile::TempDir;
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger-ceremony");
 
 /// What differs from run to run, and its name in snapshots.
-const FILTERS: [(&str, &str); 10] = [
+const FILTERS: [(&str, &str); 12] = [
+    (r"Here are: .*\.so[0-9.]*\.", "Here are: [MODULES]."),
+    (r"/usr/lib/[a-z0-9_-]+/softhsm/", "/usr/lib/softhsm/"),
     (r"[a-z2-7]{56}\.onion", "[ONION]"),
     (r"descriptor:x25519:[A-Z2-7]{52}", "[CLIENT-AUTH]"),
     (r"\b([0-9a-f]{4} ){7}[0-9a-f]{4}\b", "[HEX]"),
