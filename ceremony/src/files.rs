@@ -43,17 +43,19 @@ pub(crate) enum Written {
 
 /// Writes a card, mode 0600, whole or not at all. A file that holds something else is replaced only by `force`.
 pub(crate) fn write_card(path: &Path, text: &str, force: bool) -> Result<Written> {
+    let refused = |why: &str, hint: &str| {
+        let what = format!("{} {why}; it was not overwritten.", path.display());
+        Error::new(ErrorKind::Io, what, hint)
+    };
+    // A directory, a FIFO on which reading would wait, a device that root could replace.
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(refused("is not a regular file", "Name a file, or write to standard output with `-`."));
+    }
     match File::open(path).and_then(read) {
         Ok(there) if there == text.as_bytes() => return Ok(Written::AlreadyThere),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Ok(_) | Err(_) if force => {}
-        Ok(_) => {
-            return Err(Error::new(
-                ErrorKind::Io,
-                format!("{} holds something else; it was not overwritten.", path.display()),
-                "Name another file, or overwrite it with `--force`.",
-            ));
-        }
+        Ok(_) => return Err(refused("holds something else", "Name another file, or overwrite it with `--force`.")),
         Err(error) => return Err(failed(path, "read", error)),
     }
     let Some(name) = path.file_name() else {

@@ -135,6 +135,8 @@ fn cards() {
     text += &lab.fails(12, &["--store", "wallet", "remove", "nobody", "--yes"]);
     text += &lab.fails(4, &["--store", "wallet", "remove", "cosigner"]);
     text += &lab.fails(1, &["--store", "wallet", "export", "absent/wallet.card"]);
+    text += &lab.fails(1, &["--store", "wallet", "export", "--force", "directory.card"]);
+    text += &lab.fails(1, &["--store", "wallet", "export", "--force", "/dev/null"]);
     text += &lab.fails(1, &["man", "absent"]);
     snapshot("peers-refused", &text);
 }
