@@ -1,11 +1,21 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use claviger::identity::{Curve, Identifier, Role, Suites};
+use claviger::identity::{Curve, Identifier, IdentityError, Role, Suites};
+
+const EXAMPLE: &str = "\
+A ceremony, on each machine:
+  claviger-ceremony token list
+  claviger-ceremony token generate --curve x25519 \\
+      'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
+  claviger-ceremony init --name cosigner --role cosigner --token 'pkcs11:…'
+  claviger-ceremony export
+  claviger-ceremony import wallet.card";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -20,6 +30,11 @@ Exit codes:
    12  no peer of that name is recorded
   130  interrupted";
 
+/// Both sentences of why a value is refused.
+fn parsed<T: FromStr<Err = IdentityError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: IdentityError| format!("{error} {}", error.hint()))
+}
+
 /// The ceremony: machines get their identity from a token, and record each other's identity cards.
 ///
 /// The machines of a group meet once, in person or on trusted screens. Each makes a key on its token, sets its store up, and exports its
@@ -28,22 +43,16 @@ Exit codes:
 #[command(
     name = "claviger-ceremony",
     version,
-    max_term_width = 100,
-    after_help = "\
-A ceremony, on each machine:
-  claviger-ceremony token list
-  claviger-ceremony token generate --curve x25519 'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
-  claviger-ceremony init --name cosigner --role cosigner --token 'pkcs11:token=cosigner;object=noise?module-path=…'
-  claviger-ceremony export
-  claviger-ceremony import wallet.card",
-    after_long_help = EXIT_CODES
+    max_term_width = 120,
+    after_help = EXAMPLE,
+    after_long_help = format!("{EXAMPLE}\n\n{EXIT_CODES}")
 )]
 pub(crate) struct Cli {
     /// The store's directory [default: $XDG_DATA_HOME/claviger or ~/.local/share/claviger]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
 
-    /// Print one line of JSON on stdout, and errors as {"error":{"kind","message","hint"}} on stderr
+    /// Print one line of JSON on stdout; on stderr, {"error":{"kind","message","hint"}} and {"warning":{"message"}}
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
@@ -66,8 +75,8 @@ Example:
   claviger-ceremony init --name cosigner --role cosigner \\
       --token 'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
 
-The token is opened once, which may ask for its PIN and for a touch. The onion service's key is made here, so the address is known
-before anything runs.")]
+The token is opened once, which may ask for its PIN and for a touch. The onion service's key is made here, so the address is \
+known before anything runs.")]
     Init(Init),
     /// Write this machine's identity card
     #[command(after_help = "\
@@ -84,8 +93,8 @@ Examples:
   claviger-ceremony import cosigner.card watchtower.card
   claviger-ceremony import cosigner.card --fingerprint '0f1e 2d3c 4b5a 6978 8796 a5b4 c3d2 e1f0'
 
-`claviger-ceremony show` on the other machine shows its fingerprint. Here two of its eight words, others each time, are left out; type
-them from the other machine's screen. So nobody can confirm without having looked. --fingerprint compares in full and asks nothing.")]
+`claviger-ceremony show` on the other machine shows its fingerprint. Here two of its eight words, others each time, are left out; \
+type them from the other machine's screen. So nobody can confirm without having looked. --fingerprint compares in full and asks nothing.")]
     Import(Import),
     /// List the recorded peers
     #[command(after_help = "Example:\n  claviger-ceremony peers --json | jq -r '.peers[].identifier'")]
@@ -94,12 +103,14 @@ them from the other machine's screen. So nobody can confirm without having looke
     #[command(after_help = "Examples:\n  claviger-ceremony show\n  claviger-ceremony show cosigner --json")]
     Show {
         /// The peer; without it, this machine
+        #[arg(value_parser = parsed::<Identifier>)]
         name: Option<Identifier>,
     },
     /// Remove a peer: from now on neither side's handshakes succeed
     #[command(after_help = "Examples:\n  claviger-ceremony remove cosigner\n  claviger-ceremony remove cosigner --yes")]
     Remove {
         /// The peer
+        #[arg(value_parser = parsed::<Identifier>)]
         name: Identifier,
         /// Do not ask to type the name again
         #[arg(long)]
@@ -135,17 +146,18 @@ Examples:
   claviger-ceremony token list --module /usr/lib/softhsm/libsofthsm2.so
   claviger-ceremony token list --key-file cosigner.pem
 
-Without --module and --key-file the modules in the usual places of a distribution are looked at. No PIN is asked for; a key file's
-passphrase is.")]
+Without --module and --key-file the modules in the usual places of a distribution are looked at. No PIN is asked for; \
+a key file's passphrase is.")]
     List(List),
     /// Make a key on a token, or in a file
     #[command(after_help = "\
 Examples:
-  claviger-ceremony token generate --curve x25519 'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
+  claviger-ceremony token generate --curve x25519 \\
+      'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
   claviger-ceremony token generate --curve p256 file:cosigner.pem
 
-Prints the locator to give to `init --token`. A key on a token never leaves it. A key in a file is a software key: whoever copies the file
-and learns its passphrase has it.")]
+Prints the locator to give to `init --token`. A key on a token never leaves it. A key in a file is a software key: \
+whoever copies the file and learns its passphrase has it.")]
     Generate(Generate),
 }
 
@@ -162,7 +174,7 @@ pub(crate) struct List {
 #[derive(Args)]
 pub(crate) struct Generate {
     /// x25519, or p256, the only curve that every family of tokens has; peers must share it
-    #[arg(long)]
+    #[arg(long, value_parser = parsed::<Curve>)]
     pub(crate) curve: Curve,
     /// Where: a PKCS#11 URI that names token and object, or file:PATH
     pub(crate) locator: String,
@@ -171,16 +183,16 @@ pub(crate) struct Generate {
 #[derive(Args)]
 pub(crate) struct Init {
     /// This machine's name, unique in the group: a-z, 0-9 and hyphens
-    #[arg(long)]
+    #[arg(long, value_parser = parsed::<Identifier>)]
     pub(crate) name: Identifier,
     /// What it is for: wallet, cosigner, watchtower, or a word of your own
-    #[arg(long)]
+    #[arg(long, value_parser = parsed::<Role>)]
     pub(crate) role: Role,
     /// Where its key is: pkcs11:… or file:PATH
     #[arg(long, value_name = "LOCATOR")]
     pub(crate) token: String,
     /// The suites it offers, most wanted first, separated by one space: ChaChaPoly_BLAKE2s, AESGCM_SHA256
-    #[arg(long, default_value_t)]
+    #[arg(long, default_value_t, value_parser = parsed::<Suites>)]
     pub(crate) suites: Suites,
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::identity::{IdentityCard, MAX_CARD_LEN};
+use claviger::identity::{IdentityCard, IdentityError, MAX_CARD_LEN};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::terminal::shown;
@@ -15,10 +15,14 @@ use crate::terminal::shown;
 pub(crate) fn read_card(path: &Path) -> Result<IdentityCard> {
     let bytes = if path == Path::new("-") { read(io::stdin().lock()) } else { File::open(path).and_then(read) };
     let bytes = bytes.map_err(|error| failed(path, "read", error))?;
-    IdentityCard::from_bytes(&bytes).map_err(|error| {
-        let error = Error::from(error);
-        let what = format!("{} is refused. {error}", shown(path));
-        Error::new(error.kind(), what, error.hint())
+    IdentityCard::from_bytes(&bytes).map_err(|refused| {
+        let why = match &refused {
+            // How long it is was not read.
+            IdentityError::CardSize(_) => format!("It is longer than {MAX_CARD_LEN} bytes, and no card is."),
+            other => other.to_string(),
+        };
+        let error = Error::from(refused);
+        Error::new(error.kind(), format!("{} is refused. {why}", shown(path)), error.hint())
     })
 }
 
@@ -39,17 +43,19 @@ pub(crate) enum Written {
 
 /// Writes a card, mode 0600, whole or not at all. A file that holds something else is replaced only by `force`.
 pub(crate) fn write_card(path: &Path, text: &str, force: bool) -> Result<Written> {
+    let refused = |why: &str, hint: &str| {
+        let what = format!("{} {why}; it was not overwritten.", path.display());
+        Error::new(ErrorKind::Io, what, hint)
+    };
+    // A directory, a FIFO on which reading would wait, a device that root could replace.
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(refused("is not a regular file", "Name a file, or write to standard output with `-`."));
+    }
     match File::open(path).and_then(read) {
         Ok(there) if there == text.as_bytes() => return Ok(Written::AlreadyThere),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Ok(_) | Err(_) if force => {}
-        Ok(_) => {
-            return Err(Error::new(
-                ErrorKind::Io,
-                format!("{} holds something else; it was not overwritten.", path.display()),
-                "Name another file, or overwrite it with `--force`.",
-            ));
-        }
+        Ok(_) => return Err(refused("holds something else", "Name another file, or overwrite it with `--force`.")),
         Err(error) => return Err(failed(path, "read", error)),
     }
     let Some(name) = path.file_name() else {

@@ -209,15 +209,10 @@ impl Key {
         }
     }
 
-    /// Two lines: what it is, and its locator.
-    pub(crate) fn text(&self, indent: &str) -> String {
+    /// `key on x25519, key fingerprint 0f1e …`.
+    pub(crate) fn what(&self) -> String {
         let kind = if self.token == "software" { "software key" } else { "key" };
-        format!(
-            "{indent}{} {kind}, fingerprint {}\n{indent}  {}\n",
-            self.curve,
-            grouped(&self.fingerprint.hex),
-            self.locator
-        )
+        format!("{kind} on {}, key fingerprint {}", self.curve, grouped(&self.fingerprint.hex))
     }
 }
 

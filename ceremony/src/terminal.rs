@@ -62,13 +62,18 @@ impl Terminal {
 
     /// Something that must be known.
     pub(crate) fn warn(&self, text: &str) {
-        to_stderr(&format!("Warning: {text}"));
+        if self.json {
+            json_line(&Line::Warning { message: text });
+        } else {
+            to_stderr(&format!("Warning: {text}"));
+        }
     }
 
     /// The two sentences of an error, or its JSON line.
     pub(crate) fn error(&self, error: &Error) {
         if self.json {
-            error_line(error.kind().as_str(), &error.to_string(), error.hint());
+            let message = &error.to_string();
+            json_line(&Line::Error { kind: error.kind().as_str(), message, hint: error.hint() });
         } else {
             to_stderr(&format!("claviger-ceremony: {error} {}", error.hint()));
         }
@@ -82,8 +87,8 @@ impl Terminal {
             return if shown.is_ok() { ExitCode::Success } else { ExitCode::Failure };
         }
         if std::env::args_os().any(|argument| argument == "--json") {
-            let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            error_line("misuse", what, "See `claviger-ceremony --help`.");
+            let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            json_line(&Line::Error { kind: "misuse", message, hint: "See `claviger-ceremony --help`." });
         } else {
             to_stderr(text.trim_end());
         }
@@ -153,8 +158,17 @@ impl Drop for Prompting {
     }
 }
 
-fn error_line(kind: &str, message: &str, hint: &str) {
-    to_stderr(&serde_json::json!({ "error": { "kind": kind, "message": message, "hint": hint } }).to_string());
+/// A line on stderr with `--json`. `kind` is an [`ErrorKind`]'s text, or `misuse`.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Line<'a> {
+    Error { kind: &'a str, message: &'a str, hint: &'a str },
+    Warning { message: &'a str },
+}
+
+fn json_line(line: &Line<'_>) {
+    // Strings are always written.
+    to_stderr(&serde_json::to_string(line).unwrap_or_default());
 }
 
 /// stderr that can not be written to leaves nobody to tell.
@@ -165,6 +179,11 @@ fn to_stderr(text: &str) {
 /// Without what a terminal would act on. Line feeds stay.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+/// A name that a device or a file gave itself, so that it can not pretend to be several lines.
+pub(crate) fn one_line(text: &str) -> String {
+    printable(&text.replace('\n', "\u{fffd}"))
 }
 
 /// A path for people.

@@ -3,19 +3,36 @@
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::Identifier;
 use claviger::store::Store;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::report::{Entry, Identity, log_text, peers_text};
 use crate::terminal::Terminal;
 
-/// `--json`: `{"peers": […]}`, each as `show` gives it.
+/// `peers --json`: each as `show` gives it.
+#[derive(Serialize)]
+struct Peers {
+    peers: Vec<Identity>,
+}
+
+/// `remove --json`: the peer as `show` gave it.
+#[derive(Serialize)]
+struct Removed {
+    removed: Identity,
+}
+
+/// `log --json`: oldest entry first.
+#[derive(Serialize)]
+struct Log {
+    log: Vec<Entry>,
+}
+
 pub(super) fn list(store: &Store, terminal: &Terminal) -> Result<()> {
     let peers = store.peers()?;
     if peers.is_empty() {
         terminal.note("No peer is recorded yet. Import a card with `claviger-ceremony import FILE`.");
     }
     let text = if peers.is_empty() { String::new() } else { peers_text(&peers) };
-    terminal.result(&text, &json!({ "peers": peers.iter().map(Identity::from).collect::<Vec<_>>() }))
+    terminal.result(&text, &Peers { peers: peers.iter().map(Identity::from).collect() })
 }
 
 pub(super) fn show(store: &Store, name: Option<&Identifier>, terminal: &Terminal) -> Result<()> {
@@ -27,7 +44,6 @@ pub(super) fn show(store: &Store, name: Option<&Identifier>, terminal: &Terminal
     terminal.result(&identity.text(), &identity)
 }
 
-/// `--json`: `{"removed": …}`, the peer as `show` gave it.
 pub(super) fn remove(store: &mut Store, name: &Identifier, yes: bool, terminal: &Terminal) -> Result<()> {
     let peer = Identity::from(&store.peer(name)?);
     if !yes {
@@ -44,11 +60,10 @@ pub(super) fn remove(store: &mut Store, name: &Identifier, yes: bool, terminal: 
     let removed = Identity::from(&store.remove_peer(name)?);
     terminal.note(&format!("Peer \"{name}\" is removed."));
     // Without --json the note has said it all.
-    terminal.result("", &json!({ "removed": removed }))
+    terminal.result("", &Removed { removed })
 }
 
-/// `--json`: `{"log": […]}`, oldest entry first.
 pub(super) fn log(store: &Store, terminal: &Terminal) -> Result<()> {
     let log = store.log()?;
-    terminal.result(&log_text(&log), &json!({ "log": log.iter().map(Entry::from).collect::<Vec<_>>() }))
+    terminal.result(&log_text(&log), &Log { log: log.iter().map(Entry::from).collect() })
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::cli::{Generate, List};
 use crate::pins::Pins;
 use crate::report::Key;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, one_line};
 
 /// Where distributions put PKCS#11 modules.
 const USUAL_PLACES: [&str; 10] = [
@@ -130,7 +130,9 @@ fn describe(module: &Path, token: TokenInfo) -> TokenReport {
         };
         KeyReport { label: key.label.clone(), id, key: key_report, unusable }
     });
-    let keys = keys.collect();
+    let mut keys: Vec<KeyReport> = keys.collect();
+    // Modules list objects in an order of their own, which changes.
+    keys.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
     TokenReport {
         module: module.display().to_string(),
         curves: token.curves.iter().map(ToString::to_string).collect(),
@@ -166,8 +168,8 @@ fn locator(module: &Path, token: &TokenInfo, label: &str, id: &[u8]) -> std::res
 fn text(listing: &Listing) -> String {
     let mut text = String::new();
     for token in &listing.tokens {
-        let or_none = |value: &str| if value.is_empty() { "none".to_owned() } else { value.to_owned() };
-        let _ = writeln!(text, "{} token \"{}\"", token.model, token.label);
+        let or_none = |value: &str| if value.is_empty() { "none".to_owned() } else { one_line(value) };
+        let _ = writeln!(text, "{} token \"{}\"", one_line(&token.model), one_line(&token.label));
         for (name, value) in [
             ("module", token.module.clone()),
             ("maker", or_none(&token.manufacturer)),
@@ -182,15 +184,21 @@ fn text(listing: &Listing) -> String {
             let _ = writeln!(text, "  can not be used: {why}");
         }
         for key in &token.keys {
-            let _ = writeln!(text, "  key \"{}\"", key.label);
-            match (&key.key, &key.unusable) {
-                (Some(key), _) => text.push_str(&key.text("    ")),
-                (None, why) => drop(writeln!(text, "    can not be used: {}", why.as_deref().unwrap_or_default())),
-            }
+            let _ = match (&key.key, &key.unusable) {
+                (Some(usable), _) => {
+                    writeln!(text, "  \"{}\": {}\n    {}", one_line(&key.label), usable.what(), usable.locator)
+                }
+                (None, why) => writeln!(
+                    text,
+                    "  \"{}\": can not be used: {}",
+                    one_line(&key.label),
+                    why.as_deref().unwrap_or_default()
+                ),
+            };
         }
     }
     for key in &listing.key_files {
-        text.push_str(&key.text(""));
+        let _ = writeln!(text, "{}\n  {}", key.what(), key.locator);
     }
     for failed in &listing.failed_modules {
         let _ = writeln!(text, "module {}\n  can not be used: {}", failed.module, failed.why);
@@ -220,7 +228,7 @@ pub(super) fn generate(generate: &Generate, terminal: &Terminal) -> Result<()> {
         }
     };
     let key = Key::new(locator.to_string(), kind, &static_public(&public)?);
-    terminal.note(&format!("Made a {}", key.text("").lines().next().unwrap_or_default()));
+    terminal.note(&format!("Made a {}. Its locator, for `claviger-ceremony init --token`:", key.what()));
     terminal.result(&format!("{}\n", key.locator), &key)
 }
 
