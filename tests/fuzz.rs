@@ -1,7 +1,7 @@
 //! The checks of the fuzz targets, without a fuzzer: over the committed seeds and some thousand changes of them, about a second each.
 //! `scripts/fuzz` runs the same checks under libFuzzer.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs, unreachable_pub)]
 
 #[path = "../fuzz/checks/card.rs"]
 mod card;

@@ -2,7 +2,7 @@
 
 use claviger::identity::{Curve, StaticPublic};
 use claviger::noise::knock::{Admitted, Doorkeeper, Refused, key, packet};
-use claviger::wire::Pattern;
+use claviger::wire::{KnockPacket, Pattern};
 use std::sync::LazyLock;
 
 const NOW: u64 = 1_800_000_000_000;
@@ -27,8 +27,7 @@ static KEYS: LazyLock<[StaticPublic; 5]> = LazyLock::new(|| {
 pub fn check(data: &[u8]) {
     let [local, peers @ .., stranger] = &*KEYS;
     let mut door = Doorkeeper::new(local, peers, WINDOW, NOW - AGE);
-    // Nobody makes a MAC of 16 bytes by chance.
-    assert!(matches!(door.admit(data, NOW), Err(Refused::Wire(_) | Refused::Unknown)), "a packet out of nothing");
+    let _ = admit(&mut door, data);
 
     let Some(([head, a, b, c, d, len], rest)) = data.split_first_chunk() else { return };
     let ahead = i64::from(i32::from_be_bytes([*a, *b, *c, *d]));
@@ -44,15 +43,14 @@ pub fn check(data: &[u8]) {
         apply(&mut changed, [change[0], change[1], change[2]]);
     }
     if changed != valid {
-        let answer = door.admit(&changed, NOW);
-        assert!(matches!(answer, Err(Refused::Wire(_) | Refused::Unknown)), "a changed packet: {answer:?}");
+        let _ = admit(&mut door, &changed);
     }
     // The other direction's key, and the key to another machine, are not this door's.
     for wrong in [key(local, public), key(public, stranger)] {
         assert_eq!(door.admit(&packet(&wrong, pattern, time, message), NOW), Err(Refused::Unknown));
     }
 
-    let answer = door.admit(&valid, NOW);
+    let answer = admit(&mut door, &valid);
     if sender >= peers.len() {
         assert_eq!(answer, Err(Refused::Unknown));
     } else if ahead.unsigned_abs() > WINDOW || ahead < -(AGE as i64) {
@@ -60,12 +58,28 @@ pub fn check(data: &[u8]) {
     } else {
         assert_eq!(answer, Ok(Admitted { peer: sender, pattern, message }));
         assert_eq!(door.admit(&valid, NOW), Err(Refused::Replayed { peer: sender }));
-        assert!(door.admit(&changed, NOW).is_err());
         // As long as its time is acceptable it is remembered, and after that its time is not.
         let last = time + WINDOW;
         assert_eq!(door.admit(&valid, last), Err(Refused::Replayed { peer: sender }));
         assert!(matches!(door.admit(&valid, last + 1), Err(Refused::Stale { .. })));
     }
+}
+
+/// Whoever the door recognizes made exactly these bytes. (A fuzzer that watches comparisons does find whole knocks of this check's keys,
+/// so it can not be asked to find none.)
+fn admit<'a>(door: &mut Doorkeeper, bytes: &'a [u8]) -> Result<Admitted<'a>, Refused> {
+    let answer = door.admit(bytes, NOW);
+    let recognized = match &answer {
+        Ok(Admitted { peer, .. })
+        | Err(Refused::Stale { peer, .. } | Refused::Replayed { peer } | Refused::TooMany { peer }) => Some(*peer),
+        Err(_) => None,
+    };
+    if let Some(peer) = recognized {
+        let header = KnockPacket::parse(bytes).expect("what was recognized was read");
+        let made = packet(&key(&KEYS[1 + peer], &KEYS[0]), header.pattern, header.time_ms, header.message);
+        assert!(made == bytes, "taken for a knock of peer {peer}: {answer:?}");
+    }
+    answer
 }
 
 fn apply(packet: &mut Vec<u8>, [what, at, value]: [u8; 3]) {

@@ -97,8 +97,11 @@ fn lex(text: &str) -> Vec<Token> {
                 at += end.len();
             } else if word == "r" && hashes == 1 {
                 at += 1; // a raw identifier: its name is the next word
-            } else if !first.is_numeric() && !(matches!(word.as_str(), "b" | "c") && matches!(peek(at), '"' | '\'')) {
-                tokens.push((line, Kind::Word(word)));
+            } else {
+                let prefixes_a_literal = matches!(word.as_str(), "b" | "c") && matches!(peek(at), '"' | '\'');
+                if !first.is_numeric() && !prefixes_a_literal {
+                    tokens.push((line, Kind::Word(word)));
+                }
             }
         } else if first == '"' || (first == '\'' && (peek(at + 1) == '\\' || peek(at + 2) == '\'')) {
             at += 1;
