@@ -58,6 +58,13 @@ pub struct Connection {
     dialled: Duration,
 }
 
+impl Connection {
+    /// A pipe that was opened some other way, to the service of `onion_address` and `port`: both are bound by the handshake.
+    pub fn new(pipe: BoxPipe, onion_address: OnionAddress, port: u16) -> Self {
+        Self { pipe, onion_address, port, dialled: Duration::ZERO }
+    }
+}
+
 impl Endpoint {
     /// Ties the parts together.
     ///
@@ -83,6 +90,16 @@ impl Endpoint {
     /// This machine's token.
     pub fn token(&self) -> &TokenHandle {
         &self.0.token
+    }
+
+    /// The configuration it was made with.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// `arti`, `tor` or `tcp`.
+    pub fn transport_name(&self) -> &'static str {
+        self.0.transport.name()
     }
 
     /// Publishes this machine's onion service and answers peers' handshakes, many at once.
@@ -232,13 +249,7 @@ impl Endpoint {
         self.0.config.transport.tcp.peers.get(peer).copied()
     }
 
-    fn initiation(
-        &self,
-        peer: &Peer,
-        onion_address: &OnionAddress,
-        port: u16,
-        pattern: Pattern,
-    ) -> Result<Initiation> {
+    fn initiation(&self, peer: &Peer, onion_address: &OnionAddress, port: u16, pattern: Pattern) -> Result<Initiation> {
         let own = &self.0.card;
         // The responder's list decides; both ends hold both cards.
         let suite = peer.suites.with_initiator(&own.suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;

@@ -28,7 +28,7 @@
 //! # Features
 //! - `net` (default): transports, sessions, endpoint. Without it this crate has no async runtime and no socket; that is what the
 //!   ceremony is built on.
-//! - `cli` (default): the `claviger` program.
+//! - `cli` (default): the `claviger` program. `program` is what the programs of this house share.
 
 pub mod config;
 #[cfg(feature = "net")]
@@ -36,6 +36,9 @@ pub mod endpoint;
 pub mod error;
 pub mod identity;
 pub mod noise;
+#[cfg(feature = "program")]
+#[doc(hidden)]
+pub mod program;
 pub mod secret;
 #[cfg(feature = "net")]
 pub mod session;

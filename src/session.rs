@@ -155,11 +155,9 @@ impl std::fmt::Debug for Session {
 /// A session's error as `std::io` carries it; [`error_of`] gets it back.
 fn to_io(error: NoiseError) -> io::Error {
     let (io_kind, kind, hint) = match error {
-        NoiseError::NonceExhausted => (
-            io::ErrorKind::Other,
-            ErrorKind::NonceExhausted,
-            "Connect again: a new session has new keys.",
-        ),
+        NoiseError::NonceExhausted => {
+            (io::ErrorKind::Other, ErrorKind::NonceExhausted, "Connect again: a new session has new keys.")
+        }
         NoiseError::Internal(_) => (io::ErrorKind::Other, ErrorKind::Internal, "Please report this."),
         _ => (
             io::ErrorKind::InvalidData,

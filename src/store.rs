@@ -37,9 +37,10 @@ use crate::identity::{
 };
 use crate::secret::{ClientAuthSecret, OnionSecretKey};
 
+pub use file::default_dir;
 pub use log::{Event, LogEntry, MAX_DETAIL_LEN};
 
-/// How long an operation waits for another process's lock before it fails with [`ErrorKind::StoreBusy`].
+/// How long, about, an operation waits for another process's lock before it fails with [`ErrorKind::StoreBusy`].
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest locator text of a token, in bytes.

@@ -7,6 +7,7 @@ mod error;
 #[cfg(feature = "net")]
 mod worker;
 
+pub use claviger_hsm::{Error as PinError, Pin, PinEntry, PinRequest, Purpose, Tries};
 pub use error::from_hsm;
 #[cfg(feature = "net")]
-pub use worker::{Pin, PinEntry, PinError, PinRequest, Purpose, QUEUE, TokenHandle, Tries};
+pub use worker::{QUEUE, TokenHandle};

@@ -95,6 +95,8 @@ impl Token for SoftwareToken {
 
     fn agree(&mut self, peer: &PublicKey, deadline: Instant) -> Result<SharedSecret> {
         before(deadline, &self.hints.label)?;
-        self.key.agree(peer)
+        let secret = self.key.agree(peer)?;
+        before(deadline, &self.hints.label)?;
+        Ok(secret)
     }
 }

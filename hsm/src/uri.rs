@@ -47,12 +47,18 @@ impl Pkcs11Uri {
         let Some(module) = module.to_str() else {
             return Err(refused("the module's path is not UTF-8"));
         };
-        Ok(Self {
+        let uri = Self {
             token: Some(text("token", 32, token.into())?),
             object: Some(text("object", 255, object.into())?),
             module_path: Some(absolute("module-path", module.into())?),
             ..Self::default()
-        })
+        };
+        uri.bounded()
+    }
+
+    /// Its canonical form can be parsed again: escapes may have made it longer.
+    fn bounded(self) -> Result<Self> {
+        if self.to_string().len() > MAX_LEN { Err(refused("it is longer than 4096 bytes")) } else { Ok(self) }
     }
 
     /// `CK_TOKEN_INFO.label` that the token must have.
@@ -195,7 +201,7 @@ impl FromStr for Pkcs11Uri {
                 parsed.query_attribute(name, value)?;
             }
         }
-        Ok(parsed)
+        parsed.bounded()
     }
 }
 
@@ -421,5 +427,7 @@ mod tests {
         assert!(refusal("pkcs11:slot-id=3").contains("renumbered"));
         refusal(&format!("pkcs11:id={}", "%00".repeat(256)));
         refusal(&format!("pkcs11:object={}", "a".repeat(5000)));
+        // 3,900 bytes as they stand, 4,400 in canonical form.
+        refusal(&format!("pkcs11:id={}?module-path=/{}", "a".repeat(250), "m".repeat(3620)));
     }
 }

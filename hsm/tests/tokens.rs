@@ -231,6 +231,7 @@ mod every {
 mod modules {
     each!(softhsm, kryoptic => {
         a_stale_session_is_opened_again
+        a_pulled_token_is_a_state
         a_pin_that_failed_is_not_resent
         a_new_key_never_leaves
         the_public_half_must_be_there_and_fit
@@ -292,6 +293,36 @@ fn a_stale_session_is_opened_again(backend: &Backend, curve: Curve) {
     session.update_attributes(private, &[Attribute::Label(b"noise".to_vec())]).unwrap();
     drop(session);
     agrees(token.as_mut());
+}
+
+fn a_pulled_token_is_a_state(backend: &Backend, curve: Curve) {
+    let (locator, public) = backend.generate("noise", curve);
+    let mut pins = Given::new(PIN);
+    let mut token = open(&locator, None, &mut pins).unwrap();
+    for _ in 0..2 {
+        second_view(backend.token()).finalize().unwrap();
+        backend.token().pull();
+        for _ in 0..3 {
+            assert_eq!(kind(token.agree(&peer(curve).1, soon())), ErrorKind::TokenAbsent);
+        }
+        assert_eq!(token.public_key(), &public);
+        second_view(backend.token()).finalize().unwrap();
+        backend.token().put_back();
+        agrees(token.as_mut());
+    }
+    assert_eq!(pins.asked, 1);
+
+    // Another token of the same name, with another key of the same name, is not taken for it.
+    let Locator::Pkcs11(uri) = backend.locator("noise") else { panic!("{locator} is no URI") };
+    let mut by_name = open(&Locator::Pkcs11(uri), None, &mut pins).unwrap();
+    let session = log_in(&second_view(backend.token()), backend.token());
+    for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+        session.destroy_object(objects(&session, class, "noise")[0]).unwrap();
+    }
+    drop(session);
+    backend.generate("noise", curve);
+    reset(backend.token());
+    assert_eq!(kind(by_name.agree(&peer(curve).1, soon())), ErrorKind::KeyMismatch);
 }
 
 fn a_pin_that_failed_is_not_resent(backend: &Backend, curve: Curve) {

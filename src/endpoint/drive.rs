@@ -96,13 +96,7 @@ impl Initiation {
 }
 
 pub(super) fn session_peer(peer: &Peer, is_initiator: bool, protocol: Protocol) -> SessionPeer {
-    SessionPeer {
-        identifier: peer.identifier.clone(),
-        role: peer.role.clone(),
-        is_initiator,
-        protocol,
-        operations: 0,
-    }
+    SessionPeer { identifier: peer.identifier.clone(), role: peer.role.clone(), is_initiator, protocol, operations: 0 }
 }
 
 pub(super) fn finish(pipe: BoxPipe, mut peer: SessionPeer, established: &Established) -> Result<Session> {
@@ -231,7 +225,11 @@ pub(super) fn noise_error(error: &NoiseError, peer: Option<&Peer>) -> Error {
 }
 
 pub(super) fn internal(what: &str) -> Error {
-    Error::new(ErrorKind::Internal, format!("The handshake failed by an internal error: {what}."), "Please report this.")
+    Error::new(
+        ErrorKind::Internal,
+        format!("The handshake failed by an internal error: {what}."),
+        "Please report this.",
+    )
 }
 
 pub(super) fn knock_error(refused: knock::Refused, name: impl Fn(usize) -> String) -> Error {

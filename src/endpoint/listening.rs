@@ -164,7 +164,9 @@ impl Incoming {
         knocked();
         drive::check_remote(&peer, remote)?;
         let protocol = self.protocol(&peer, pattern)?;
-        let Step::Receive(receive) = self.begin(&peer, protocol)? else { return Err(drive::internal("a responder does not begin by receiving")) };
+        let Step::Receive(receive) = self.begin(&peer, protocol)? else {
+            return Err(drive::internal("a responder does not begin by receiving"));
+        };
         if message.len() != receive.expected_len() {
             return Err(drive::wire_error(&wire::WireError::TooShort));
         }

@@ -74,7 +74,11 @@ impl Incoming {
             let what = format!("The session failed: {error}.");
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                Error::new(ErrorKind::RecordInvalid, what, "Connect again; if it happens again, something between the machines changes bytes."),
+                Error::new(
+                    ErrorKind::RecordInvalid,
+                    what,
+                    "Connect again; if it happens again, something between the machines changes bytes.",
+                ),
             )
         })?;
         let body = self.start + FRAME_HEADER;

@@ -12,6 +12,14 @@ use crate::error::{Error, ErrorKind, Result};
 
 const NAME: &str = "store.db";
 
+/// Where a store is when nobody says otherwise: `$XDG_DATA_HOME/claviger`, or `~/.local/share/claviger` (XDG Base Directory
+/// Specification 0.8). `None` when neither variable names an absolute path.
+pub fn default_dir() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")))?;
+    Some(data.join("claviger"))
+}
+
 /// The path as it stays valid when the process changes its working directory.
 pub(super) fn absolute(dir: &Path) -> Result<PathBuf> {
     std::path::absolute(dir).map_err(|error| fail::io(dir, "find", error))

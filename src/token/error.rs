@@ -20,7 +20,6 @@ pub fn from_hsm(error: claviger_hsm::Error) -> Error {
         Token::BadPoint | Token::ZeroSecret => ErrorKind::BadPoint,
         Token::Deadline => ErrorKind::TokenTimeout,
         Token::Busy => ErrorKind::TokenBusy,
-        Token::Io => ErrorKind::Io,
         // Also what a later kind is until it has a place here.
         Token::TokenNotReady | Token::KeyExposed | Token::LoosePermissions | Token::KeyFile | Token::Device | _ => {
             ErrorKind::TokenFailed

@@ -4,13 +4,12 @@ use super::from_hsm;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Curve, StaticPublic};
 use crate::secret::SharedSecret;
+use claviger_hsm::PinEntry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-
-pub use claviger_hsm::{Error as PinError, Pin, PinEntry, PinRequest, Purpose, Tries};
 
 /// Operations that may wait for a token at a time.
 pub const QUEUE: usize = 64;
@@ -20,12 +19,18 @@ pub const QUEUE: usize = 64;
 pub struct TokenHandle(Arc<Inner>);
 
 struct Inner {
-    queue: SyncSender<Job>,
+    queue: SyncSender<Request>,
     public: StaticPublic,
     label: String,
     software: bool,
     touch: bool,
     operations: Arc<AtomicU64>,
+}
+
+enum Request {
+    Agree(Job),
+    /// Let the token go, drop the sender, and end.
+    Close(SyncSender<()>),
 }
 
 struct Job {
@@ -49,13 +54,16 @@ impl TokenHandle {
         let operations = Arc::new(AtomicU64::new(0));
         let (queue, jobs) = sync_channel(QUEUE);
         let counter = Arc::clone(&operations);
-        std::thread::Builder::new()
-            .name("claviger-token".into())
-            .spawn(move || work(token, &jobs, &counter))
-            .map_err(|error| {
-                Error::new(ErrorKind::Internal, "The token's thread could not be started.", "Check the limit on processes.")
-                    .because(error)
-            })?;
+        std::thread::Builder::new().name("claviger-token".into()).spawn(move || work(token, &jobs, &counter)).map_err(
+            |error| {
+                Error::new(
+                    ErrorKind::Internal,
+                    "The token's thread could not be started.",
+                    "Check the limit on processes.",
+                )
+                .because(error)
+            },
+        )?;
         Ok(Self(Arc::new(Inner { queue, public: expected.clone(), label, software, touch, operations })))
     }
 
@@ -84,6 +92,29 @@ impl TokenHandle {
         self.0.operations.load(Ordering::Relaxed)
     }
 
+    /// Lets the token go and ends its thread, waiting at most `timeout`; clones of this handle fail from then on. A program calls it before it
+    /// ends: a PKCS#11 module must not be in use while the process takes it down. `false`: the token was still busy.
+    pub fn close(&self, timeout: Duration) -> bool {
+        let (done, closed) = sync_channel(1);
+        let deadline = Instant::now() + timeout;
+        // A full queue is drained in no time: its callers are gone, or get their answers.
+        let mut request = Request::Close(done);
+        loop {
+            match self.0.queue.try_send(request) {
+                Ok(()) => break,
+                Err(TrySendError::Disconnected(_)) => return true,
+                Err(TrySendError::Full(back)) if Instant::now() < deadline => {
+                    request = back;
+                    std::thread::yield_now();
+                }
+                Err(TrySendError::Full(_)) => return false,
+            }
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        // The sender is dropped after the token, without a word.
+        closed.recv_timeout(left) == Err(RecvTimeoutError::Disconnected)
+    }
+
     /// One Diffie-Hellman operation with `peer`'s point. A caller that gives up (drops the future) before its turn costs no operation.
     ///
     /// # Errors
@@ -91,14 +122,16 @@ impl TokenHandle {
     pub async fn agree(&self, peer: &StaticPublic, timeout: Duration) -> Result<SharedSecret> {
         let deadline = Instant::now() + timeout;
         let (reply, answer) = oneshot::channel();
-        self.0.queue.try_send(Job { point: point(peer)?, deadline, reply }).map_err(|error| match error {
-            TrySendError::Full(_) => Error::new(
-                ErrorKind::TokenBusy,
-                format!("{QUEUE} operations wait for {} already.", self.0.label),
-                "Try again when there are fewer connections at once.",
-            ),
-            TrySendError::Disconnected(_) => gone(&self.0.label),
-        })?;
+        self.0.queue.try_send(Request::Agree(Job { point: point(peer)?, deadline, reply })).map_err(
+            |error| match error {
+                TrySendError::Full(_) => Error::new(
+                    ErrorKind::TokenBusy,
+                    format!("{QUEUE} operations wait for {} already.", self.0.label),
+                    "Try again when there are fewer connections at once.",
+                ),
+                TrySendError::Disconnected(_) => gone(&self.0.label),
+            },
+        )?;
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(gone(&self.0.label)),
@@ -115,8 +148,16 @@ fn gone(label: &str) -> Error {
     Error::new(ErrorKind::TokenFailed, format!("The thread of {label} has ended."), "Start the program again.")
 }
 
-fn work(mut token: Box<dyn claviger_hsm::Token>, jobs: &Receiver<Job>, operations: &AtomicU64) {
-    for job in jobs {
+fn work(mut token: Box<dyn claviger_hsm::Token>, requests: &Receiver<Request>, operations: &AtomicU64) {
+    for request in requests {
+        let job = match request {
+            Request::Agree(job) => job,
+            Request::Close(done) => {
+                drop(token);
+                drop(done);
+                return;
+            }
+        };
         if job.reply.is_closed() || Instant::now() >= job.deadline {
             continue;
         }

@@ -60,7 +60,7 @@ pub struct PinState {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct KeyInfo {
-    /// `CKA_LABEL`; empty where there is none.
+    /// `CKA_LABEL` as it stands on the token, so escape it before a terminal sees it; empty where there is none.
     pub label: String,
     /// `CKA_ID`; empty where there is none.
     pub id: Vec<u8>,

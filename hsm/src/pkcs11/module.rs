@@ -78,7 +78,7 @@ impl Module {
         let slots = slots.map_err(|error| failed(&self.path, &error))?;
         let found = |slot| {
             let info = self.context.get_token_info(slot).ok()?;
-            let name = format!("{} token \"{}\"", trimmed(info.model()), trimmed(info.label()));
+            let name = format!("{} token \"{}\"", printable(info.model()), printable(info.label()));
             Some(Found { slot, info, name })
         };
         Ok(slots.into_iter().filter_map(found).collect())
@@ -173,4 +173,9 @@ fn matches(uri: &Pkcs11Uri, info: &TokenInfo) -> bool {
 /// Fields of `CK_TOKEN_INFO` are padded with blanks; some modules pad with NUL.
 pub(super) fn trimmed(field: &str) -> &str {
     field.trim_end_matches([' ', '\0'])
+}
+
+/// Text from a device as a terminal may see it: trimmed, control characters escaped.
+pub(super) fn printable(text: &str) -> String {
+    trimmed(text).escape_debug().to_string()
 }

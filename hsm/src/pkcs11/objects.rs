@@ -10,6 +10,7 @@ use cryptoki::types::Ulong;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::fail::Foreign;
+use super::module::printable;
 use crate::curve::{Curve, PublicKey, SoftKey};
 use crate::error::{Error, ErrorKind};
 use crate::secret::SharedSecret;
@@ -28,6 +29,7 @@ const OID_ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
 pub(super) struct Key {
     pub(super) private: ObjectHandle,
     pub(super) public: PublicKey,
+    /// For people.
     pub(super) label: String,
 }
 
@@ -54,14 +56,14 @@ pub(super) fn find_key(session: &Session, uri: &Pkcs11Uri, token: &str) -> Resul
             ErrorKind::Unsupported,
             format!(
                 "{token}, object \"{}\", asks for the PIN before every operation (CKA_ALWAYS_AUTHENTICATE).",
-                named.label
+                printable(&named.label)
             ),
             "Make a key without that policy with `claviger-ceremony token generate`.",
         )
         .into());
     }
     let public = public_half(session, &named, token)?;
-    Ok(Key { private, public, label: named.label })
+    Ok(Key { private, public, label: printable(&named.label) })
 }
 
 /// What ties the two halves of a pair together.
@@ -93,7 +95,7 @@ fn public_half(session: &Session, named: &Named, token: &str) -> Result<PublicKe
         Attribute::Id(named.id.clone())
     };
     let template = [Attribute::Class(ObjectClass::PUBLIC_KEY), tie];
-    let name = format!("{token}, object \"{}\"", named.label);
+    let name = format!("{token}, object \"{}\"", printable(&named.label));
     match session.find_objects(&template).map_err(Foreign::from_call)?[..] {
         [public] => Ok(read_public(session, public)?.map_err(|why| {
             Error::new(
@@ -159,7 +161,7 @@ fn not_found(session: &Session, token: &str) -> Result<Error> {
     let mut labels = Vec::new();
     let template = [Attribute::Class(ObjectClass::PRIVATE_KEY)];
     for object in session.find_objects(&template).map_err(Foreign::from_call)?.into_iter().take(16) {
-        labels.push(format!("\"{}\"", read_named(session, object)?.label.escape_debug()));
+        labels.push(format!("\"{}\"", printable(&read_named(session, object)?.label)));
     }
     let there = if labels.is_empty() { "it holds none".into() } else { format!("it holds {}", labels.join(", ")) };
     Ok(Error::new(

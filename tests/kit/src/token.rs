@@ -146,8 +146,14 @@ impl SoftHsm {
 
     /// Makes a token with these PINs.
     pub fn init_token(&self, label: &str, so_pin: &str, pin: &str) -> TestToken {
+        let tokens = || {
+            let entries = fs::read_dir(self.home.path().join("tokens")).expect("read the tokens' directory");
+            entries.map(|entry| entry.expect("read the tokens' directory").path()).collect::<Vec<_>>()
+        };
+        let before = tokens();
         init_token(self.module(), self.env(), &["--free"], label, so_pin, pin);
-        TestToken::new(self.module(), label, pin, self.home.path())
+        let storage = tokens().into_iter().find(|token| !before.contains(token)).expect("a new token");
+        TestToken::new(self.module(), label, pin, self.home.path(), storage)
     }
 }
 
@@ -190,7 +196,8 @@ impl Kryoptic {
         });
         fs::write(self.home.path().join("kryoptic.conf"), conf).expect("write kryoptic.conf");
         init_token(&self.module, self.env(), &["--slot", &self.slots.get().to_string()], label, so_pin, pin);
-        TestToken::new(&self.module, label, pin, self.home.path())
+        let storage = self.home.path().join(format!("{}.sql", self.slots.get()));
+        TestToken::new(&self.module, label, pin, self.home.path(), storage)
     }
 }
 
@@ -200,15 +207,16 @@ pub struct TestToken {
     label: String,
     pin: String,
     pin_file: PathBuf,
+    storage: PathBuf,
 }
 
 impl TestToken {
-    fn new(module: &Path, label: &str, pin: &str, home: &Path) -> Self {
+    fn new(module: &Path, label: &str, pin: &str, home: &Path, storage: PathBuf) -> Self {
         let pin_file = home.join(format!("{label}.pin"));
         fs::write(&pin_file, format!("{pin}\n")).expect("write the PIN file");
         fs::set_permissions(&pin_file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
             .expect("close the PIN file");
-        Self { module: module.into(), label: label.into(), pin: pin.into(), pin_file }
+        Self { module: module.into(), label: label.into(), pin: pin.into(), pin_file, storage }
     }
 
     /// The URI of the key called `object`; the PIN has to be asked for. Labels of letters, digits and `-` only.
@@ -229,6 +237,23 @@ impl TestToken {
     /// The file that holds the user PIN, mode 0600.
     pub fn pin_file(&self) -> &Path {
         &self.pin_file
+    }
+
+    /// Pulls the token: its storage is moved away. A module that is initialized afterwards does not find it.
+    pub fn pull(&self) {
+        fs::rename(&self.storage, self.away()).expect("move the token away");
+    }
+
+    /// Puts it back. kryoptic has made an empty one in its place.
+    pub fn put_back(&self) {
+        let _ = fs::remove_file(&self.storage);
+        fs::rename(self.away(), &self.storage).expect("move the token back");
+    }
+
+    fn away(&self) -> PathBuf {
+        // Not beside a SoftHSM token, where everything is a token.
+        let home = self.pin_file.parent().unwrap_or(Path::new("."));
+        home.join(format!("{}.away", self.label))
     }
 
     /// The token's label.

@@ -1,0 +1,250 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use claviger::identity::{Curve, Identifier, IdentityError, Role, Suites};
+
+const EXAMPLE: &str = "\
+A ceremony, on each machine:
+  claviger-ceremony token list
+  claviger-ceremony token generate --curve x25519 \\
+      'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
+  claviger-ceremony init --name cosigner --role cosigner --token 'pkcs11:…'
+  claviger-ceremony export
+  claviger-ceremony import wallet.card";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done
+    1  a local file, process or this machine failed
+    2  the command line is wrong
+    3  the configuration is wrong
+    4  a card or a step of the ceremony was refused (malformed, mismatch, conflict, declined)
+    5  the store is absent, there already, newer, busy, damaged, or open to others
+    6  the token or its key is absent, another, in use, or failed
+    7  the PIN or passphrase is wrong, missing or locked
+   12  no peer of that name is recorded
+  130  interrupted";
+
+/// Both sentences of why a value is refused.
+fn parsed<T: FromStr<Err = IdentityError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: IdentityError| format!("{error} {}", error.hint()))
+}
+
+/// The ceremony: machines get their identity from a token, and record each other's identity cards.
+///
+/// The machines of a group meet once, in person or on trusted screens. Each makes a key on its token, sets its store up, and exports its
+/// identity card; each imports the others' cards, and people compare fingerprints. This program has no network code: cards travel as files.
+#[derive(Parser)]
+#[command(
+    name = "claviger-ceremony",
+    version,
+    max_term_width = 120,
+    after_help = EXAMPLE,
+    after_long_help = format!("{EXAMPLE}\n\n{EXIT_CODES}")
+)]
+pub(crate) struct Cli {
+    /// The store's directory [default: $XDG_DATA_HOME/claviger or ~/.local/share/claviger]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+
+    /// Print one line of JSON on stdout; on stderr, {"error":{"kind","message","hint"}} and {"warning":{"message"}}
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Print no notes on stderr; errors, warnings and questions remain
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Look at tokens, and make keys on them
+    #[command(subcommand)]
+    Token(Token),
+    /// Set this machine up: its identity, its onion address, its store
+    #[command(after_help = "\
+Example:
+  claviger-ceremony init --name cosigner --role cosigner \\
+      --token 'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
+
+The token is opened once, which may ask for its PIN and for a touch. The onion service's key is made here, so the address is \
+known before anything runs.")]
+    Init(Init),
+    /// Write this machine's identity card
+    #[command(after_help = "\
+Examples:
+  claviger-ceremony export                       NAME.card in the working directory
+  claviger-ceremony export /media/stick/a.card
+  claviger-ceremony export - | qrencode -o card.png
+
+A card is public. A file that holds anything else is not overwritten without --force.")]
+    Export(Export),
+    /// Record other machines by their identity cards, after comparing fingerprints
+    #[command(after_help = "\
+Examples:
+  claviger-ceremony import cosigner.card watchtower.card
+  claviger-ceremony import cosigner.card --fingerprint '0f1e 2d3c 4b5a 6978 8796 a5b4 c3d2 e1f0'
+
+`claviger-ceremony show` on the other machine shows its fingerprint. Here two of its eight words, others each time, are left out; \
+type them from the other machine's screen. So nobody can confirm without having looked. --fingerprint compares in full and asks nothing.")]
+    Import(Import),
+    /// List the recorded peers
+    #[command(after_help = "Example:\n  claviger-ceremony peers --json | jq -r '.peers[].identifier'")]
+    Peers,
+    /// Show this machine's identity, or a peer's, in full
+    #[command(after_help = "Examples:\n  claviger-ceremony show\n  claviger-ceremony show cosigner --json")]
+    Show {
+        /// The peer; without it, this machine
+        #[arg(value_parser = parsed::<Identifier>)]
+        name: Option<Identifier>,
+    },
+    /// Remove a peer: from now on neither side's handshakes succeed
+    #[command(after_help = "Examples:\n  claviger-ceremony remove cosigner\n  claviger-ceremony remove cosigner --yes")]
+    Remove {
+        /// The peer
+        #[arg(value_parser = parsed::<Identifier>)]
+        name: Identifier,
+        /// Do not ask to type the name again
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show the ceremony log, oldest entry first
+    #[command(
+        after_help = "Example:\n  claviger-ceremony log --json | jq '.log[] | select(.event == \"peer-removed\")'"
+    )]
+    Log,
+    /// Print the completion script of a shell
+    #[command(after_help = "\
+Example:
+  claviger-ceremony completions bash > ~/.local/share/bash-completion/completions/claviger-ceremony")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one page per command into a directory
+    #[command(after_help = "Examples:\n  claviger-ceremony man | man -l -\n  claviger-ceremony man target/man")]
+    Man {
+        /// The directory, which must be there
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Token {
+    /// List tokens: maker, serial number, curves, keys, PIN state, and why one can not be used
+    #[command(after_help = "\
+Examples:
+  claviger-ceremony token list
+  claviger-ceremony token list --module /usr/lib/softhsm/libsofthsm2.so
+  claviger-ceremony token list --key-file cosigner.pem
+
+Without --module and --key-file the modules in the usual places of a distribution are looked at. No PIN is asked for; \
+a key file's passphrase is.")]
+    List(List),
+    /// Make a key on a token, or in a file
+    #[command(after_help = "\
+Examples:
+  claviger-ceremony token generate --curve x25519 \\
+      'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
+  claviger-ceremony token generate --curve p256 file:cosigner.pem
+
+Prints the locator to give to `init --token`. A key on a token never leaves it. A key in a file is a software key: \
+whoever copies the file and learns its passphrase has it.")]
+    Generate(Generate),
+}
+
+#[derive(Args)]
+pub(crate) struct List {
+    /// A PKCS#11 module; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(crate) module: Vec<PathBuf>,
+    /// A software key file; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(crate) key_file: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Generate {
+    /// x25519, or p256, the only curve that every family of tokens has; peers must share it
+    #[arg(long, value_parser = parsed::<Curve>)]
+    pub(crate) curve: Curve,
+    /// Where: a PKCS#11 URI that names token and object, or file:PATH
+    pub(crate) locator: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Init {
+    /// This machine's name, unique in the group: a-z, 0-9 and hyphens
+    #[arg(long, value_parser = parsed::<Identifier>)]
+    pub(crate) name: Identifier,
+    /// What it is for: wallet, cosigner, watchtower, or a word of your own
+    #[arg(long, value_parser = parsed::<Role>)]
+    pub(crate) role: Role,
+    /// Where its key is: pkcs11:… or file:PATH
+    #[arg(long, value_name = "LOCATOR")]
+    pub(crate) token: String,
+    /// The suites it offers, most wanted first, separated by one space: ChaChaPoly_BLAKE2s, AESGCM_SHA256
+    #[arg(long, default_value_t, value_parser = parsed::<Suites>)]
+    pub(crate) suites: Suites,
+}
+
+#[derive(Args)]
+pub(crate) struct Export {
+    /// Where to [default: NAME.card]; - is stdout
+    pub(crate) file: Option<PathBuf>,
+    /// Overwrite a file that holds something else
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Import {
+    /// Identity cards; - is stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The fingerprint that the other machine shows: all its words or all its digits; one for each file, in order
+    #[arg(long, value_name = "WORDS|HEX")]
+    pub(crate) fingerprint: Vec<String>,
+}
+
+impl Cli {
+    /// Parses the process's arguments, and checks what clap can not say.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let cli = Self::try_parse()?;
+        if let Command::Import(import) = &cli.command
+            && !import.fingerprint.is_empty()
+            && import.fingerprint.len() != import.files.len()
+        {
+            let text = "--fingerprint is given for some files and not for others: give one for each FILE, in order";
+            return Err(Self::command().error(ErrorKind::WrongNumberOfValues, text));
+        }
+        Ok(cli)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every exit code that this program can give stands in `--help`.
+    #[test]
+    fn exit_codes_are_documented() {
+        let codes = claviger::ErrorKind::ALL.iter().map(|kind| claviger::error::ExitCode::from(*kind).code());
+        for code in codes.filter(|code| !(8..=11).contains(code)) {
+            assert!(EXIT_CODES.lines().any(|line| line.trim_start().starts_with(&format!("{code}  "))), "{code}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! `export` and `import`: identity cards out and in.
+
+use std::path::{Path, PathBuf};
+
+use claviger::error::{Error, ErrorKind, Result};
+use claviger::identity::{Fingerprint, IdentityCard, WORDS};
+use claviger::store::{Added, Peer, Store};
+use rustix::rand::{GetRandomFlags, getrandom};
+use serde::Serialize;
+
+use crate::cli::{Export, Import};
+use crate::files::{Written, read_card, write_card};
+use crate::report::{Print, before_confirming};
+use crate::terminal::Terminal;
+
+/// How often a word that is on no list may be typed.
+const TRIES: usize = 3;
+
+/// `export --json`: `{"file", "outcome", "fingerprint"}`; `outcome` is `new` or `already-there`.
+#[derive(Serialize)]
+struct Exported {
+    file: String,
+    outcome: &'static str,
+    fingerprint: Print,
+}
+
+pub(super) fn export(store: &Store, export: &Export, terminal: &Terminal) -> Result<()> {
+    let card = store.machine()?.card;
+    let file = export.file.clone().unwrap_or_else(|| PathBuf::from(format!("{}.card", card.identifier)));
+    if file == Path::new("-") {
+        return terminal.data(card.to_text().as_bytes());
+    }
+    let (outcome, told) = match write_card(&file, &card.to_text(), export.force)? {
+        Written::New => ("new", "Wrote"),
+        Written::AlreadyThere => ("already-there", "Unchanged:"),
+    };
+    terminal.note(&format!(
+        "{told} {}. Carry it to the other machines; there, compare these words: {}",
+        file.display(),
+        card.fingerprint().words()
+    ));
+    let report = Exported { file: file.display().to_string(), outcome, fingerprint: card.fingerprint().into() };
+    terminal.result(&format!("{}\n", report.file), &report)
+}
+
+/// `import --json`: `{"imported": [{"identifier", "outcome", "fingerprint"}]}`.
+#[derive(Serialize)]
+struct Imported {
+    imported: Vec<Outcome>,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    identifier: String,
+    /// `new` or `already-there`.
+    outcome: &'static str,
+    fingerprint: Print,
+}
+
+/// All cards are read before the first is asked about; each is then recorded for itself.
+pub(super) fn import(store: &mut Store, import: &Import, terminal: &Terminal) -> Result<()> {
+    let cards = import.files.iter().map(|file| read_card(file)).collect::<Result<Vec<_>>>()?;
+    let mut imported = Vec::new();
+    for (at, card) in cards.iter().enumerate() {
+        let name = &card.identifier;
+        let peer = Peer::from_card(card);
+        // Before anybody is asked to compare.
+        let there = store.check_peer(&peer)? == Added::AlreadyThere;
+        // A fingerprint that was given is compared in any case.
+        let given = import.fingerprint.get(at).map(|given| compare(card, given)).transpose()?;
+        let added = if there {
+            Added::AlreadyThere
+        } else {
+            let how = match given {
+                Some(()) => "fingerprint given",
+                None => confirm(card, terminal)?,
+            };
+            store.add_peer(&peer, how)?
+        };
+        let (outcome, told) = match added {
+            Added::New => ("new", "is recorded"),
+            Added::AlreadyThere => ("already-there", "was recorded already, with the same values"),
+        };
+        terminal.note(&format!("Peer \"{name}\" {told}."));
+        imported.push(Outcome { identifier: name.to_string(), outcome, fingerprint: card.fingerprint().into() });
+    }
+    // Without --json the notes have said it all.
+    terminal.result("", &Imported { imported })
+}
+
+fn compare(card: &IdentityCard, given: &str) -> Result<()> {
+    if card.fingerprint().matches(given)? { Ok(()) } else { Err(mismatch(card)) }
+}
+
+fn mismatch(card: &IdentityCard) -> Error {
+    Error::new(
+        ErrorKind::FingerprintMismatch,
+        format!("The fingerprint is not that of this card of \"{}\"; nothing was recorded.", card.identifier),
+        "Look at `claviger-ceremony show` on the other machine again; if it still differs, the card was exchanged on its way: \
+         export and carry it anew.",
+    )
+}
+
+/// Shows the card and has two words of its fingerprint, drawn at random, typed from the other machine's screen.
+///
+/// The person sees six words to compare by eye and can not get the two others from this screen, so the answer proves that somebody
+/// looked. Which two is not known beforehand: a forged card would have to agree in all eight.
+fn confirm(card: &IdentityCard, terminal: &Terminal) -> Result<&'static str> {
+    let print = card.fingerprint();
+    let (words, hidden) = (print.words(), two_of(WORDS)?);
+    let words: Vec<&str> = words.split(' ').collect();
+    let mut shown = words.clone();
+    for &at in &hidden {
+        shown[at] = "······";
+    }
+    let mut text = format!(
+        "{}  words          {}\n\n`claviger-ceremony show` on the other machine shows this fingerprint. Compare; then type the two words that are left out here.\n",
+        before_confirming(card),
+        shown.join(" ")
+    );
+    for at in hidden {
+        ask_word(&print, &words, at, &mut text, card, terminal)?;
+    }
+    Ok("words compared")
+}
+
+fn ask_word(
+    print: &Fingerprint,
+    words: &[&str],
+    at: usize,
+    text: &mut String,
+    card: &IdentityCard,
+    terminal: &Terminal,
+) -> Result<()> {
+    let otherwise = "Run it on a terminal, or give the fingerprint that the other machine shows with `--fingerprint`.";
+    for _ in 0..TRIES {
+        let answer = terminal.ask(&format!("{text}Word {}: ", at + 1), otherwise)?;
+        text.clear();
+        if answer.is_empty() {
+            break;
+        }
+        let mut typed = words.to_vec();
+        typed[at] = &answer;
+        match print.matches(&typed.join(" ")) {
+            Ok(true) => return Ok(()),
+            Ok(false) => return Err(mismatch(card)),
+            Err(_) => *text = "That is not a word of the list. Type it again, or nothing to stop.\n".into(),
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Declined,
+        format!("The fingerprint of \"{}\" was not confirmed; nothing was recorded.", card.identifier),
+        "Look at `claviger-ceremony show` on the other machine and import the card again.",
+    ))
+}
+
+/// Two different numbers below `n`, in order, from the operating system's random generator.
+fn two_of(n: usize) -> Result<[usize; 2]> {
+    let mut random = [0; 8];
+    getrandom(&mut random, GetRandomFlags::empty()).map_err(|error| {
+        let what = format!("No random number could be drawn: getrandom: {error}.");
+        Error::new(ErrorKind::Internal, what, "Check the operating system's random generator.").because(error)
+    })?;
+    // One of n * (n - 1) pairs; 2^64 is so much larger that the remainder's bias does not matter.
+    let draw = u64::from_le_bytes(random) as usize;
+    let (first, second) = (draw % n, draw / n % (n - 1));
+    let second = if second >= first { second + 1 } else { second };
+    Ok([first.min(second), first.max(second)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_of_words_is_drawn() {
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..2000 {
+            let [a, b] = two_of(WORDS).unwrap();
+            assert!(a < b && b < WORDS);
+            seen.insert((a, b));
+        }
+        assert_eq!(seen.len(), 28);
+    }
+}

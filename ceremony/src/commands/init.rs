@@ -1,0 +1,63 @@
+//! `init`: a machine gets its identity.
+
+use std::path::Path;
+
+use claviger::error::{Error, ErrorKind, Result};
+use claviger::identity::{ClientAuthKeys, IdentityCard, OnionKeys, TokenKind};
+use claviger::store::{NewMachine, Store};
+use claviger_hsm::Locator;
+
+use super::token::{parse, static_public};
+use crate::cli::Init;
+use crate::pins::Pins;
+use crate::report::Identity;
+use crate::terminal::Terminal;
+
+pub(super) fn init(dir: &Path, init: &Init, terminal: &Terminal) -> Result<()> {
+    let locator = parse(&init.token)?;
+    // Before the token costs anybody a PIN or a touch.
+    refuse_existing(dir)?;
+    let kind = match &locator {
+        Locator::Pkcs11(_) => TokenKind::Hardware,
+        Locator::File(_) => TokenKind::Software,
+    };
+    if kind == TokenKind::Software {
+        terminal.warn("this machine's identity will be a SOFTWARE key, and its card will say so.");
+    }
+    let mut pins = Pins::new(terminal);
+    let opened = claviger_hsm::open(&locator, None, &mut pins);
+    let token = pins.outcome(opened)?;
+    let static_public = static_public(token.public_key())?;
+    terminal.note(&format!("The key is on the {}, and answers.", token.hints().label));
+
+    let (onion, client_auth) = (OnionKeys::generate()?, ClientAuthKeys::generate()?);
+    let card = IdentityCard {
+        identifier: init.name.clone(),
+        role: init.role.clone(),
+        token: kind,
+        static_public,
+        onion_address: onion.address,
+        client_auth: client_auth.public,
+        suites: init.suites.clone(),
+    };
+    let machine = NewMachine { card, token: locator.to_string(), onion: onion.secret, client_auth: client_auth.secret };
+    let store = Store::create(dir, &machine)?;
+    terminal.note(&format!(
+        "The store is in {}. Write this machine's card with `claviger-ceremony export`.",
+        store.dir().display()
+    ));
+    let identity = Identity::from(&store.machine()?);
+    terminal.result(&identity.text(), &identity)
+}
+
+fn refuse_existing(dir: &Path) -> Result<()> {
+    match Store::open(dir) {
+        Err(error) if error.kind() == ErrorKind::StoreAbsent => Ok(()),
+        Err(error) => Err(error),
+        Ok(store) => Err(Error::new(
+            ErrorKind::StoreExists,
+            format!("There is a store in {} already.", store.dir().display()),
+            "See it with `claviger-ceremony show`, or name another directory with `--store`.",
+        )),
+    }
+}

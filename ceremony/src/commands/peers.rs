@@ -1,0 +1,69 @@
+//! `peers`, `show`, `remove`, `log`: what a store holds.
+
+use claviger::error::{Error, ErrorKind, Result};
+use claviger::identity::Identifier;
+use claviger::store::Store;
+use serde::Serialize;
+
+use crate::report::{Entry, Identity, log_text, peers_text};
+use crate::terminal::Terminal;
+
+/// `peers --json`: each as `show` gives it.
+#[derive(Serialize)]
+struct Peers {
+    peers: Vec<Identity>,
+}
+
+/// `remove --json`: the peer as `show` gave it.
+#[derive(Serialize)]
+struct Removed {
+    removed: Identity,
+}
+
+/// `log --json`: oldest entry first.
+#[derive(Serialize)]
+struct Log {
+    log: Vec<Entry>,
+}
+
+pub(super) fn list(store: &Store, terminal: &Terminal) -> Result<()> {
+    let peers = store.peers()?;
+    if peers.is_empty() {
+        terminal.note("No peer is recorded yet. Import a card with `claviger-ceremony import FILE`.");
+    }
+    let text = if peers.is_empty() { String::new() } else { peers_text(&peers) };
+    terminal.result(&text, &Peers { peers: peers.iter().map(Identity::from).collect() })
+}
+
+pub(super) fn show(store: &Store, name: Option<&Identifier>, terminal: &Terminal) -> Result<()> {
+    let machine = store.machine()?;
+    let identity = match name {
+        Some(name) if *name != machine.card.identifier => Identity::from(&store.peer(name)?),
+        _ => Identity::from(&machine),
+    };
+    terminal.result(&identity.text(), &identity)
+}
+
+pub(super) fn remove(store: &mut Store, name: &Identifier, yes: bool, terminal: &Terminal) -> Result<()> {
+    let peer = Identity::from(&store.peer(name)?);
+    if !yes {
+        let text = format!("{}\nIts handshakes will fail from now on. Type its name to remove it: ", peer.text());
+        let answer = terminal.ask(&text, "Run it on a terminal, or remove it without a question with `--yes`.")?;
+        if answer != name.as_str() {
+            return Err(Error::new(
+                ErrorKind::Declined,
+                format!("Peer \"{name}\" was not removed: what was typed is not its name."),
+                format!("Run `claviger-ceremony remove {name}` again and type the name."),
+            ));
+        }
+    }
+    let removed = Identity::from(&store.remove_peer(name)?);
+    terminal.note(&format!("Peer \"{name}\" is removed."));
+    // Without --json the note has said it all.
+    terminal.result("", &Removed { removed })
+}
+
+pub(super) fn log(store: &Store, terminal: &Terminal) -> Result<()> {
+    let log = store.log()?;
+    terminal.result(&log_text(&log), &Log { log: log.iter().map(Entry::from).collect() })
+}

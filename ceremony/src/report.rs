@@ -1,0 +1,235 @@
+//! What commands print: a JSON form with stable names, and a text form of the same.
+//!
+//! Names are never changed or removed within a major version; new ones may be added.
+
+use std::fmt::Write as _;
+
+use claviger::identity::{Fingerprint, IdentityCard, StaticPublic, TokenKind};
+use claviger::store::{LogEntry, Machine, Peer};
+use serde::Serialize;
+
+/// `{"hex", "words"}`: 32 hexadecimal digits, and eight words.
+#[derive(Serialize)]
+pub(crate) struct Print {
+    hex: String,
+    words: String,
+}
+
+impl From<Fingerprint> for Print {
+    fn from(print: Fingerprint) -> Self {
+        Self { hex: print.to_string().replace(' ', ""), words: print.words() }
+    }
+}
+
+/// An identity: this machine's (with `locator`) or a peer's. Absent values are `null`.
+#[derive(Serialize)]
+pub(crate) struct Identity {
+    pub(crate) identifier: String,
+    role: String,
+    /// `hardware` or `software`, by the machine's own word.
+    token: Option<String>,
+    /// The locator of the token; only for this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locator: Option<String>,
+    curve: String,
+    static_public_key: String,
+    onion_address: Option<String>,
+    client_auth_public_key: Option<String>,
+    suites: Vec<String>,
+    pub(crate) fingerprint: Print,
+}
+
+impl From<&Peer> for Identity {
+    fn from(peer: &Peer) -> Self {
+        Self {
+            identifier: peer.identifier.to_string(),
+            role: peer.role.to_string(),
+            token: peer.token.map(|kind| kind.to_string()),
+            locator: None,
+            curve: peer.static_public.curve().to_string(),
+            static_public_key: peer.static_public.to_hex(),
+            onion_address: peer.onion_address.map(|address| address.to_string()),
+            client_auth_public_key: peer.client_auth.map(|key| key.to_string()),
+            suites: peer.suites.as_slice().iter().map(ToString::to_string).collect(),
+            fingerprint: peer.fingerprint().into(),
+        }
+    }
+}
+
+impl From<&Machine> for Identity {
+    fn from(machine: &Machine) -> Self {
+        Self { locator: Some(machine.token.clone()), ..Self::from(&Peer::from_card(&machine.card)) }
+    }
+}
+
+impl Identity {
+    /// A block of lines. The full onion address is shown: whoever may read the store may know it.
+    pub(crate) fn text(&self) -> String {
+        let none = || "none recorded".to_owned();
+        let token = match (&self.token, &self.locator) {
+            (Some(kind), Some(locator)) => format!("{kind}, {locator}"),
+            (Some(kind), None) => format!("{kind}, by its own word"),
+            (None, _) => none(),
+        };
+        let mut text = format!("{}\n", self.identifier);
+        for (name, value) in [
+            ("role", self.role.clone()),
+            ("token", token),
+            ("curve", self.curve.clone()),
+            ("public key", self.static_public_key.clone()),
+            ("onion address", self.onion_address.clone().unwrap_or_else(none)),
+            ("client auth", self.client_auth_public_key.clone().unwrap_or_else(none)),
+            ("suites", self.suites.join(" ")),
+            ("fingerprint", grouped(&self.fingerprint.hex)),
+            ("words", self.fingerprint.words.clone()),
+        ] {
+            let _ = writeln!(text, "  {name:<14} {value}");
+        }
+        text
+    }
+}
+
+fn grouped(hex: &str) -> String {
+    let groups: Vec<&str> = (0..hex.len()).step_by(4).map(|at| &hex[at..(at + 4).min(hex.len())]).collect();
+    groups.join(" ")
+}
+
+/// A card as it is shown before it is confirmed: without its words.
+pub(crate) fn before_confirming(card: &IdentityCard) -> String {
+    let text = Identity::from(&Peer::from_card(card)).text();
+    text.lines().filter(|line| !line.starts_with("  words ")).fold(String::new(), |all, line| all + line + "\n")
+}
+
+/// The recorded peers, a line each.
+pub(crate) fn peers_text(peers: &[Peer]) -> String {
+    table(
+        ["NAME", "ROLE", "TOKEN", "CURVE", "FINGERPRINT"],
+        peers.iter().map(|peer| {
+            [
+                peer.identifier.to_string(),
+                peer.role.to_string(),
+                peer.token.map_or_else(|| "-".to_owned(), |kind| kind.to_string()),
+                peer.static_public.curve().to_string(),
+                peer.fingerprint().to_string(),
+            ]
+        }),
+    )
+}
+
+/// An entry of the ceremony log; `time` in seconds since 1970.
+#[derive(Serialize)]
+pub(crate) struct Entry {
+    sequence: u64,
+    time: u64,
+    event: &'static str,
+    subject: String,
+    fingerprint: Print,
+    detail: String,
+}
+
+impl From<&LogEntry> for Entry {
+    fn from(entry: &LogEntry) -> Self {
+        Self {
+            sequence: entry.sequence,
+            time: entry.time,
+            event: entry.event.as_str(),
+            subject: entry.subject.to_string(),
+            fingerprint: entry.fingerprint.into(),
+            detail: entry.detail.clone(),
+        }
+    }
+}
+
+/// The log, a line each, times in UTC.
+pub(crate) fn log_text(log: &[LogEntry]) -> String {
+    table(
+        ["NO", "TIME", "EVENT", "SUBJECT", "FINGERPRINT", "HOW"],
+        log.iter().map(|entry| {
+            [
+                entry.sequence.to_string(),
+                utc(entry.time),
+                entry.event.as_str().to_owned(),
+                entry.subject.to_string(),
+                entry.fingerprint.to_string(),
+                entry.detail.clone(),
+            ]
+        }),
+    )
+}
+
+/// `2026-01-31T12:00:00Z` (RFC 3339).
+fn utc(time: u64) -> String {
+    let (days, seconds) = (time / 86_400, time % 86_400);
+    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days, for days since 1970.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// A key that was made: `{"locator", "token", "curve", "static_public_key", "fingerprint"}`. The fingerprint is the key's, not a card's.
+#[derive(Serialize)]
+pub(crate) struct Key {
+    pub(crate) locator: String,
+    token: String,
+    curve: String,
+    static_public_key: String,
+    fingerprint: Print,
+}
+
+impl Key {
+    pub(crate) fn new(locator: String, kind: TokenKind, public: &StaticPublic) -> Self {
+        Self {
+            locator,
+            token: kind.to_string(),
+            curve: public.curve().to_string(),
+            static_public_key: public.to_hex(),
+            fingerprint: Fingerprint::of_key(public).into(),
+        }
+    }
+
+    /// `key on x25519, key fingerprint 0f1e …`.
+    pub(crate) fn what(&self) -> String {
+        let kind = if self.token == "software" { "software key" } else { "key" };
+        format!("{kind} on {}, key fingerprint {}", self.curve, grouped(&self.fingerprint.hex))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        for (time, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_795_229_250, "2026-11-21T02:47:30Z"),
+            (4_102_444_800, "2100-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(time), text);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The terminal: the only file that prints or asks.
+//!
+//! - Data goes to stdout: cards, tables, JSON, locators. Nothing else does.
+//! - What is for people goes to stderr: notes (not with `--quiet`), warnings, errors.
+//! - Questions go to the controlling terminal and are answered there, so that stdin and stdout may be pipes. Where there is none, a question
+//!   is an error that says how to do without.
+//! - No colour and no cursor movement, so `NO_COLOR` and `TERM` have nothing to change. Text that came from a token or a file is
+//!   shown without its control characters.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use claviger::error::{Error, ErrorKind, ExitCode, Result};
+use claviger::secret::SecretString;
+use serde::Serialize;
+
+/// Longest line that is read from the terminal, in bytes.
+const MAX_ANSWER: u64 = 1024;
+
+/// Where this process's people are.
+pub(crate) struct Terminal {
+    json: bool,
+    quiet: bool,
+}
+
+impl Terminal {
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
+    }
+
+    /// Writes a command's result: `text` for people, or `value` as one line of JSON.
+    pub(crate) fn result(&self, text: &str, value: &impl Serialize) -> Result<()> {
+        if self.json {
+            let line = serde_json::to_string(value).map_err(|error| {
+                let hint = "Report this as a bug of claviger.";
+                Error::new(ErrorKind::Internal, format!("The result could not be written as JSON: {error}."), hint)
+            })?;
+            self.data(format!("{line}\n").as_bytes())
+        } else {
+            self.data(printable(text).as_bytes())
+        }
+    }
+
+    /// Writes bytes to stdout as they are.
+    pub(crate) fn data(&self, bytes: &[u8]) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| {
+            let hint = "Check where the output goes: a full disk, or a pipe whose reader ended.";
+            Error::new(ErrorKind::Io, format!("Could not write to stdout: {error}."), hint).because(error)
+        })
+    }
+
+    /// Something worth knowing.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet && !self.json {
+            to_stderr(text);
+        }
+    }
+
+    /// Something that must be known.
+    pub(crate) fn warn(&self, text: &str) {
+        if self.json {
+            json_line(&Line::Warning { message: text });
+        } else {
+            to_stderr(&format!("Warning: {text}"));
+        }
+    }
+
+    /// The two sentences of an error, or its JSON line.
+    pub(crate) fn error(&self, error: &Error) {
+        if self.json {
+            let message = &error.to_string();
+            json_line(&Line::Error { kind: error.kind().as_str(), message, hint: error.hint() });
+        } else {
+            to_stderr(&format!("claviger-ceremony: {error} {}", error.hint()));
+        }
+    }
+
+    /// What clap has to say: help and version on stdout, misuse on stderr.
+    pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+        let text = error.render().to_string();
+        if !error.use_stderr() {
+            let shown = Self::new(false, false).data(text.as_bytes());
+            return if shown.is_ok() { ExitCode::Success } else { ExitCode::Failure };
+        }
+        if std::env::args_os().any(|argument| argument == "--json") {
+            let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            json_line(&Line::Error { kind: "misuse", message, hint: "See `claviger-ceremony --help`." });
+        } else {
+            to_stderr(text.trim_end());
+        }
+        ExitCode::Misuse
+    }
+
+    /// Shows `text` and asks for a line on the controlling terminal; `otherwise` says how to do without one. The answer is trimmed.
+    ///
+    /// # Errors
+    /// `Declined` where there is no terminal, or it ended.
+    pub(crate) fn ask(&self, text: &str, otherwise: &str) -> Result<String> {
+        let refused = |what: &str| Error::new(ErrorKind::Declined, what, otherwise);
+        let open = OpenOptions::new().read(true).write(true).open("/dev/tty");
+        let mut tty = open.map_err(|error| refused("There is no terminal to ask on.").because(error))?;
+        let failed = |error: io::Error| refused("The terminal could not be read.").because(error);
+        tty.write_all(printable(text).as_bytes()).map_err(failed)?;
+        let mut answer = String::new();
+        let read = BufReader::new(tty.take(MAX_ANSWER)).read_line(&mut answer).map_err(failed)?;
+        if read == 0 {
+            return Err(refused("Nothing was answered."));
+        }
+        Ok(answer.trim().to_owned())
+    }
+
+    /// Asks for a secret without showing what is typed. `None`: there is no terminal, or it ended.
+    ///
+    /// # Errors
+    /// `Interrupted`, after the terminal's echo was restored.
+    pub(crate) fn secret(&self, text: &str) -> Result<Option<SecretString>> {
+        let prompting = Prompting::begin()?;
+        let answer = rpassword::prompt_password(printable(text));
+        drop(prompting);
+        match answer {
+            Ok(answer) => Ok(Some(SecretString::from(answer))),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                Err(Error::new(ErrorKind::Interrupted, "Interrupted.", "Nothing was changed; run the command again."))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// While it lives, an interrupt ends the prompt instead of the process: rpassword raises SIGINT itself, before its echo is restored.
+struct Prompting(Arc<AtomicBool>);
+
+impl Prompting {
+    fn begin() -> Result<Self> {
+        static ENDS_PROCESS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+        let flag = ENDS_PROCESS.get_or_init(|| Arc::new(AtomicBool::new(true)));
+        static REGISTERED: AtomicBool = AtomicBool::new(false);
+        if !REGISTERED.swap(true, Ordering::SeqCst) {
+            signal_hook::flag::register_conditional_default(signal_hook::consts::SIGINT, flag.clone()).map_err(
+                |error| {
+                    let hint = "Run it where signals can be handled.";
+                    Error::new(ErrorKind::Internal, format!("Could not handle interrupts: sigaction: {error}."), hint)
+                },
+            )?;
+        }
+        flag.store(false, Ordering::SeqCst);
+        Ok(Self(flag.clone()))
+    }
+}
+
+impl Drop for Prompting {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A line on stderr with `--json`. `kind` is an [`ErrorKind`]'s text, or `misuse`.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Line<'a> {
+    Error { kind: &'a str, message: &'a str, hint: &'a str },
+    Warning { message: &'a str },
+}
+
+fn json_line(line: &Line<'_>) {
+    // Strings are always written.
+    to_stderr(&serde_json::to_string(line).unwrap_or_default());
+}
+
+/// stderr that can not be written to leaves nobody to tell.
+fn to_stderr(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", printable(text));
+}
+
+/// Without what a terminal would act on. Line feeds stay.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+/// A name that a device or a file gave itself, so that it can not pretend to be several lines.
+pub(crate) fn one_line(text: &str) -> String {
+    printable(&text.replace('\n', "\u{fffd}"))
+}
+
+/// A path for people.
+pub(crate) fn shown(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".into() } else { path.display().to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn escape_sequences_are_not_passed_on() {
+        assert_eq!(super::printable("a\u{1b}[2J\r\n\u{9b}b\tc"), "a\u{fffd}[2J\u{fffd}\n\u{fffd}b\u{fffd}c");
+    }
+}

@@ -1,0 +1,10 @@
+//! The ceremony's command line as people and scripts meet it: every command's success, misuse and failure, and that a failure leaves
+//! everything as it was.
+
+// Helpers fail as the tests do that they serve: by a panic.
+#![allow(clippy::unwrap_used)]
+
+mod lab;
+mod prompts;
+mod refusals;
+mod session;

@@ -1,0 +1,189 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use claviger::config;
+use claviger::identity::Identifier;
+use std::path::PathBuf;
+
+const EXAMPLE: &str = "\
+Two machines that have exchanged identity cards (see claviger-ceremony):
+  cosigner$ claviger listen --exec 'sign-psbt --policy /etc/policy'
+  wallet$   claviger connect cosigner < unsigned.psbt > signed.psbt";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done
+    1  a local file, process or this machine failed
+    2  the command line is wrong
+    3  the configuration is wrong
+    4  an identity is malformed, or the machines share no curve or suite
+    5  the store is absent, newer, busy, damaged, or open to others
+    6  the token or its key is absent, another, in use, or failed
+    7  the PIN or passphrase is wrong, missing or locked
+    8  tor, arti or the local port is not available
+    9  the peer's onion service can not be reached
+   10  the handshake failed or was refused
+   11  the session broke
+   12  no peer of that name is recorded
+  130  interrupted";
+
+/// Talk to a peer over Tor, authenticated by the keys on both machines' tokens.
+///
+/// A connection succeeds only if both ends hold the token whose key the other recorded in the ceremony. stdin and stdout carry the session's
+/// bytes; everything for people goes to stderr.
+#[derive(Parser)]
+#[command(
+    name = "claviger",
+    version,
+    max_term_width = 120,
+    after_help = EXAMPLE,
+    after_long_help = format!("{EXAMPLE}\n\n{EXIT_CODES}")
+)]
+pub(crate) struct Cli {
+    /// The store's directory [default: $XDG_DATA_HOME/claviger or ~/.local/share/claviger]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+
+    /// The configuration file [default: claviger.toml in the store's directory, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// How bytes reach other machines: Tor in this process, a tor daemon, or plain TCP on private networks
+    #[arg(long, global = true)]
+    pub(crate) transport: Option<TransportKind>,
+
+    /// The onion service's virtual port; part of what a handshake binds, the same on all machines
+    #[arg(long, global = true, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+
+    /// Write events and errors to stderr as lines of JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Say more on stderr; twice for what the transports do, three times for all
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Print no notes on stderr; warnings, errors and questions remain
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Publish this machine's onion service and answer peers
+    #[command(after_help = "\
+Examples:
+  claviger listen                          one peer, with stdin and stdout; ends with the session
+  claviger listen --echo                   gives every peer its own bytes back, until interrupted
+  claviger listen --exec 'tee -a inbox'    one process a session, until interrupted
+  claviger listen --transport tor --echo   through the tor daemon of this machine
+
+The process of --exec finds the peer's name and role in CLAVIGER_PEER and CLAVIGER_PEER_ROLE. Strangers are dropped without an answer and
+without a token operation.")]
+    Listen(Listen),
+    /// Connect to a peer, with stdin and stdout
+    #[command(after_help = "\
+Examples:
+  echo hello | claviger connect cosigner
+  claviger connect cosigner --transport tor --pattern xk < request > answer
+  ssh -o ProxyCommand='claviger connect %h' cosigner      (where cosigner runs `claviger listen --exec 'nc 127.0.0.1 22'`)")]
+    Connect(Connect),
+    /// Print the completion script of a shell
+    #[command(
+        after_help = "Example:\n  claviger completions bash > ~/.local/share/bash-completion/completions/claviger"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one page per command into a directory
+    #[command(after_help = "Examples:\n  claviger man | man -l -\n  claviger man target/man")]
+    Man {
+        /// The directory, which must be there
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Listen {
+    /// Give every peer its own bytes back
+    #[arg(long, conflicts_with = "exec")]
+    pub(crate) echo: bool,
+
+    /// Run CMD by `sh -c` for every session, with its stdin and stdout
+    #[arg(long, value_name = "CMD")]
+    pub(crate) exec: Option<String>,
+
+    /// End after the first session, also with --echo and --exec
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Connect {
+    /// The peer's name in this machine's store
+    pub(crate) peer: Identifier,
+
+    /// The handshake: kk (two token operations at each end), kk1 (one), xk (one; the caller's key travels encrypted) [default: as configured, kk]
+    #[arg(long)]
+    pub(crate) pattern: Option<Pattern>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum TransportKind {
+    Arti,
+    Tor,
+    Tcp,
+}
+
+impl From<TransportKind> for config::TransportKind {
+    fn from(kind: TransportKind) -> Self {
+        match kind {
+            TransportKind::Arti => Self::Arti,
+            TransportKind::Tor => Self::Tor,
+            TransportKind::Tcp => Self::Tcp,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Pattern {
+    Kk,
+    Kk1,
+    Xk,
+}
+
+impl From<Pattern> for config::Pattern {
+    fn from(pattern: Pattern) -> Self {
+        match pattern {
+            Pattern::Kk => Self::Kk,
+            Pattern::Kk1 => Self::Kk1,
+            Pattern::Xk => Self::Xk,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every exit code that a program of the house can give stands in `--help`.
+    #[test]
+    fn exit_codes_are_documented() {
+        for kind in claviger::ErrorKind::ALL {
+            let code = claviger::ExitCode::from(*kind).code();
+            assert!(EXIT_CODES.lines().any(|line| line.trim_start().starts_with(&format!("{code}  "))), "{code}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Tor in this process, by arti.
+//!
+//! Nothing is connected until the first dial or listen; then arti bootstraps, which it does once and in the background of everything else.
+//! Its state directory holds guards and a cache of public directory documents. Keys stay in memory.
+//!
+//! Several processes of one machine may share the directory: the first one writes it, the others read. Only one can listen.
+//!
+//! Client authorization (Tor rend-spec-v3, appendix G) is not spoken yet; arti calls it restricted discovery.
+
+mod failure;
+mod service;
+mod settings;
+
+use super::retry::{self, Attempt, Failure};
+use super::{BoxPipe, Listener, Service, Target, Transport, onion_of};
+use crate::config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::OnionAddress;
+use arti_client::config::BoolOrAuto;
+use arti_client::{BootstrapBehavior, IsolationToken, StreamPrefs, TorClient, TorClientConfig};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+use tor_rtcompat::tokio::TokioRustlsRuntime;
+
+type Client = Arc<TorClient<TokioRustlsRuntime>>;
+
+/// The arti transport.
+pub struct Arti {
+    client: Client,
+    config: TorClientConfig,
+    state: PathBuf,
+    /// One token per label: arti gives streams with different tokens different circuits.
+    isolation: Mutex<HashMap<String, IsolationToken>>,
+    /// The services whose keys arti has.
+    launched: Mutex<HashSet<OnionAddress>>,
+    _progress: AbortOnDropHandle<()>,
+}
+
+impl Arti {
+    /// A client that is not connected yet, with its state in the configured directory or in `store_dir`. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` when arti does not take the file, `TransportUnavailable` when its directory can not be used.
+    pub async fn open(config: &config::Arti, store_dir: &Path) -> Result<Self> {
+        let state = config.state.clone().unwrap_or_else(|| store_dir.join("arti"));
+        let config = settings::load(config, &state)?;
+        // arti's rustls takes the process's provider. If there is one already, that one serves.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let runtime = TokioRustlsRuntime::current().map_err(|error| {
+            Error::new(
+                ErrorKind::Internal,
+                "arti was opened outside a tokio runtime.",
+                "Open the transport in an async context.",
+            )
+            .because(error)
+        })?;
+        let builder =
+            TorClient::with_runtime(runtime).config(config.clone()).bootstrap_behavior(BootstrapBehavior::OnDemand);
+        let client = builder.create_unbootstrapped_async().await.map_err(|error| failure::of_setup(&state, error))?;
+        let progress = AbortOnDropHandle::new(tokio::spawn(report(client.clone())));
+        Ok(Self { client, config, state, isolation: Mutex::default(), launched: Mutex::default(), _progress: progress })
+    }
+
+    fn preferences(&self, label: &str) -> StreamPrefs {
+        let mut tokens = self.isolation.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = *tokens.entry(label.to_owned()).or_insert_with(IsolationToken::new);
+        let mut preferences = StreamPrefs::new();
+        preferences.connect_to_onion_services(BoolOrAuto::Explicit(true)).set_isolation(token);
+        preferences
+    }
+
+    /// Waits until arti has enough of the network's directory.
+    async fn ready(&self, deadline: Instant) -> Result<()> {
+        if self.client.bootstrap_status().ready_for_traffic() {
+            return Ok(());
+        }
+        let begin = Instant::now();
+        let bootstrap = retry::until(deadline, || async {
+            self.client.bootstrap().await.map_err(|error| Failure::Passing(failure::of_bootstrap(error)))
+        });
+        // until() would say that dialling took too long; what took long was this.
+        timeout_at(deadline, bootstrap).await.unwrap_or_else(|_| Err(failure::not_ready(&self.client, begin.elapsed())))
+    }
+
+    async fn connect(&self, onion: &OnionAddress, port: u16, preferences: &StreamPrefs) -> Attempt<BoxPipe> {
+        let stream = self.client.connect_with_prefs((onion.to_string().as_str(), port), preferences).await;
+        let stream = stream.map_err(|error| failure::of_dial(onion, port, error))?;
+        Ok(Box::new(stream))
+    }
+}
+
+impl Transport for Arti {
+    fn name(&self) -> &'static str {
+        "arti"
+    }
+
+    fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<BoxPipe>> {
+        Box::pin(async move {
+            let onion = onion_of(target)?;
+            let preferences = self.preferences(&target.isolation);
+            self.ready(deadline).await?;
+            retry::until(deadline, || self.connect(&onion, target.port, &preferences)).await
+        })
+    }
+
+    fn listen(&self, service: Service) -> BoxFuture<'_, Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = service::ArtiService::launch(self, service).await?;
+            let listener: Box<dyn Listener> = Box::new(listener);
+            Ok(listener)
+        })
+    }
+}
+
+/// Logs the bootstrap in steps of ten percent, and what blocks it.
+async fn report(client: Client) {
+    let mut events = client.bootstrap_events();
+    let (mut step, mut blocked) = (None, None);
+    while let Some(status) = events.next().await {
+        // 0 to 10; the conversion saturates.
+        let now = (status.as_frac() * 10.0) as u32;
+        let blockage = status.blocked().map(|blockage| blockage.to_string());
+        if blockage != blocked {
+            if let Some(blockage) = &blockage {
+                tracing::warn!("arti: the Tor network can not be reached: {blockage}");
+            }
+            blocked = blockage;
+        }
+        if step != Some(now) {
+            tracing::info!(percent = now * 10, "arti: connecting to the Tor network");
+            step = Some(now);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Machines for tests: a store in a temporary directory, a token, plain TCP on a free loopback port.
+
+use claviger::config::{Config, Pattern, TransportKind};
+use claviger::identity::{ClientAuthKeys, Curve, IdentityCard, OnionKeys, StaticPublic, Suites, TokenKind};
+use claviger::store::{NewMachine, Peer, Store};
+use claviger::token::TokenHandle;
+use claviger::{Endpoint, transport};
+use claviger_hsm::{Locator, Pin, PinEntry, PinRequest};
+use claviger_testkit::token::PIN;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+pub struct Pins;
+
+impl PinEntry for Pins {
+    fn pin(&mut self, _: &PinRequest<'_>) -> claviger_hsm::Result<Pin> {
+        Pin::new(PIN.into())
+    }
+}
+
+pub fn hsm_curve(curve: Curve) -> claviger_hsm::Curve {
+    match curve {
+        Curve::X25519 => claviger_hsm::Curve::X25519,
+        Curve::P256 => claviger_hsm::Curve::P256,
+    }
+}
+
+/// Makes a key where `locator` says and gives the public half.
+pub fn generate(locator: &str, curve: Curve) -> StaticPublic {
+    let public = match locator.parse().unwrap() {
+        Locator::Pkcs11(uri) => claviger_hsm::pkcs11::generate(&uri, hsm_curve(curve), &mut Pins).unwrap().1,
+        Locator::File(path) => claviger_hsm::software::generate(&path, hsm_curve(curve), &mut Pins).unwrap(),
+    };
+    StaticPublic::new(curve, public.as_bytes()).unwrap()
+}
+
+/// One machine: its directory lives as long as it does.
+pub struct Machine {
+    pub dir: tempfile::TempDir,
+    pub card: IdentityCard,
+    pub locator: String,
+    pub config: Config,
+    /// Its TCP port, kept from others until it listens.
+    reserved: Option<TcpListener>,
+}
+
+impl Machine {
+    /// Makes the key at `locator` (`None`: a software key of its own) and the store.
+    pub fn new(name: &str, locator: Option<String>, curve: Curve, suites: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let locator = locator.unwrap_or_else(|| format!("file:{}", dir.path().join("key.pem").display()));
+        let onion = OnionKeys::generate().unwrap();
+        let auth = ClientAuthKeys::generate().unwrap();
+        let card = IdentityCard {
+            identifier: name.parse().unwrap(),
+            role: name.parse().unwrap(),
+            token: if locator.starts_with("file:") { TokenKind::Software } else { TokenKind::Hardware },
+            static_public: generate(&locator, curve),
+            onion_address: onion.address,
+            client_auth: auth.public,
+            suites: suites.parse::<Suites>().unwrap(),
+        };
+        let machine =
+            NewMachine { card: card.clone(), token: locator.clone(), onion: onion.secret, client_auth: auth.secret };
+        Store::create(&dir.path().join("store"), &machine).unwrap();
+        let reserved = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut config = Config::default();
+        config.transport.kind = TransportKind::Tcp;
+        config.transport.tcp.listen = reserved.local_addr().unwrap();
+        config.transport.dial_timeout = Duration::from_secs(10);
+        config.handshake.timeout = Duration::from_secs(10);
+        config.token.timeout = Duration::from_secs(10);
+        Self { dir, card, locator, config, reserved: Some(reserved) }
+    }
+
+    pub fn software(name: &str) -> Self {
+        Self::new(name, None, Curve::X25519, "ChaChaPoly_BLAKE2s")
+    }
+
+    pub fn store(&self) -> Store {
+        Store::open(&self.dir.path().join("store")).unwrap()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.config.transport.tcp.listen
+    }
+
+    /// Records the other machine, as the ceremony does, and where it listens.
+    pub fn meet(&mut self, other: &Self) {
+        self.store().add_peer(&Peer::from_card(&other.card), "test").unwrap();
+        self.config.transport.tcp.peers.insert(other.card.identifier.clone(), other.address());
+    }
+
+    /// Both record each other.
+    pub fn introduce(&mut self, other: &mut Self) {
+        self.meet(other);
+        other.meet(self);
+    }
+
+    pub fn token(&self) -> TokenHandle {
+        TokenHandle::open(&self.locator, &self.card.static_public, &mut Pins).unwrap()
+    }
+
+    pub async fn endpoint(&mut self, pattern: Pattern) -> Endpoint {
+        self.reserved = None;
+        let mut config = self.config.clone();
+        config.handshake.pattern = pattern;
+        let transport = transport::open(&config.transport, Path::new(self.dir.path())).await.unwrap();
+        let (store, token) = (self.store(), self.token());
+        // From here on operations count: opening made one to see that the token's key is the store's.
+        assert_eq!(token.operations(), 0);
+        Endpoint::new(store, token, transport, config).unwrap()
+    }
+}
+
+/// Runs an async test in this thread, with a bound.
+pub fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(120), test).await.expect("the test hangs") });
+    runtime.shutdown_background();
+}
