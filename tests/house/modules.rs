@@ -24,6 +24,8 @@ const TABLE: &[Module] = &[
     module("wire", &["std::net", "std::fs", "clock", "async"]),
     module("noise", &["std::net", "std::fs", "clock", "async", "hsm", "store"]),
     module("token", &["transport", "noise"]),
+    // Terminal and PIN questions, for the ceremony too.
+    module("program", &["std::net", "async", "hsm", "noise"]),
     module("transport", &["noise", "hsm", "store"]),
     module("session", &["hsm", "store"]),
     module("endpoint", &[]),
