@@ -1,0 +1,39 @@
+//! PKCS#11 URIs: what is parsed is written in one form that reads as the same key, and what is refused does not repeat a PIN.
+
+use claviger_hsm::{ErrorKind, Pkcs11Uri};
+
+/// The longest text that is parsed, in bytes.
+const MAX_LEN: usize = 4096;
+
+/// Reads `data` as a URI.
+pub fn check(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match text.parse::<Pkcs11Uri>() {
+        Ok(uri) => {
+            let written = uri.to_string();
+            // Escaping makes an `id` up to three times as long, and so a text just within the limit one beyond it.
+            if written.len() <= MAX_LEN {
+                assert_eq!(written.parse(), Ok(uri.clone()), "{written}");
+            }
+            assert!(written.bytes().all(|byte| byte.is_ascii_graphic()), "{written:?}");
+            assert!(uri.token().is_none_or(|token| (1..=32).contains(&token.len())));
+            assert!(uri.id().is_none_or(|id| (1..=255).contains(&id.len())));
+            assert!(uri.module_path().is_none_or(|path| path.is_absolute()));
+            assert!(uri.pin_source().is_none_or(|path| path.is_absolute()));
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Locator);
+            for sentence in [error.to_string(), error.hint().to_owned()] {
+                assert!((1..=512).contains(&sentence.len()), "{} bytes: {sentence}", sentence.len());
+                assert!(!sentence.chars().any(char::is_control), "a terminal would act on {sentence:?}");
+            }
+            if let Some((_, pin)) =
+                text.split_once("pin-value=").filter(|(_, pin)| pin.len() >= 4 && text.len() <= MAX_LEN)
+            {
+                // Four digits or more, as a PIN is, and not by chance a part of the sentence.
+                let digits = pin.bytes().all(|byte| byte.is_ascii_digit());
+                assert!(!digits || !error.to_string().contains(pin), "the PIN is repeated: {error}");
+            }
+        }
+    }
+}
