@@ -1,0 +1,7 @@
+//! Over a private Tor network on loopback, with real tor daemons and arti.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
+#![allow(clippy::print_stdout, reason = "what a failed test saw, and how long it took")]
+
+mod net;
+mod transport;
