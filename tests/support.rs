@@ -2,6 +2,7 @@
 
 use claviger::config::{Config, Pattern, TransportKind};
 use claviger::identity::{ClientAuthKeys, Curve, IdentityCard, OnionKeys, StaticPublic, Suites, TokenKind};
+use claviger::session::Session;
 use claviger::store::{NewMachine, Peer, Store};
 use claviger::token::TokenHandle;
 use claviger::{Endpoint, transport};
@@ -10,6 +11,7 @@ use claviger_testkit::token::PIN;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub struct Pins;
 
@@ -126,6 +128,24 @@ impl Machine {
         assert_eq!(token.operations(), 0);
         Endpoint::new(store, token, transport, config).unwrap()
     }
+}
+
+/// Says something in both directions at once, more than a record holds, and ends properly.
+pub async fn talk(a: &mut Session, b: &mut Session) {
+    async fn say_and_hear(session: &mut Session, word: u8) -> Vec<u8> {
+        let (mut read, mut write) = tokio::io::split(session);
+        let said = vec![word; 100_000];
+        let mut heard = Vec::new();
+        let saying = async {
+            write.write_all(&said).await.unwrap();
+            write.shutdown().await.unwrap();
+        };
+        let ((), n) = tokio::join!(saying, read.read_to_end(&mut heard));
+        assert_eq!(n.unwrap(), 100_000);
+        heard
+    }
+    let (at_a, at_b) = tokio::join!(say_and_hear(a, 1), say_and_hear(b, 2));
+    assert!(at_a.iter().all(|byte| *byte == 2) && at_b.iter().all(|byte| *byte == 1));
 }
 
 /// Runs an async test in this thread, with a bound.

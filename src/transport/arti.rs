@@ -11,7 +11,7 @@ mod failure;
 mod service;
 mod settings;
 
-use super::retry::{self, Attempt, Failure};
+use super::retry::{self, Attempt};
 use super::{BoxPipe, Listener, Service, Target, Transport, onion_of};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,12 +20,20 @@ use arti_client::config::BoolOrAuto;
 use arti_client::{BootstrapBehavior, IsolationToken, StreamPrefs, TorClient, TorClientConfig};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::time::{Instant, timeout_at};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use tor_rtcompat::tokio::TokioRustlsRuntime;
+
+/// First pause between two bootstraps; doubles up to [`LAST_PAUSE`]. arti has waited between its own tries before it gives up.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Longest pause between two bootstraps.
+const LAST_PAUSE: Duration = Duration::from_secs(30);
 
 type Client = Arc<TorClient<TokioRustlsRuntime>>;
 
@@ -36,8 +44,11 @@ pub struct Arti {
     state: PathBuf,
     /// One token per label: arti gives streams with different tokens different circuits.
     isolation: Mutex<HashMap<String, IsolationToken>>,
-    /// The services whose keys arti has.
-    launched: Mutex<HashSet<OnionAddress>>,
+    /// Whether arti has bootstrapped, and the task that does it.
+    ready: watch::Sender<bool>,
+    task: Mutex<Option<AbortOnDropHandle<()>>>,
+    /// Services launched so far.
+    launched: AtomicU32,
     _progress: AbortOnDropHandle<()>,
 }
 
@@ -63,7 +74,16 @@ impl Arti {
             TorClient::with_runtime(runtime).config(config.clone()).bootstrap_behavior(BootstrapBehavior::OnDemand);
         let client = builder.create_unbootstrapped_async().await.map_err(|error| failure::of_setup(&state, error))?;
         let progress = AbortOnDropHandle::new(tokio::spawn(report(client.clone())));
-        Ok(Self { client, config, state, isolation: Mutex::default(), launched: Mutex::default(), _progress: progress })
+        Ok(Self {
+            client,
+            config,
+            state,
+            isolation: Mutex::default(),
+            ready: watch::Sender::new(false),
+            task: Mutex::default(),
+            launched: AtomicU32::new(0),
+            _progress: progress,
+        })
     }
 
     fn preferences(&self, label: &str) -> StreamPrefs {
@@ -74,17 +94,25 @@ impl Arti {
         preferences
     }
 
-    /// Waits until arti has enough of the network's directory.
-    async fn ready(&self, deadline: Instant) -> Result<()> {
-        if self.client.bootstrap_status().ready_for_traffic() {
-            return Ok(());
+    /// Begins to bootstrap, if that is still to be done; becomes true when arti has enough of the network's directory.
+    ///
+    /// The bootstrap has a task of its own because arti's can not be cancelled: called again, it would say that it is done.
+    fn bootstrap(&self) -> watch::Receiver<bool> {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if task.is_none() {
+            *task = Some(AbortOnDropHandle::new(tokio::spawn(bootstrap(self.client.clone(), self.ready.clone()))));
         }
+        self.ready.subscribe()
+    }
+
+    async fn ready(&self, deadline: Instant) -> Result<()> {
         let begin = Instant::now();
-        let bootstrap = retry::until(deadline, || async {
-            self.client.bootstrap().await.map_err(|error| Failure::Passing(failure::of_bootstrap(error)))
-        });
-        // until() would say that dialling took too long; what took long was this.
-        timeout_at(deadline, bootstrap).await.unwrap_or_else(|_| Err(failure::not_ready(&self.client, begin.elapsed())))
+        let mut ready = self.bootstrap();
+        match timeout_at(deadline, ready.wait_for(|ready| *ready)).await {
+            Ok(Ok(_)) => Ok(()),
+            // The sender lives as long as this transport.
+            Ok(Err(_)) | Err(_) => Err(failure::not_ready(&self.client, begin.elapsed())),
+        }
     }
 
     async fn connect(&self, onion: &OnionAddress, port: u16, preferences: &StreamPrefs) -> Attempt<BoxPipe> {
@@ -115,6 +143,18 @@ impl Transport for Arti {
             Ok(listener)
         })
     }
+}
+
+/// Bootstraps, as often as it takes.
+async fn bootstrap(client: Client, ready: watch::Sender<bool>) {
+    let mut pause = FIRST_PAUSE;
+    while let Err(error) = client.bootstrap().await {
+        let error = failure::of_bootstrap(error);
+        tracing::warn!(reason = error.kind().as_str(), "{error} {}", error.hint());
+        sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+    ready.send_replace(true);
 }
 
 /// Logs the bootstrap in steps of ten percent, and what blocks it.

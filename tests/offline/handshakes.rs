@@ -1,32 +1,14 @@
 //! All of {KK, KK1, XK} × {X25519, P-256} × {SoftHSM, kryoptic, software}, both ends on tokens, with the token operations counted.
 
-use crate::support::{Machine, run};
+use crate::support::{Machine, run, talk};
 use claviger::ErrorKind;
 use claviger::config::Pattern;
 use claviger::identity::{Curve, Suite};
-use claviger::session::{Session, error_of};
+use claviger::session::error_of;
 use claviger_testkit::token::{Kryoptic, PIN, SO_PIN, SoftHsm, isolated};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PATTERNS: [(Pattern, u64); 3] = [(Pattern::Kk, 2), (Pattern::Kk1, 1), (Pattern::Xk, 1)];
-
-/// Says something in both directions at once, more than a record holds, and ends properly.
-async fn talk(a: &mut Session, b: &mut Session) {
-    async fn say_and_hear(session: &mut Session, word: u8) -> Vec<u8> {
-        let (mut read, mut write) = tokio::io::split(session);
-        let said = vec![word; 100_000];
-        let mut heard = Vec::new();
-        let saying = async {
-            write.write_all(&said).await.unwrap();
-            write.shutdown().await.unwrap();
-        };
-        let ((), n) = tokio::join!(saying, read.read_to_end(&mut heard));
-        assert_eq!(n.unwrap(), 100_000);
-        heard
-    }
-    let (at_a, at_b) = tokio::join!(say_and_hear(a, 1), say_and_hear(b, 2));
-    assert!(at_a.iter().all(|byte| *byte == 2) && at_b.iter().all(|byte| *byte == 1));
-}
 
 async fn every_pattern(mut wallet: Machine, mut cosigner: Machine, suite: Suite) {
     wallet.introduce(&mut cosigner);

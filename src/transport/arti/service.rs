@@ -1,26 +1,29 @@
 //! An onion service that arti publishes.
 
-use super::{Arti, Client, failure};
+use super::{Arti, failure};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
 use crate::secret::OnionSecretKey;
 use crate::transport::{BoxPipe, Listener, Service, ServiceState, set, wrong_key};
 use arti_client::config::onion_service::OnionServiceConfigBuilder;
-use arti_client::{ErrorKind as ArtiKind, HasKind as _, TorClientConfig};
+use arti_client::{ErrorKind as ArtiKind, HasKind as _};
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt as _};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tor_cell::relaycell::msg::Connected;
 use tor_hscrypto::pk::{HsIdKey, HsIdKeypair};
 use tor_hsservice::status::State;
-use tor_hsservice::{HsNickname, RendRequest, RunningOnionService, StreamRequest};
+use tor_hsservice::{HsNickname, InvalidNickname, RendRequest, RunningOnionService, StreamRequest};
 use tor_llcrypto::pk::ed25519::ExpandedKeypair;
 use tor_persist::state_dir::StateDirectory;
 use tor_proto::stream::IncomingStreamRequest;
@@ -29,12 +32,8 @@ use tor_proto::stream::IncomingStreamRequest;
 const BACKLOG: usize = 64;
 /// How long accepting a stream may take; it only sends one cell.
 const ACCEPT: Duration = Duration::from_secs(20);
-/// How long the service of an earlier listener of this process may take to end.
-const RELEASE: Duration = Duration::from_secs(5);
-/// Pause between two tries to get hold of what it held, and the first pause between two bootstraps.
-const PAUSE: Duration = Duration::from_millis(200);
-/// Longest pause between two bootstraps.
-const LAST_PAUSE: Duration = Duration::from_secs(30);
+/// Services that one process may launch, one after the other.
+const MAX_LAUNCHES: u32 = 10_000;
 
 /// A service that arti publishes. Dropping it ends the service.
 pub(super) struct ArtiService {
@@ -42,39 +41,34 @@ pub(super) struct ArtiService {
     state: watch::Receiver<ServiceState>,
     _accept: AbortOnDropHandle<()>,
     _watch: AbortOnDropHandle<()>,
+    /// Locked: one listener for each state directory.
+    _lock: File,
 }
 
 impl ArtiService {
     /// Launches the service; it is published once arti has bootstrapped.
     ///
     /// # Errors
-    /// `IdentityInvalid` when the key is not the address's, `TransportUnavailable` when another process listens with this state directory,
+    /// `IdentityInvalid` when the key is not the address's, `TransportUnavailable` when something listens with this state directory already,
     /// or arti's state can not be used.
     pub(super) async fn launch(arti: &Arti, service: Service) -> Result<Self> {
-        let Arti { client, config, state, .. } = arti;
         let Service { onion, address, port } = service;
         let keypair = keypair(&onion, &address)?;
-        let nickname = nickname(&address)?;
-        forget(config, state, &nickname).await?;
-        let first = arti.launched.lock().unwrap_or_else(PoisonError::into_inner).insert(address);
+        let lock = lock(&arti.state)?;
+        let nickname = nickname(arti, &address)?;
         let options = OnionServiceConfigBuilder::default()
             .nickname(nickname)
             .build()
             .map_err(|error| internal("arti does not take the service's configuration.").because(error))?;
-        let failed = |error| failure::of_setup(state, error);
-        // arti keeps a key that it was given once, in memory, and does not take it twice.
-        let launched = if first {
-            client.launch_onion_service_with_hsid(options, keypair).map_err(failed)?.map(|(a, b)| (a, b.boxed()))
-        } else {
-            client.launch_onion_service(options).map_err(failed)?.map(|(a, b)| (a, b.boxed()))
-        };
+        let launched = arti.client.launch_onion_service_with_hsid(options, keypair);
+        let launched = launched.map_err(|error| failure::of_setup(&arti.state, error))?;
         let (running, requests) = launched.ok_or_else(|| internal("arti left the service out."))?;
 
         let (sender, pipes) = mpsc::channel(BACKLOG);
         let (states, state) = watch::channel(ServiceState::Starting);
         let accept = AbortOnDropHandle::new(tokio::spawn(take_in(requests, port, sender)));
-        let watch = AbortOnDropHandle::new(tokio::spawn(watch(client.clone(), running, address, states)));
-        Ok(Self { pipes, state, _accept: accept, _watch: watch })
+        let watch = AbortOnDropHandle::new(tokio::spawn(watch(running, arti.bootstrap(), address, states)));
+        Ok(Self { pipes, state, _accept: accept, _watch: watch, _lock: lock })
     }
 }
 
@@ -104,33 +98,44 @@ fn keypair(onion: &OnionSecretKey, address: &OnionAddress) -> Result<HsIdKeypair
     if derived == *address.public_key() { Ok(keypair) } else { Err(wrong_key(address)) }
 }
 
-/// arti's name of the service in its logs and its state directory. A hash, so that neither holds the address.
-fn nickname(address: &OnionAddress) -> Result<HsNickname> {
-    let hash = digest::digest(&digest::SHA256, address.public_key());
-    let name = format!("claviger-{}", HEXLOWER.encode(&hash.as_ref()[..8]));
-    name.parse().map_err(|error| internal("arti does not take the service's name.").because(error))
+/// Takes the lock of the one listener.
+fn lock(state: &Path) -> Result<File> {
+    let path = state.join("listen.lock");
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let file = opened.map_err(|error| unusable(state).because(error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::Error(error)) => Err(unusable(state).because(error)),
+        Err(TryLockError::WouldBlock) => Err(Error::new(
+            ErrorKind::TransportUnavailable,
+            format!("Something publishes an onion service from {} already.", state.display()),
+            "End the other claviger that listens for this machine.",
+        )),
+    }
 }
 
-/// Removes what an earlier run left of the service in arti's state directory: introduction points whose keys were in memory only.
-async fn forget(config: &TorClientConfig, state: &Path, nickname: &HsNickname) -> Result<()> {
-    let directory = StateDirectory::new(state.join(super::settings::STATE), config.fs_mistrust());
-    let directory = directory.map_err(|error| unusable(state).because(error))?;
-    let give_up = Instant::now() + RELEASE;
+/// arti's name of the service, in its logs and its state directory: a hash, so that neither holds the address, and a number. What an
+/// earlier run left under that name is removed: introduction points whose keys were in memory only.
+///
+/// The number is the first that is free. arti's proof-of-work thread keeps a service that has ended for the rest of the process.
+fn nickname(arti: &Arti, address: &OnionAddress) -> Result<HsNickname> {
+    let failed = |error: tor_persist::Error| unusable(&arti.state).because(error);
+    let directory = StateDirectory::new(arti.state.join(super::settings::STATE), arti.config.fs_mistrust());
+    let directory = directory.map_err(failed)?;
+    let hash = digest::digest(&digest::SHA256, address.public_key());
+    let hash = HEXLOWER.encode(&hash.as_ref()[..8]);
     loop {
-        match directory.acquire_instance(nickname) {
-            Ok(instance) => return instance.purge().map_err(|error| unusable(state).because(error)),
-            Err(error) if error.kind() != ArtiKind::LocalResourceAlreadyInUse => {
-                return Err(unusable(state).because(error));
+        let number = arti.launched.fetch_add(1, Ordering::Relaxed);
+        let nickname: HsNickname = format!("claviger-{hash}-{number}")
+            .parse()
+            .map_err(|error: InvalidNickname| internal("arti does not take the service's name.").because(error))?;
+        match directory.acquire_instance(&nickname) {
+            Ok(instance) => {
+                instance.purge().map_err(failed)?;
+                return Ok(nickname);
             }
-            Err(_) if Instant::now() < give_up => sleep(PAUSE).await,
-            Err(error) => {
-                return Err(Error::new(
-                    ErrorKind::TransportUnavailable,
-                    format!("Another process publishes this onion service from {}.", state.display()),
-                    "End the other claviger that listens for this machine.",
-                )
-                .because(error));
-            }
+            Err(error) if error.kind() == ArtiKind::LocalResourceAlreadyInUse && number < MAX_LAUNCHES => {}
+            Err(error) => return Err(failed(error)),
         }
     }
 }
@@ -169,20 +174,17 @@ async fn accept(request: StreamRequest, port: u16, pipes: &mpsc::Sender<BoxPipe>
     }
 }
 
-/// Bootstraps, then follows the service's state. Owns the service, which lives as long as this runs.
+/// Follows the service's state once arti has bootstrapped. Owns the service, which lives as long as this runs.
 async fn watch(
-    client: Client,
     service: Arc<RunningOnionService>,
+    mut ready: watch::Receiver<bool>,
     address: OnionAddress,
     states: watch::Sender<ServiceState>,
 ) {
     let onion = address.redacted();
-    let mut pause = PAUSE;
-    while let Err(error) = client.bootstrap().await {
-        let error = failure::of_bootstrap(error);
-        tracing::warn!(reason = error.kind().as_str(), "{error} {}", error.hint());
-        sleep(pause).await;
-        pause = (pause * 2).min(LAST_PAUSE);
+    if ready.wait_for(|ready| *ready).await.is_err() {
+        tracing::debug!(onion, "the transport is gone");
+        return;
     }
     let mut events = service.status_events();
     let mut was_reachable = false;
@@ -222,6 +224,5 @@ mod tests {
         let (ours, other) = (OnionKeys::generate().unwrap(), OnionKeys::generate().unwrap());
         assert!(keypair(&ours.secret, &ours.address).is_ok());
         assert_eq!(keypair(&ours.secret, &other.address).err().unwrap().kind(), ErrorKind::IdentityInvalid);
-        assert!(nickname(&ours.address).is_ok());
     }
 }

@@ -233,8 +233,7 @@ mod tests {
 
     #[test]
     fn lines_and_replies_are_bounded() {
-        let mut decoder = Decoder::default();
-        decoder.buffer = vec![b'2'; MAX_LINE + 1];
+        let mut decoder = Decoder { buffer: vec![b'2'; MAX_LINE + 1], ..Decoder::default() };
         assert!(decoder.next().is_err(), "a line without end");
         let long = format!("250 {}\r\n", "x".repeat(MAX_LINE));
         assert!(decode(long.as_bytes(), long.len()).is_err());

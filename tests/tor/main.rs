@@ -1,0 +1,11 @@
+//! Over a private Tor network on loopback, with real tor daemons and arti.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
+#![allow(clippy::print_stdout, reason = "what a failed test saw, and how long it took")]
+
+mod endpoints;
+mod net;
+#[path = "../support.rs"]
+#[allow(dead_code, missing_docs, unreachable_pub)]
+mod support;
+mod transport;
