@@ -65,7 +65,9 @@ impl From<IdentityError> for Error {
         let kind = match &error {
             IdentityError::CardChecksum => ErrorKind::CardChecksum,
             IdentityError::CardVersion(_) => ErrorKind::CardVersion,
-            IdentityError::Card { .. } | IdentityError::CardSize(_) => ErrorKind::CardInvalid,
+            IdentityError::Card { .. } | IdentityError::CardSize(_) | IdentityError::CardLineEnds => {
+                ErrorKind::CardInvalid
+            }
             IdentityError::Fingerprint(_) => ErrorKind::FingerprintInvalid,
             IdentityError::KeyGeneration => ErrorKind::Internal,
             _ => ErrorKind::IdentityInvalid,

@@ -44,6 +44,8 @@ pub enum IdentityError {
     },
     /// A card whose checksum is not that of its text: changed by hand, or damaged on the way.
     CardChecksum,
+    /// A card whose line ends were changed on the way: it has carriage returns.
+    CardLineEnds,
     /// A card of a format version that this program does not read.
     CardVersion(String),
     /// A card longer than [`MAX_CARD_LEN`], or not UTF-8 text.
@@ -64,6 +66,7 @@ impl std::fmt::Display for IdentityError {
             Self::Fingerprint(text) => write!(f, "{text:?} is not a fingerprint."),
             Self::Card { line, expected } => write!(f, "Line {line} of the identity card is not {expected}."),
             Self::CardChecksum => write!(f, "The identity card's checksum does not match its text."),
+            Self::CardLineEnds => write!(f, "The identity card's line ends were changed on the way."),
             Self::CardVersion(version) => {
                 write!(f, "The identity card has format version {version:?}, and this program reads 1.")
             }
@@ -91,6 +94,7 @@ impl IdentityError {
             Self::Card { .. } | Self::CardChecksum | Self::CardSize(_) => {
                 "Do not edit cards: export it again on its machine with `claviger-ceremony export` and carry the file unchanged.".into()
             }
+            Self::CardLineEnds => "Carry the file unchanged: not as text in a mail, and not through a program that converts it.".into(),
             Self::CardVersion(_) => "Use the same release of claviger on both machines.".into(),
             Self::KeyGeneration => "Check that the operating system's random generator works, and try again.".into(),
         }

@@ -9,7 +9,7 @@ use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::{IdentityCard, IdentityError, MAX_CARD_LEN};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::terminal::shown;
+use claviger::program::shown;
 
 /// Reads a card; `-` is stdin. Nothing longer than a card is read.
 pub(crate) fn read_card(path: &Path) -> Result<IdentityCard> {

@@ -31,7 +31,7 @@ use crate::secret::SharedSecret;
 use crate::token::{Hints, Token, TokenKind, before, check_expected};
 use crate::uri::Pkcs11Uri;
 
-pub use manage::{KeyInfo, PinState, TokenInfo, generate, list};
+pub use manage::{KeyInfo, PinState, TokenInfo, generate, is_hardware, list};
 
 use fail::Foreign;
 use login::Login;
@@ -50,7 +50,8 @@ pub(crate) fn open(uri: &Pkcs11Uri, expected: Option<&PublicKey>, pins: &mut dyn
     let name = format!("{}, object \"{}\"", found.name, key.label);
     check_expected(&key.public, expected, &name)?;
     let latency = objects::prove(&session, &key, &name)?;
-    let hints = Hints { kind: TokenKind::Pkcs11, label: name, touch: latency >= TOUCHED, latency };
+    let hints =
+        Hints { kind: TokenKind::Pkcs11, label: name, hardware: found.hardware, touch: latency >= TOUCHED, latency };
     let live = Some(Live { session, key: key.private });
     Ok(Box::new(Pkcs11Token { module, uri: uri.clone(), public: key.public, hints, login, live }))
 }
@@ -129,6 +130,8 @@ struct Found {
     info: cryptoki::slot::TokenInfo,
     /// `SoftHSM v2 token "cosigner"`.
     name: String,
+    /// `CKF_HW_SLOT`.
+    hardware: bool,
 }
 
 impl Found {

@@ -37,7 +37,8 @@ pub(crate) fn open(path: &Path, expected: Option<&PublicKey>, pins: &mut dyn Pin
     let ephemeral = SoftKey::generate(key.public().curve())?;
     let start = Instant::now();
     key.agree(ephemeral.public())?;
-    let hints = Hints { kind: TokenKind::Software, label: name, touch: false, latency: start.elapsed() };
+    let hints =
+        Hints { kind: TokenKind::Software, label: name, hardware: false, touch: false, latency: start.elapsed() };
     Ok(Box::new(SoftwareToken { key, hints }))
 }
 

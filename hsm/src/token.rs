@@ -43,6 +43,9 @@ pub struct Hints {
     pub kind: TokenKind,
     /// For people: `SoftHSM v2 token "cosigner", object "noise"`. Of a key file it begins with `software key`.
     pub label: String,
+    /// The key is in a device: a slot that calls itself hardware (`CKF_HW_SLOT`; PKCS#11 v3.0, section 3.2). `false` for a key file and for
+    /// SoftHSM and its like, whose keys are in this process's memory.
+    pub hardware: bool,
     /// An agree may wait for somebody's touch. PKCS#11 does not tell: taken from the time the operation at opening took.
     pub touch: bool,
     /// What an agree takes: measured once at opening.

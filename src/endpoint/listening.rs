@@ -90,8 +90,11 @@ async fn accept_loop(mut listener: Box<dyn Listener>, incoming: Incoming, sessio
         let (incoming, sessions) = (incoming.clone(), sessions.clone());
         let task = tasks.spawn(async move {
             // The slot goes with the knock: a caller that is let in is no longer in anybody's way.
-            if let Ok(session) = incoming.respond(pipe, None, move || drop(slot)).await {
-                let _ = sessions.send(session).await;
+            let Ok(session) = incoming.respond(pipe, None, move || drop(slot)).await else { return };
+            let peer = session.peer().identifier.clone();
+            let patience = incoming.endpoint.0.config.handshake.timeout;
+            if sessions.send_timeout(session, patience).await.is_err() {
+                tracing::warn!(target: "claviger::listener", %peer, "a session was dropped: nothing accepted it in time");
             }
         });
         pending.attach(number, task);

@@ -107,6 +107,9 @@ impl IdentityCard {
         if text.len() > MAX_CARD_LEN {
             return Err(IdentityError::CardSize(text.len()));
         }
+        if text.contains('\r') {
+            return Err(IdentityError::CardLineEnds);
+        }
         let mut lines = Lines { rest: text, line: 0 };
         let version = lines.take(TITLE, "the title `claviger identity card 1`")?;
         if version != "1" {

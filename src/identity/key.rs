@@ -80,6 +80,9 @@ impl StaticPublic {
         if curve == Curve::P256 && bytes[0] != 4 {
             return Err(IdentityError::PublicKey("is not an uncompressed P-256 point"));
         }
+        if curve == Curve::X25519 && !is_canonical(bytes) {
+            return Err(IdentityError::PublicKey("is not in canonical form"));
+        }
         // One operation with a fixed scalar tells all: aws-lc refuses points off P-256 and an all-zero X25519 result. For
         // X25519 the scalar is clamped to a multiple of 8, so the result is zero exactly for the points of order 1, 2, 4 and 8.
         let mut scalar = [0u8; 32];
@@ -128,6 +131,13 @@ impl StaticPublic {
     }
 }
 
+/// Whether a little-endian u-coordinate is less than 2^255 - 19. RFC 7748 (section 5) takes others, too; refusing them here leaves each point
+/// one spelling, so that no key is recorded twice under two names.
+fn is_canonical(u: &[u8]) -> bool {
+    let Some((top, rest)) = u.split_last() else { return false };
+    *top < 0x7f || (*top == 0x7f && (rest[0] < 0xed || rest[1..].iter().any(|byte| *byte != 0xff)))
+}
+
 impl std::fmt::Debug for StaticPublic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "StaticPublic({}:{})", self.curve, self.to_hex())
@@ -154,7 +164,7 @@ mod tests {
     fn low_order_points_are_refused() {
         for hex in LOW_ORDER {
             let refused = StaticPublic::from_hex(Curve::X25519, hex);
-            assert_eq!(refused, Err(IdentityError::PublicKey("has low order")), "{hex}");
+            assert!(matches!(refused, Err(IdentityError::PublicKey(_))), "{hex}");
         }
         // Bit 255 is ignored (RFC 7748, section 5), so these are the same points with the top bit set.
         for hex in LOW_ORDER {
@@ -162,6 +172,23 @@ mod tests {
             bytes[31] |= 0x80;
             assert!(StaticPublic::new(Curve::X25519, &bytes).is_err(), "{hex} with the top bit");
         }
+    }
+
+    #[test]
+    fn one_spelling_a_point() {
+        let mut u = [0xff; 32];
+        u[31] = 0x7f;
+        for low in 0xed..=0xff {
+            u[0] = low;
+            assert!(StaticPublic::new(Curve::X25519, &u).is_err(), "p + {}", low - 0xed);
+        }
+        u[0] = 0xeb; // p - 2
+        assert!(StaticPublic::new(Curve::X25519, &u).is_ok());
+        let mut nine = [0; 32];
+        nine[0] = 9;
+        assert!(StaticPublic::new(Curve::X25519, &nine).is_ok());
+        nine[31] = 0x80;
+        assert!(StaticPublic::new(Curve::X25519, &nine).is_err());
     }
 
     #[test]

@@ -30,7 +30,10 @@ impl<'a> Pins<'a> {
     fn ask(&mut self, text: &str, hint: &str) -> Result<SecretString> {
         match self.terminal.secret(text) {
             Ok(Some(secret)) => Ok(secret),
-            Ok(None) => Err(PinError::pin_required("There is no terminal to ask for the PIN or passphrase on.", hint)),
+            Ok(None) => Err(PinError::pin_required(
+                "No PIN or passphrase was given: there is no terminal to ask on, or it ended.",
+                hint,
+            )),
             Err(error) => {
                 if error.kind() == ErrorKind::Interrupted {
                     self.interrupted = Some(error);

@@ -64,13 +64,18 @@ impl Terminal {
 
     /// Something that must be known.
     pub fn warn(&self, text: &str) {
-        to_stderr(&format!("Warning: {text}"));
+        if self.json {
+            json_line(&Line::Warning { message: text });
+        } else {
+            to_stderr(&format!("Warning: {text}"));
+        }
     }
 
     /// The two sentences of an error, or its JSON line.
     pub fn error(&self, error: &Error) {
         if self.json {
-            error_line(error.kind().as_str(), &error.to_string(), error.hint());
+            let message = &error.to_string();
+            json_line(&Line::Error { kind: error.kind().as_str(), message, hint: error.hint() });
         } else {
             to_stderr(&format!("{}: {error} {}", self.program, error.hint()));
         }
@@ -84,8 +89,8 @@ impl Terminal {
             return if shown.is_ok() { ExitCode::Success } else { ExitCode::Failure };
         }
         if std::env::args_os().any(|argument| argument == "--json") {
-            let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            error_line("misuse", what, &format!("See `{program} --help`."));
+            let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            json_line(&Line::Error { kind: "misuse", message, hint: &format!("See `{program} --help`.") });
         } else {
             to_stderr(text.trim_end());
         }
@@ -155,8 +160,17 @@ impl Drop for Prompting {
     }
 }
 
-fn error_line(kind: &str, message: &str, hint: &str) {
-    to_stderr(&serde_json::json!({ "error": { "kind": kind, "message": message, "hint": hint } }).to_string());
+/// A line on stderr with `--json`. `kind` is an [`ErrorKind`]'s text, or `misuse`.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Line<'a> {
+    Error { kind: &'a str, message: &'a str, hint: &'a str },
+    Warning { message: &'a str },
+}
+
+fn json_line(line: &Line<'_>) {
+    // Strings are always written.
+    to_stderr(&serde_json::to_string(line).unwrap_or_default());
 }
 
 /// stderr that can not be written to leaves nobody to tell.

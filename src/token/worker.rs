@@ -49,7 +49,7 @@ impl TokenHandle {
         let locator: claviger_hsm::Locator = locator.parse().map_err(from_hsm)?;
         let token = claviger_hsm::open(&locator, Some(&point(expected)?), pins).map_err(from_hsm)?;
         let label = token.hints().label.clone();
-        let software = token.hints().kind == claviger_hsm::TokenKind::Software;
+        let software = !token.hints().hardware;
         let touch = token.hints().touch;
         let operations = Arc::new(AtomicU64::new(0));
         let (queue, jobs) = sync_channel(QUEUE);
@@ -77,7 +77,7 @@ impl TokenHandle {
         &self.0.label
     }
 
-    /// Whether the key is in a file, so that it can be copied and is in this process's memory.
+    /// Whether the key is in this process's memory and can be copied: a key file, or a token that exists in software only.
     pub fn is_software(&self) -> bool {
         self.0.software
     }

@@ -58,7 +58,7 @@ impl Transport for Tcp {
             check(self.listen)?;
             let listener = bind(self.listen).await?;
             let address = listener.local_addr().map_err(|error| bind_failed(self.listen, error))?;
-            tracing::info!(%address, "listening");
+            tracing::info!(%address, state = ?ServiceState::Reachable, "service");
             let listener: Box<dyn Listener> =
                 Box::new(TcpService { listener, state: watch::Sender::new(ServiceState::Reachable) });
             Ok(listener)

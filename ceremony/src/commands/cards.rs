@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cli::{Export, Import};
 use crate::files::{Written, read_card, write_card};
 use crate::report::{Print, before_confirming};
-use crate::terminal::Terminal;
+use claviger::program::Terminal;
 
 /// How often a word that is on no list may be typed.
 const TRIES: usize = 3;

@@ -5,29 +5,25 @@ use std::path::Path;
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::{ClientAuthKeys, IdentityCard, OnionKeys, TokenKind};
 use claviger::store::{NewMachine, Store};
-use claviger_hsm::Locator;
 
-use super::token::{parse, static_public};
+use super::token::{kind, parse, static_public};
 use crate::cli::Init;
-use crate::pins::Pins;
 use crate::report::Identity;
-use crate::terminal::Terminal;
+use claviger::program::{Pins, Terminal};
+use claviger::token::from_hsm;
 
 pub(super) fn init(dir: &Path, init: &Init, terminal: &Terminal) -> Result<()> {
     let locator = parse(&init.token)?;
     // Before the token costs anybody a PIN or a touch.
     refuse_existing(dir)?;
-    let kind = match &locator {
-        Locator::Pkcs11(_) => TokenKind::Hardware,
-        Locator::File(_) => TokenKind::Software,
-    };
-    if kind == TokenKind::Software {
-        terminal.warn("this machine's identity will be a SOFTWARE key, and its card will say so.");
-    }
     let mut pins = Pins::new(terminal);
     let opened = claviger_hsm::open(&locator, None, &mut pins);
-    let token = pins.outcome(opened)?;
+    let token = pins.outcome(opened.map_err(from_hsm))?;
     let static_public = static_public(token.public_key())?;
+    let kind = kind(token.hints().hardware);
+    if kind == TokenKind::Software {
+        terminal.warn("this machine's identity is a SOFTWARE key, which can be copied; its card says so.");
+    }
     terminal.note(&format!("The key is on the {}, and answers.", token.hints().label));
 
     let (onion, client_auth) = (OnionKeys::generate()?, ClientAuthKeys::generate()?);

@@ -6,7 +6,7 @@ use claviger::store::Store;
 use serde::Serialize;
 
 use crate::report::{Entry, Identity, log_text, peers_text};
-use crate::terminal::Terminal;
+use claviger::program::Terminal;
 
 /// `peers --json`: each as `show` gives it.
 #[derive(Serialize)]

@@ -12,9 +12,8 @@ use claviger_hsm::{Locator, PublicKey};
 use serde::Serialize;
 
 use crate::cli::{Generate, List};
-use crate::pins::Pins;
 use crate::report::Key;
-use crate::terminal::{Terminal, one_line};
+use claviger::program::{Pins, Terminal, one_line};
 
 /// Where distributions put PKCS#11 modules.
 const USUAL_PLACES: [&str; 10] = [
@@ -53,6 +52,8 @@ struct TokenReport {
     model: String,
     serial: String,
     firmware: String,
+    /// Whether it is a device; a token in software can be copied.
+    hardware: bool,
     curves: Vec<String>,
     pin: String,
     keys: Vec<KeyReport>,
@@ -78,7 +79,7 @@ pub(super) fn list(list: &List, terminal: &Terminal) -> Result<()> {
         let locator = Locator::File(std::path::absolute(path).unwrap_or_else(|_| path.clone()));
         let mut pins = Pins::new(terminal);
         let opened = claviger_hsm::open(&locator, None, &mut pins);
-        let token = pins.outcome(opened)?;
+        let token = pins.outcome(opened.map_err(from_hsm))?;
         let public = static_public(token.public_key())?;
         listing.key_files.push(Key::new(locator.to_string(), TokenKind::Software, &public));
     }
@@ -122,7 +123,7 @@ fn describe(module: &Path, token: TokenInfo) -> TokenReport {
         let id: String = key.id.iter().map(|byte| format!("{byte:02x}")).collect();
         let report = key.public_key.clone().and_then(|public| {
             let public = static_public(&public).map_err(|error| error.to_string())?;
-            Ok(Key::new(locator(module, &token, &key.label, &key.id)?, TokenKind::Hardware, &public))
+            Ok(Key::new(locator(module, &token, &key.label, &key.id)?, kind(token.hardware), &public))
         });
         let (key_report, unusable) = match report {
             Ok(report) => (Some(report), None),
@@ -143,6 +144,7 @@ fn describe(module: &Path, token: TokenInfo) -> TokenReport {
         model: token.model,
         serial: token.serial,
         firmware: token.firmware,
+        hardware: token.hardware,
         unusable: token.unusable,
     }
 }
@@ -169,7 +171,8 @@ fn text(listing: &Listing) -> String {
     let mut text = String::new();
     for token in &listing.tokens {
         let or_none = |value: &str| if value.is_empty() { "none".to_owned() } else { one_line(value) };
-        let _ = writeln!(text, "{} token \"{}\"", one_line(&token.model), one_line(&token.label));
+        let software = if token.hardware { "" } else { ", in software: its keys can be copied" };
+        let _ = writeln!(text, "{} token \"{}\"{software}", one_line(&token.model), one_line(&token.label));
         for (name, value) in [
             ("module", token.module.clone()),
             ("maker", or_none(&token.manufacturer)),
@@ -212,24 +215,30 @@ pub(super) fn generate(generate: &Generate, terminal: &Terminal) -> Result<()> {
         Curve::P256 => claviger_hsm::Curve::P256,
     };
     let mut pins = Pins::new(terminal);
-    let (locator, kind, public) = match parse(&generate.locator)? {
+    let (locator, token, public) = match parse(&generate.locator)? {
         Locator::Pkcs11(uri) => {
             let made = pkcs11::generate(&uri, curve, &mut pins);
-            let (uri, public) = pins.outcome(made)?;
-            (Locator::Pkcs11(uri), TokenKind::Hardware, public)
+            let (uri, public) = pins.outcome(made.map_err(from_hsm))?;
+            let hardware = pkcs11::is_hardware(&uri).map_err(from_hsm)?;
+            (Locator::Pkcs11(uri), kind(hardware), public)
         }
         Locator::File(path) => {
             terminal.warn(
                 "this makes a SOFTWARE key: it is in this computer's memory when used, and whoever copies the file and learns its passphrase has it.",
             );
             let made = claviger_hsm::software::generate(&path, curve, &mut pins);
-            let public = pins.outcome(made)?;
+            let public = pins.outcome(made.map_err(from_hsm))?;
             (Locator::File(path), TokenKind::Software, public)
         }
     };
-    let key = Key::new(locator.to_string(), kind, &static_public(&public)?);
+    let key = Key::new(locator.to_string(), token, &static_public(&public)?);
     terminal.note(&format!("Made a {}. Its locator, for `claviger-ceremony init --token`:", key.what()));
     terminal.result(&format!("{}\n", key.locator), &key)
+}
+
+/// What a card says of a key that is, or is not, in a device.
+pub(super) fn kind(hardware: bool) -> TokenKind {
+    if hardware { TokenKind::Hardware } else { TokenKind::Software }
 }
 
 /// A locator as it is stored and used: a key file's path is absolute, so that it holds from every directory.

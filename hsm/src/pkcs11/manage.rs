@@ -32,6 +32,8 @@ pub struct TokenInfo {
     pub serial: String,
     /// Firmware version, `major.minor`.
     pub firmware: String,
+    /// Whether its slot calls itself hardware; SoftHSM and its like do not.
+    pub hardware: bool,
     /// Whether the token has been initialized.
     pub initialized: bool,
     /// Its user PIN.
@@ -66,6 +68,15 @@ pub struct KeyInfo {
     pub id: Vec<u8>,
     /// The public key, or why it is none that can be used: a clause for people.
     pub public_key: std::result::Result<PublicKey, String>,
+}
+
+/// Whether the token of `uri` is in a slot that calls itself hardware.
+///
+/// # Errors
+/// `ModuleMissing`, `ModuleFailed`, `TokenAbsent`, `TokenAmbiguous`.
+pub fn is_hardware(uri: &Pkcs11Uri) -> Result<bool> {
+    let module = Module::load(uri)?;
+    Ok(module.find_token(uri)?.hardware)
 }
 
 /// The tokens behind the module at `module_path`, those included that cannot be used yet. Asks for no PIN.
@@ -108,6 +119,7 @@ fn describe(module: &Module, found: &Found) -> TokenInfo {
         model: field(info.model()),
         serial: field(info.serial_number()),
         firmware: format!("{}.{}", firmware.major(), firmware.minor()),
+        hardware: found.hardware,
         initialized: info.token_initialized(),
         pin,
         curves,

@@ -79,7 +79,8 @@ impl Module {
         let found = |slot| {
             let info = self.context.get_token_info(slot).ok()?;
             let name = format!("{} token \"{}\"", printable(info.model()), printable(info.label()));
-            Some(Found { slot, info, name })
+            let hardware = self.context.get_slot_info(slot).ok()?.hardware_slot();
+            Some(Found { slot, info, name, hardware })
         };
         Ok(slots.into_iter().filter_map(found).collect())
     }

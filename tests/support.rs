@@ -8,7 +8,7 @@ use claviger::{Endpoint, transport};
 use claviger_hsm::{Locator, Pin, PinEntry, PinRequest};
 use claviger_testkit::token::PIN;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub struct Pins;
@@ -100,6 +100,20 @@ impl Machine {
 
     pub fn token(&self) -> TokenHandle {
         TokenHandle::open(&self.locator, &self.card.static_public, &mut Pins).unwrap()
+    }
+
+    /// Writes claviger.toml for the program, which listens on the machine's port from now on.
+    pub fn configure(&mut self, more: &str) -> PathBuf {
+        self.reserved = None;
+        let mut text =
+            format!("{more}\n[transport]\nkind = \"tcp\"\n[transport.tcp]\nlisten = \"{}\"\n", self.address());
+        text.push_str("[transport.tcp.peers]\n");
+        for (peer, address) in &self.config.transport.tcp.peers {
+            text.push_str(&format!("{peer} = \"{address}\"\n"));
+        }
+        let store = self.dir.path().join("store");
+        std::fs::write(store.join("claviger.toml"), text).unwrap();
+        store
     }
 
     pub async fn endpoint(&mut self, pattern: Pattern) -> Endpoint {

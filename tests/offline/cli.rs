@@ -1,0 +1,373 @@
+//! The `claviger` program as people and scripts meet it, over plain TCP on loopback.
+
+use crate::support::Machine;
+use claviger::identity::Curve;
+use claviger_testkit::token::{PIN, SO_PIN, SoftHsm, isolated};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger");
+
+/// The program without a terminal, as a script runs it.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new("setsid");
+    command
+        .args(["--wait", PROGRAM])
+        .args(arguments)
+        .env_remove("XDG_DATA_HOME")
+        .env_remove("COLUMNS")
+        .env("HOME", "/nonexistent");
+    command
+}
+
+fn run(arguments: &[&str], stdin: &[u8]) -> Output {
+    let mut child =
+        command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    child.wait_with_output().unwrap()
+}
+
+/// A running listener; ended when dropped.
+struct Listener {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Listener {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(PROGRAM);
+        let mut child =
+            child.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines }
+    }
+
+    /// Waits for a line on stderr.
+    fn says(&self, wanted: &str) -> String {
+        loop {
+            let line =
+                self.lines.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("never said {wanted:?}"));
+            if line.contains(wanted) {
+                return line;
+            }
+        }
+    }
+
+    /// SIGTERM; the exit code.
+    fn stop(mut self) -> Option<i32> {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)
+            .unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two machines that know each other, with their keys on SoftHSM tokens and the PINs in files.
+fn pair() -> (SoftHsm, Machine, Machine) {
+    let hsm = SoftHsm::new();
+    // Both tokens before the module is loaded: SoftHSM looks for tokens once.
+    let locators = ["wallet", "cosigner"].map(|name| (name, hsm.init_token(name, SO_PIN, PIN).uri_with_pin("noise")));
+    let [mut wallet, mut cosigner] =
+        locators.map(|(name, locator)| Machine::new(name, Some(locator), Curve::X25519, "ChaChaPoly_BLAKE2s"));
+    wallet.introduce(&mut cosigner);
+    (hsm, wallet, cosigner)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn echo_exec_and_stdio() {
+    isolated(|| {
+        let (_hsm, mut wallet, mut cosigner) = pair();
+        let (wallet, cosigner) = (wallet.configure(""), cosigner.configure(""));
+        let (wallet, cosigner) = (text(&wallet), text(&cosigner));
+
+        let listener = Listener::start(&["--store", cosigner, "listen", "--echo"]);
+        listener.says("cosigner is reachable.");
+        let long: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
+        for pattern in ["kk", "kk1", "xk"] {
+            let output = run(&["--store", wallet, "connect", "cosigner", "--pattern", pattern], &long);
+            assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+            assert!(output.stdout == long, "{pattern}: the echo differs");
+            listener.says("wallet has left.");
+        }
+        assert_eq!(listener.stop(), Some(0));
+
+        let asked = "read -r x; echo \"$CLAVIGER_PEER ($CLAVIGER_PEER_ROLE) says $x\"";
+        let listener = Listener::start(&["--store", cosigner, "listen", "--once", "--exec", asked]);
+        listener.says("cosigner is reachable.");
+        // The command answers after one line, though more was sent.
+        let output = run(&["-q", "--store", wallet, "connect", "cosigner"], &[b"hello\n".to_vec(), long].concat());
+        assert_eq!(output.stdout, b"wallet (wallet) says hello\n");
+        assert_eq!(output.status.code(), Some(0));
+        // With -q only what must be known is said.
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            said.starts_with("Warning: The identity of `wallet` is a software key") && said.lines().count() == 1,
+            "{said}"
+        );
+        drop(listener);
+
+        let mut listener = Listener::start(&["--store", cosigner, "listen"]);
+        listener.says("cosigner is reachable.");
+        assert_eq!(run(&["--store", wallet, "connect", "cosigner"], b"one way").status.code(), Some(0));
+        let mut heard = Vec::new();
+        listener.child.stdout.take().unwrap().read_to_end(&mut heard).unwrap();
+        assert_eq!((heard, listener.child.wait().unwrap().code()), (b"one way".to_vec(), Some(0)));
+    });
+}
+
+/// One event an attempt, with every field that was promised.
+#[test]
+fn json_events() {
+    isolated(|| {
+        let (_hsm, mut wallet, mut cosigner) = pair();
+        let (wallet, cosigner) = (wallet.configure(""), cosigner.configure(""));
+        let listener = Listener::start(&["--store", text(&cosigner), "--json", "listen", "--echo"]);
+        listener.says("Reachable");
+        let output = run(&["--store", text(&wallet), "--json", "connect", "cosigner", "--pattern", "kk1"], b"x");
+        let outgoing: Vec<Value> = String::from_utf8(output.stderr)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("only JSON on stderr"))
+            .filter(|event: &Value| event["target"] == "claviger::connection")
+            .collect();
+        assert_eq!(outgoing.len(), 1);
+        let incoming: Value = serde_json::from_str(&listener.says("claviger::connection")).unwrap();
+        for (event, direction, peer) in [(&outgoing[0], "outgoing", "cosigner"), (&incoming, "incoming", "wallet")] {
+            assert_eq!(event["direction"], direction);
+            assert_eq!(event["peer"], peer);
+            assert_eq!(event["transport"], "tcp");
+            assert_eq!(event["pattern"], "KK1");
+            assert_eq!(event["token_operations"], 1);
+            assert_eq!(event["outcome"], "established");
+            for field in ["dial_ms", "token_ms", "handshake_ms"] {
+                assert!(event[field].is_u64(), "{field} of {event}");
+            }
+            let line = event.to_string();
+            assert!(!line.contains(".onion") && !line.contains(PIN), "{line}");
+        }
+    });
+}
+
+/// What a person sees of a command that fails, for a snapshot.
+fn shown(code: i32, arguments: &[&str], hide: &[(&str, &str)]) -> String {
+    let output = run(arguments, b"");
+    let mut text = format!("$ claviger {}\n", arguments.join(" "));
+    for (stream, bytes) in [("out", &output.stdout), ("err", &output.stderr)] {
+        for line in String::from_utf8_lossy(bytes).lines() {
+            text += &format!("{stream}| {line}\n");
+        }
+    }
+    text += &format!("exit {}\n\n", output.status.code().unwrap());
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(output.stdout.is_empty(), "{text}");
+    hide.iter().fold(text, |text, (secret, name)| text.replace(secret, name))
+}
+
+fn snapshot(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.set_snapshot_path("snapshots");
+    settings.add_filter(r"127\.0\.0\.1:\d+", "127.0.0.1:[PORT]");
+    settings.add_filter(r"Here are: .*\.so[0-9.]*\.", "Here are: [MODULES].");
+    settings.add_filter(r"sport = \d+", "sport = [PORT]");
+    settings.add_filter(r"/usr/lib/[a-z0-9_-]+/softhsm/", "/usr/lib/softhsm/");
+    settings.add_filter(r"serial=[0-9a-f]+", "serial=[SERIAL]");
+    settings.add_filter(r"[a-z2-7]{4}…\.onion", "[ONION]");
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+#[test]
+fn misuse() {
+    let text: String = [
+        &["connect"][..],
+        &["connect", "Cosigner"],
+        &["connect", "cosigner", "--pattern", "ik"],
+        &["connect", "cosigner", "--transport", "clearnet"],
+        &["listen", "--echo", "--exec", "cat"],
+        &["listen", "--port", "0"],
+        &["--json", "dial"],
+    ]
+    .iter()
+    .map(|arguments| shown(2, arguments, &[]))
+    .collect();
+    snapshot("misuse", &text);
+}
+
+#[test]
+fn failures() {
+    isolated(|| {
+        let (hsm, mut wallet, mut cosigner) = pair();
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let nobody = { TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
+        let other = Machine::software("other");
+        wallet.store().add_peer(&claviger::store::Peer::from_card(&other.card), "test").unwrap();
+        let (dir, _) = (wallet.configure(""), cosigner.configure(""));
+        let store = text(&dir);
+        let home = wallet.dir.path().to_str().unwrap().to_owned();
+        let tokens = hsm.env().1.parent().unwrap().to_str().unwrap().to_owned();
+        let hide = [(home.as_str(), "[HOME]"), (tokens.as_str(), "[SOFTHSM]")];
+        let config = |name: &str, content: &str| {
+            let path = wallet.dir.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            text(&path).to_owned()
+        };
+        let mut seen = String::new();
+        let mut fails = |code: i32, arguments: &[&str]| seen += &shown(code, arguments, &hide);
+
+        fails(5, &["connect", "cosigner", "--store", &format!("{home}/nothing")]);
+        fails(12, &["connect", "cosinger", "--store", store]);
+        fails(9, &["connect", "cosigner", "--store", store]);
+        fails(9, &["connect", "other", "--store", store]);
+
+        let unknown = config("unknown.toml", "[transport]\nkind = \"tcp\"\nprot = 4747\n");
+        fails(3, &["connect", "cosigner", "--store", store, "--config", &unknown]);
+        fails(3, &["connect", "cosigner", "--store", store, "--config", &format!("{home}/absent.toml")]);
+        let public = config(
+            "public.toml",
+            "[transport]\nkind = \"tcp\"\n[transport.tcp]\npeers = { cosigner = \"192.0.2.1:1\" }\n",
+        );
+        fails(9, &["connect", "cosigner", "--store", store, "--config", &public]);
+        let busy = config(
+            "busy.toml",
+            &format!("[transport]\nkind = \"tcp\"\n[transport.tcp]\nlisten = \"{}\"\n", taken.local_addr().unwrap()),
+        );
+        fails(8, &["listen", "--echo", "--store", store, "--config", &busy]);
+        let no_tor = config(
+            "tor.toml",
+            &format!(
+                "[transport]\nkind = \"tor\"\ndial-timeout = 2\n[transport.tor]\nsocks = \"{nobody}\"\ncontrol = \"{nobody}\"\n"
+            ),
+        );
+        fails(8, &["connect", "cosigner", "--store", store, "--config", &no_tor]);
+        fails(8, &["listen", "--echo", "--store", store, "--config", &no_tor]);
+        fails(8, &["--json", "listen", "--echo", "--store", store, "--config", &no_tor]);
+        snapshot("failures", &seen);
+    });
+}
+
+/// The token's side of things: each failure before anything is dialled.
+#[test]
+fn token_failures() {
+    isolated(|| {
+        let hsm = SoftHsm::new();
+        let token = hsm.init_token("wallet", SO_PIN, PIN);
+        let mut wallet = Machine::new("wallet", Some(token.uri_with_pin("noise")), Curve::X25519, "ChaChaPoly_BLAKE2s");
+        let cosigner = Machine::software("cosigner");
+        wallet.meet(&cosigner);
+        let dir = wallet.configure("");
+        let arguments = ["connect", "cosigner", "--store", text(&dir)];
+        let tokens = hsm.env().1.parent().unwrap().to_str().unwrap().to_owned();
+        let home = wallet.dir.path().to_str().unwrap().to_owned();
+        let hide = [(tokens.as_str(), "[SOFTHSM]"), (home.as_str(), "[HOME]")];
+        let pin_file = |pin: &str, mode: u32| {
+            std::fs::write(token.pin_file(), pin).unwrap();
+            std::fs::set_permissions(token.pin_file(), std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let mut seen = String::new();
+        pin_file("000000", 0o600);
+        seen += &shown(7, &arguments, &hide);
+        pin_file(PIN, 0o644);
+        seen += &shown(6, &arguments, &hide);
+        pin_file(PIN, 0o600);
+
+        // The key goes, as when another token of the same name is plugged in.
+        let conf = hsm.env().1;
+        let tool = |arguments: &[&str]| {
+            let done = Command::new("softhsm2-util").args(arguments).env("SOFTHSM2_CONF", &conf).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        };
+        tool(&["--delete-token", "--token", "wallet"]);
+        seen += &shown(6, &arguments, &hide);
+        tool(&["--init-token", "--free", "--label", "wallet", "--so-pin", SO_PIN, "--pin", PIN]);
+        seen += &shown(6, &arguments, &hide);
+        let key = wallet.dir.path().join("p256.pem");
+        let made = Command::new("openssl")
+            .args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", text(&key)])
+            .output();
+        assert!(made.unwrap().status.success());
+        tool(&["--import", text(&key), "--token", "wallet", "--label", "noise", "--id", "01", "--pin", PIN]);
+        seen += &shown(6, &arguments, &hide);
+        snapshot("token-failures", &seen);
+    });
+}
+
+/// A software key without anybody to ask for its passphrase.
+#[test]
+fn nobody_to_ask() {
+    let mut wallet = Machine::software("wallet");
+    wallet.meet(&Machine::software("cosigner"));
+    let dir = wallet.configure("");
+    let home = wallet.dir.path().to_str().unwrap().to_owned();
+    let seen = shown(7, &["connect", "cosigner", "--store", text(&dir)], &[(home.as_str(), "[HOME]")]);
+    snapshot("nobody-to-ask", &seen);
+}
+
+/// A caller who is no peer, and a session that breaks.
+#[test]
+fn refused_and_broken() {
+    isolated(|| {
+        let (_hsm, mut wallet, mut cosigner) = pair();
+        let listener_dir = cosigner.configure("");
+        let listener = Listener::start(&["--store", text(&listener_dir), "listen", "--echo"]);
+        listener.says("cosigner is reachable.");
+
+        let dir = wallet.configure("");
+        let mut caller = command(&["-v", "--store", text(&dir), "connect", "cosigner"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = caller.stdin.take().unwrap();
+        stdin.write_all(b"hello").unwrap();
+        let mut echoed = [0; 5];
+        caller.stdout.as_mut().unwrap().read_exact(&mut echoed).unwrap();
+        drop(listener);
+        let output = caller.wait_with_output().unwrap();
+        drop(stdin);
+        assert_eq!(output.status.code(), Some(11), "{}", String::from_utf8_lossy(&output.stderr));
+
+        cosigner.store().remove_peer(&wallet.card.identifier).unwrap();
+        let listener = Listener::start(&["--store", text(&listener_dir), "--json", "listen", "--echo"]);
+        listener.says("Reachable");
+        let seen = shown(10, &["--store", text(&dir), "connect", "cosigner"], &[(text(&dir), "[STORE]")]);
+        let event: Value = serde_json::from_str(&listener.says("claviger::connection")).unwrap();
+        assert_eq!([&event["peer"], &event["reason"]], ["unknown", "knock-unknown"]);
+        assert_eq!(event["token_operations"], 0);
+        snapshot("refused", &seen);
+    });
+}
+
+#[test]
+fn help_completions_and_manual() {
+    for arguments in [&["--help"][..], &["listen", "--help"], &["connect", "--help"], &["--version"], &["man"]] {
+        let output = run(arguments, b"");
+        assert!(output.status.success() && output.stderr.is_empty() && !output.stdout.is_empty(), "{arguments:?}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = String::from_utf8(run(&["completions", shell], b"").stdout).unwrap();
+        assert!(script.contains("transport") && script.contains("listen"), "{shell}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    assert!(run(&["man", text(dir.path())], b"").status.success());
+    assert!(dir.path().join("claviger-connect.1").exists());
+}
