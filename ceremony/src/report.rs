@@ -3,6 +3,7 @@
 //! Names are never changed or removed within a major version; new ones may be added.
 
 use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
 
 use claviger::identity::{Fingerprint, IdentityCard, StaticPublic, TokenKind};
 use claviger::store::{LogEntry, Machine, Peer};
@@ -159,18 +160,9 @@ pub(crate) fn log_text(log: &[LogEntry]) -> String {
 
 /// `2026-01-31T12:00:00Z` (RFC 3339).
 fn utc(time: u64) -> String {
-    let (days, seconds) = (time / 86_400, time % 86_400);
-    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days, for days since 1970.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    // Beyond the year 9999 there is no such form; the store refuses what it did not write, but a clock can be anything.
+    let last = 253_402_300_799;
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.min(last))).to_string()
 }
 
 fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
@@ -228,6 +220,7 @@ mod tests {
             (951_782_400, "2000-02-29T00:00:00Z"),
             (1_795_229_250, "2026-11-21T02:47:30Z"),
             (4_102_444_800, "2100-01-01T00:00:00Z"),
+            (u64::MAX, "9999-12-31T23:59:59Z"),
         ] {
             assert_eq!(utc(time), text);
         }

@@ -2,19 +2,13 @@
 
 use claviger_hsm::{ErrorKind, Pkcs11Uri};
 
-/// The longest text that is parsed, in bytes.
-const MAX_LEN: usize = 4096;
-
 /// Reads `data` as a URI.
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match text.parse::<Pkcs11Uri>() {
         Ok(uri) => {
             let written = uri.to_string();
-            // Escaping makes an `id` up to three times as long, and so a text just within the limit one beyond it.
-            if written.len() <= MAX_LEN {
-                assert_eq!(written.parse(), Ok(uri.clone()), "{written}");
-            }
+            assert_eq!(written.parse(), Ok(uri.clone()), "{written}");
             assert!(written.bytes().all(|byte| byte.is_ascii_graphic()), "{written:?}");
             assert!(uri.token().is_none_or(|token| (1..=32).contains(&token.len())));
             assert!(uri.id().is_none_or(|id| (1..=255).contains(&id.len())));
