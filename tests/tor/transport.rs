@@ -11,6 +11,7 @@ use claviger::identity::{ClientAuthKeys, OnionKeys};
 use claviger::secret::OnionSecretKey;
 use claviger::transport::{Service, ServiceState, Target, Transport};
 use claviger_testkit::tornet::{Auth, TorDaemon};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
 use crate::net::{LONG, arti, control, daemon, echo, exchange, network, reachable, run, start, target, tor, until};
@@ -86,6 +87,26 @@ fn a_service_comes_back_when_tor_is_killed_and_restarted() {
         for client in &clients {
             println!("{} dialled again in {:.2?}", client.name(), exchange(&**client, &target).await);
         }
+    });
+}
+
+#[test]
+fn a_service_comes_back_when_tor_hangs() {
+    let network = network();
+    let host = start(&network);
+    let pid = Pid::from_raw(host.pid().unwrap().try_into().unwrap()).unwrap();
+    run(async {
+        let keys = OnionKeys::generate().unwrap();
+        let listener = tor(daemon(&host)).await.listen(service(&keys)).await.unwrap();
+        reachable(&*listener).await;
+        kill_process(pid, Signal::STOP).unwrap();
+        let begin = Instant::now();
+        println!("{:?}", until(&*listener, |state| matches!(state, ServiceState::Interrupted(_))).await);
+        println!("found after {:.2?}", begin.elapsed());
+        kill_process(pid, Signal::CONT).unwrap();
+        let begin = Instant::now();
+        reachable(&*listener).await;
+        println!("reachable again {:.2?} after tor was", begin.elapsed());
     });
 }
 

@@ -21,7 +21,8 @@ use tokio_util::task::AbortOnDropHandle;
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 /// How often tor is asked whether it is alive and has circuits.
 const PROBE: Duration = Duration::from_secs(30);
-/// How long an address may still be published by a control connection that has just ended, this program's last run for one.
+/// How long an address may still be published by a control connection that has just ended, this program's last run for one. Asked for
+/// three times within it, not more: each refusal is a page in tor's log.
 const COLLISION: Duration = Duration::from_secs(3);
 
 /// A service that tor publishes for us. Dropping it closes the control connection, which ends the service.
@@ -75,9 +76,9 @@ impl Publication {
     /// Keeps the service published for ever.
     async fn keep(mut self, mut control: Control, state: watch::Sender<ServiceState>) {
         loop {
-            let ended = self.watch(&mut control, &state).await;
+            // Takes the connection and closes it: tor keeps the address for as long as it is open.
+            let mut why = self.watch(control, &state).await;
             let mut pause = PAUSES[0];
-            let mut why = ended;
             control = loop {
                 self.interrupted(&state, &why);
                 sleep(pause).await;
@@ -126,7 +127,7 @@ impl Publication {
                             "End the other claviger that listens on this machine, or run `systemctl restart tor`.",
                         ));
                     }
-                    sleep(PAUSES[0]).await;
+                    sleep(COLLISION / 3).await;
                 }
                 _ => return Err(refused("did not publish the service", reply.message())),
             }
@@ -145,7 +146,7 @@ impl Publication {
     }
 
     /// Follows tor's events into `state` until the connection ends, and says why it did.
-    async fn watch(&self, control: &mut Control, state: &watch::Sender<ServiceState>) -> Error {
+    async fn watch(&self, mut control: Control, state: &watch::Sender<ServiceState>) -> Error {
         let mut seen = Seen::default();
         let mut probe = interval(PROBE);
         loop {
