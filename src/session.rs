@@ -9,12 +9,11 @@ use crate::error::{Error, ErrorKind};
 use crate::identity::{Identifier, Role};
 use crate::noise::{Established, NoiseError, Opener, Protocol, Sealer};
 use crate::transport::BoxPipe;
-use crate::wire::MAX_RECORD_PLAINTEXT;
 use buffers::Incoming;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 
 /// Sealed bytes that may wait for the pipe before writing pauses.
 const MAX_PENDING: usize = 256 * 1024;
@@ -43,12 +42,23 @@ pub struct Peer {
 /// Reading ends (0 bytes) only by the peer's own word; a cut pipe is an [`io::ErrorKind::UnexpectedEof`] around
 /// [`ErrorKind::SessionTruncated`]. [`shutdown`](tokio::io::AsyncWriteExt::shutdown) ends this machine's direction and leaves the other open.
 pub struct Session {
-    pipe: BoxPipe,
     peer: Peer,
     handshake_hash: [u8; 32],
-    sealer: Sealer,
+    reader: Reader,
+    writer: Writer,
+}
+
+/// The receiving half of a [`Session`].
+pub struct Reader {
+    pipe: ReadHalf<BoxPipe>,
     opener: Opener,
     incoming: Incoming,
+}
+
+/// The sending half of a [`Session`].
+pub struct Writer {
+    pipe: WriteHalf<BoxPipe>,
+    sealer: Sealer,
     /// Sealed, not yet written: `pending[written..]`.
     pending: Vec<u8>,
     written: usize,
@@ -62,16 +72,14 @@ impl Session {
     /// [`NoiseError::Internal`] only.
     pub(crate) fn new(pipe: BoxPipe, peer: Peer, established: &Established) -> Result<Self, NoiseError> {
         let suite = established.protocol.suite;
+        let (read, write) = tokio::io::split(pipe);
+        let opener = Opener::new(suite, &established.receive)?;
+        let sealer = Sealer::new(suite, &established.send)?;
         Ok(Self {
-            pipe,
             peer,
             handshake_hash: established.handshake_hash,
-            sealer: Sealer::new(suite, &established.send)?,
-            opener: Opener::new(suite, &established.receive)?,
-            incoming: Incoming::default(),
-            pending: Vec::new(),
-            written: 0,
-            ended: false,
+            reader: Reader { pipe: read, opener, incoming: Incoming::default() },
+            writer: Writer { pipe: write, sealer, pending: Vec::new(), written: 0, ended: false },
         })
     }
 
@@ -85,6 +93,22 @@ impl Session {
         &self.handshake_hash
     }
 
+    /// The two directions, which share nothing but the pipe.
+    pub fn into_split(self) -> (Reader, Writer) {
+        (self.reader, self.writer)
+    }
+}
+
+impl Reader {
+    /// After reading has ended: waits until the peer has let the pipe go, too, so that nothing more can be said to it.
+    pub async fn peer_gone(&mut self) {
+        let mut scrap = [0; 512];
+        // Nothing may follow the end; what follows it nevertheless is not a session's.
+        while matches!(self.pipe.read(&mut scrap).await, Ok(1..)) {}
+    }
+}
+
+impl Writer {
     /// Writes what is sealed until `pending` is empty.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.pending.len() {
@@ -100,14 +124,14 @@ impl Session {
     }
 }
 
-impl AsyncRead for Session {
+impl AsyncRead for Reader {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.incoming.poll_read(cx, &mut this.pipe, &mut this.opener, out)
     }
 }
 
-impl AsyncWrite for Session {
+impl AsyncWrite for Writer {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.ended {
@@ -119,7 +143,7 @@ impl AsyncWrite for Session {
         if this.pending.len() - this.written >= MAX_PENDING {
             ready!(this.poll_drain(cx))?;
         }
-        let chunk = &data[..data.len().min(CHUNK).min(MAX_RECORD_PLAINTEXT)];
+        let chunk = &data[..data.len().min(CHUNK)];
         this.sealer.seal(chunk, &mut this.pending).map_err(to_io)?;
         // What the pipe does not take now waits for the next write or flush.
         if let Poll::Ready(Err(error)) = this.poll_drain(cx) {
@@ -143,6 +167,26 @@ impl AsyncWrite for Session {
         }
         ready!(this.poll_drain(cx))?;
         Pin::new(&mut this.pipe).poll_flush(cx)
+    }
+}
+
+impl AsyncRead for Session {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().reader).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Session {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().writer).poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().writer).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().writer).poll_shutdown(cx)
     }
 }
 

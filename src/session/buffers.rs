@@ -9,7 +9,7 @@ use crate::wire::{FRAME_HEADER, MAX_RECORD, TAG, frame_len};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
 
 /// How many bytes are asked of the pipe at once, at least.
 const READ: usize = 16 * 1024;
@@ -36,7 +36,7 @@ impl Incoming {
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        pipe: &mut BoxPipe,
+        pipe: &mut ReadHalf<BoxPipe>,
         opener: &mut Opener,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -95,7 +95,7 @@ impl Incoming {
     }
 
     /// Reads some bytes of the pipe. All plaintext was handed out, so the buffer may move.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, pipe: &mut BoxPipe) -> Poll<io::Result<()>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, pipe: &mut ReadHalf<BoxPipe>) -> Poll<io::Result<()>> {
         self.plain = 0..0;
         if self.start > 0 {
             self.raw.copy_within(self.start..self.filled, 0);

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 fn first_bytes(number: usize, cosigner: &StaticPublic) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     let mut own = [number as u8; 32];
-    own[0] = 9;
+    (own[0], own[31]) = (9, 0);
     let own = StaticPublic::new(Curve::X25519, &own).unwrap();
     // A correct packet, made with the stranger's own key.
     let packet = knock::packet(&knock::key(&own, cosigner), WirePattern::Kk, now, &[9; 48]);

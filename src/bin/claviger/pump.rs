@@ -1,27 +1,28 @@
 //! Carries a session's bytes to and from something local.
 
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::session::{Session, error_of};
+use claviger::session::{Reader, Session, error_of};
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, copy};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy};
 use tokio::process::Command;
 
-/// How long a peer may take to end its direction after we have ended ours and have nothing more to do.
-const LINGER: Duration = Duration::from_secs(10);
+/// How long what a peer still sends is read and dropped after a command has ended: a pipe that is closed with unread bytes in it may lose
+/// the last bytes that went the other way.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Gives the peer its own bytes back.
 pub(crate) async fn echo(session: Session) -> Result<()> {
-    let (mut read, mut write) = tokio::io::split(session);
+    let (mut read, mut write) = session.into_split();
     copy(&mut read, &mut write).await.map_err(error_of)?;
     write.shutdown().await.map_err(error_of)
 }
 
-/// Joins the session to this process's stdin and stdout, until the peer has said everything. The end of stdin is passed on and is not
-/// the end: an answer may follow.
+/// Joins the session to this process's stdin and stdout, until both directions have ended. The end of one is not the end of the other; but
+/// once the peer has said everything and is gone, stdin is not waited for.
 pub(crate) async fn stdio(session: Session) -> Result<()> {
-    join(session, tokio::io::stdin(), tokio::io::stdout()).await.map(drop)
+    join(session, tokio::io::stdin(), tokio::io::stdout()).await
 }
 
 /// Runs a command for the session; it ends with the command.
@@ -46,7 +47,7 @@ pub(crate) async fn exec(session: Session, command: &str) -> Result<()> {
     let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(Error::new(ErrorKind::Internal, "The command of --exec has no pipes.", "Please report this."));
     };
-    let (mut read, mut write) = tokio::io::split(session);
+    let (mut read, mut write) = session.into_split();
     let feeding = feed(&mut read, stdin);
     let answering = async {
         let mut stdout = stdout;
@@ -86,7 +87,7 @@ async fn drain(feeding: impl Future<Output = Result<()>>) {
 }
 
 /// Session to command. A command that stops reading is not an error; the rest is read and dropped.
-async fn feed(read: &mut ReadHalf<Session>, mut stdin: impl AsyncWrite + Unpin) -> Result<()> {
+async fn feed(read: &mut Reader, mut stdin: impl AsyncWrite + Unpin) -> Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     let mut open = true;
     loop {
@@ -100,31 +101,28 @@ async fn feed(read: &mut ReadHalf<Session>, mut stdin: impl AsyncWrite + Unpin) 
     }
 }
 
-/// Both directions at once. Ends when the peer has ended its direction; ours is ended with it, if it was not before.
+/// Both directions at once.
 async fn join(session: Session, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Result<()> {
-    let (mut read, mut write) = tokio::io::split(session);
-    let sent = {
-        let sending = async {
-            let copied = copy_to_session(&mut from, &mut write).await;
-            write.shutdown().await.map_err(error_of)?;
-            copied
-        };
-        let receiving = receive(&mut read, &mut to);
-        tokio::pin!(sending);
-        tokio::pin!(receiving);
-        let mut sent = false;
-        loop {
-            tokio::select! {
-                result = &mut sending, if !sent => { result?; sent = true; }
-                result = &mut receiving => { result?; break sent; }
-            }
-        }
+    let (mut read, mut write) = session.into_split();
+    let sending = async {
+        let copied = copy_to_session(&mut from, &mut write).await;
+        write.shutdown().await.map_err(error_of)?;
+        copied
     };
-    if !sent {
-        // stdin is still open, and nobody is there to hear it.
-        let _ = tokio::time::timeout(LINGER, write.shutdown()).await;
+    let receiving = receive(&mut read, &mut to);
+    tokio::pin!(sending);
+    {
+        tokio::pin!(receiving);
+        tokio::select! {
+            // A peer that has heard enough may be gone while we still send; what it said before that counts.
+            sent = &mut sending => return receiving.await.map_err(|error| sent.err().unwrap_or(error)),
+            result = &mut receiving => result?,
+        }
     }
-    Ok(())
+    tokio::select! {
+        result = sending => result,
+        () = read.peer_gone() => Ok(()),
+    }
 }
 
 async fn copy_to_session(from: &mut (impl AsyncRead + Unpin), write: &mut (impl AsyncWrite + Unpin)) -> Result<()> {

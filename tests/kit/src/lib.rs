@@ -2,6 +2,5 @@
 
 pub mod pynoise;
 mod support;
-/// PKCS#11 tokens: SoftHSM and kryoptic, each in a directory of its own.
 pub mod token;
 pub mod tornet;
