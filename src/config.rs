@@ -224,7 +224,7 @@ impl Default for Token {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Limits {
-    /// Connections that have not finished their handshake; the next one is closed at once. Each costs a few KiB and a file descriptor.
+    /// Connections that have not knocked yet; when so many wait, a new one ends the one that has waited longest. Each costs a few KiB and a file descriptor.
     /// Default: 4096.
     #[serde(deserialize_with = "value::count")]
     pub pending: u32,

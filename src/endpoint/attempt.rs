@@ -1,6 +1,6 @@
 //! One structured log event for each connection attempt.
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::identity::Identifier;
 use crate::wire::Pattern;
 use std::time::Duration;
@@ -85,7 +85,7 @@ impl Drop for Attempt {
     /// An attempt whose future was dropped: shut down, or pushed out by newer callers.
     fn drop(&mut self) {
         if !self.ended {
-            self.write("failed", "abandoned");
+            self.write("failed", ErrorKind::Interrupted.as_str());
         }
     }
 }
