@@ -6,7 +6,7 @@ mod pins;
 mod terminal;
 
 pub use pins::Pins;
-pub use terminal::{Terminal, one_line, shown};
+pub use terminal::{Terminal, interrupts_are_handled, one_line, shown};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::default_dir;

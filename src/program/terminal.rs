@@ -136,9 +136,18 @@ impl Terminal {
 /// While it lives, an interrupt ends the prompt instead of the process: rpassword raises SIGINT itself, before its echo is restored.
 struct Prompting(Arc<AtomicBool>);
 
+/// Whether an interrupt ends the process. Set when the first prompt begins; before that the system's default does it.
+static ENDS_PROCESS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// From now on the caller handles interrupts itself: they no longer end the process after a prompt.
+pub fn interrupts_are_handled() {
+    if let Some(flag) = ENDS_PROCESS.get() {
+        flag.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Prompting {
     fn begin() -> Result<Self> {
-        static ENDS_PROCESS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
         let flag = ENDS_PROCESS.get_or_init(|| Arc::new(AtomicBool::new(true)));
         static REGISTERED: AtomicBool = AtomicBool::new(false);
         if !REGISTERED.swap(true, Ordering::SeqCst) {

@@ -6,7 +6,7 @@ use clap::CommandFactory as _;
 use claviger::config::{Config, FILE_NAME};
 use claviger::endpoint::{Endpoint, Listening};
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::program::{Pins, Terminal, completions, man, store_dir};
+use claviger::program::{Pins, Terminal, completions, interrupts_are_handled, man, store_dir};
 use claviger::session::Session;
 use claviger::store::Store;
 use claviger::token::TokenHandle;
@@ -89,6 +89,7 @@ async fn ended(listener: bool) -> Result<()> {
     };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    interrupts_are_handled();
     let name = tokio::select! {
         _ = interrupt.recv() => "SIGINT",
         _ = terminate.recv() => "SIGTERM",
