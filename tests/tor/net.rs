@@ -30,13 +30,14 @@ pub(crate) fn network() -> Arc<Network> {
     })
 }
 
-/// Runs a test to its end. arti's proof-of-work thread outlives its service for a while, and dropping a runtime would wait for it.
+/// Runs a test to its end, and arti with it: its tasks would write to a directory that is deleted after the test. Waits for them no longer
+/// than it must; a thread of arti's may never end.
 pub(crate) fn run(test: impl Future<Output = ()>) {
     struct Running(Option<Runtime>);
     impl Drop for Running {
         fn drop(&mut self) {
             if let Some(runtime) = self.0.take() {
-                runtime.shutdown_background();
+                runtime.shutdown_timeout(Duration::from_secs(5));
             }
         }
     }
