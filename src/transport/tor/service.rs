@@ -173,6 +173,7 @@ impl Publication {
 struct Seen {
     circuits: bool,
     uploaded: bool,
+    refused: bool,
 }
 
 impl Seen {
@@ -184,6 +185,9 @@ impl Seen {
                 self.uploaded = true;
                 self.circuits = true;
             }
+            ["HS_DESC", "FAILED", address] if address == label => {
+                self.refused |= event.split(' ').any(|word| word == "REASON=UPLOAD_REJECTED");
+            }
             ["STATUS_CLIENT", _, "CIRCUIT_ESTABLISHED"] => self.circuits = true,
             ["STATUS_CLIENT", _, "CIRCUIT_NOT_ESTABLISHED"] => self.circuits = false,
             _ => {}
@@ -193,6 +197,10 @@ impl Seen {
     fn state(&self) -> ServiceState {
         match (self.circuits, self.uploaded) {
             (true, true) => ServiceState::Reachable,
+            // They keep the descriptor with the highest revision, which counts the seconds of the day.
+            (true, false) if self.refused => ServiceState::Interrupted(
+                "Tor's directories refuse the descriptor: another machine publishes this address, or this clock is slow".into(),
+            ),
             (true, false) => ServiceState::Publishing,
             (false, false) => ServiceState::Starting,
             (false, true) => ServiceState::Interrupted("tor has no circuits".into()),
@@ -225,6 +233,9 @@ mod tests {
         assert_eq!(after("STATUS_CLIENT NOTICE CIRCUIT_ESTABLISHED"), ServiceState::Publishing);
         assert_eq!(after(&format!("HS_DESC UPLOAD {label} UNKNOWN $AB")), ServiceState::Publishing);
         assert_eq!(after(&format!("HS_DESC UPLOADED {} UNKNOWN $AB", "a".repeat(56))), ServiceState::Publishing);
+        assert_eq!(after(&format!("HS_DESC FAILED {label} UNKNOWN $AB REASON=UNEXPECTED")), ServiceState::Publishing);
+        let refused = after(&format!("HS_DESC FAILED {label} UNKNOWN $AB REASON=UPLOAD_REJECTED"));
+        assert!(matches!(refused, ServiceState::Interrupted(why) if why.contains("refuse")));
         assert_eq!(after(&format!("HS_DESC UPLOADED {label} UNKNOWN $AB")), ServiceState::Reachable);
         let broken = ServiceState::Interrupted("tor has no circuits".into());
         assert_eq!(after("STATUS_CLIENT NOTICE CIRCUIT_NOT_ESTABLISHED REASON=CLOCK_JUMPED"), broken);
