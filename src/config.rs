@@ -114,9 +114,10 @@ pub struct Tor {
     pub socks: SocketAddr,
     /// tor's control port, on loopback, or `unix:PATH`. The onion service's secret key travels over it. Default: 127.0.0.1:9051.
     pub control: ControlAddress,
-    /// The file with the control port's cookie. Set it when other users have accounts here: otherwise tor's own answer says where the cookie
-    /// is, and a program that took the port while tor was down could answer in its place. Default: as tor says.
-    pub cookie_file: Option<PathBuf>,
+    /// The file with the control port's cookie, as `CookieAuthFile` says in torrc. It is never taken from the control port's own answer: a
+    /// program that took the port while tor was down would name a file of its own, and be sent the onion service's key. Default:
+    /// /run/tor/control.authcookie, where Debian's tor has it.
+    pub cookie_file: PathBuf,
     /// A file, mode 0600, with the control port's password on its first line; used instead of the cookie. Unlike the cookie, the password does
     /// not prove that it is tor who listens. Default: none.
     pub password_file: Option<PathBuf>,
@@ -127,7 +128,7 @@ impl Default for Tor {
         Self {
             socks: (Ipv4Addr::LOCALHOST, 9050).into(),
             control: ControlAddress::Tcp((Ipv4Addr::LOCALHOST, 9051).into()),
-            cookie_file: None,
+            cookie_file: "/run/tor/control.authcookie".into(),
             password_file: None,
         }
     }
@@ -206,7 +207,7 @@ impl Pattern {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Token {
-    /// How long one operation may take when no touch is asked for; 1 s to 1 h. Default: 2 s.
+    /// How long one operation may take when no touch is asked for, from when its turn comes; 1 s to 1 h. Default: 2 s.
     #[serde(deserialize_with = "value::seconds")]
     pub timeout: Duration,
     /// How long one operation may take when the token asks for a touch; 1 s to 1 h. Default: 20 s.
@@ -273,7 +274,8 @@ impl Config {
         let mut config: Self = toml::from_str(text).map_err(|error| problem::of_toml(path, text, &error))?;
         let dir = path.parent().unwrap_or(Path::new(""));
         let Transport { arti, tor, .. } = &mut config.transport;
-        let files = [&mut arti.config, &mut arti.state, &mut tor.cookie_file, &mut tor.password_file];
+        tor.cookie_file = dir.join(&tor.cookie_file);
+        let files = [&mut arti.config, &mut arti.state, &mut tor.password_file];
         for file in files.into_iter().flatten() {
             *file = dir.join(&*file);
         }

@@ -20,7 +20,7 @@ mod pending;
 
 pub use attempt::Direction;
 pub use ceremony::CeremonyInput;
-pub use listening::{Incoming, Listening};
+pub use listening::{Incoming, Listening, WATCH};
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -183,6 +183,8 @@ impl Endpoint {
     }
 
     /// The state that [`handshake_respond`](Self::handshake_respond) shares between connections: the peers' knock keys and the knocks seen.
+    ///
+    /// Must be called in a tokio runtime.
     ///
     /// # Errors
     /// The store's errors.

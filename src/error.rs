@@ -41,6 +41,20 @@ impl Error {
         self.0.kind
     }
 
+    /// What the system or a library below said, if that is known: its errors' texts, outermost first.
+    pub fn cause(&self) -> Option<String> {
+        let first = std::error::Error::source(self)?;
+        let chain = std::iter::successors(Some(first), |error| error.source());
+        // Many errors repeat their source's text.
+        let mut texts = vec![self.to_string()];
+        for text in chain.map(ToString::to_string) {
+            if !texts.iter().any(|said| said.contains(&text)) {
+                texts.push(text);
+            }
+        }
+        (texts.len() > 1).then(|| texts[1..].join(": "))
+    }
+
     /// What to do about it: one sentence.
     pub fn hint(&self) -> &str {
         &self.0.hint

@@ -16,7 +16,7 @@ use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use std::path::{Path, PathBuf};
 
-/// No core dumps, no debugger or `/proc/PID/mem` of the same user, and no file that others can read.
+/// No core dumps, no debugger or `/proc/PID/mem` of the same user, no file that others can read, and as many open files as are allowed.
 ///
 /// # Errors
 /// [`ErrorKind::Internal`] when a sandbox forbids one of the calls.
@@ -33,6 +33,10 @@ pub fn harden() -> Result<()> {
     rustix::process::setrlimit(Resource::Core, none).map_err(|error| failed("setrlimit", error))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| failed("prctl", error))?;
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    // Connections are files, and the usual soft limit of 1024 is for programs that use select(2).
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    let all = Rlimit { current: files.maximum, maximum: files.maximum };
+    rustix::process::setrlimit(Resource::Nofile, all).map_err(|error| failed("setrlimit", error))?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@
 //! println!("{secret:?}"); // no Debug: a secret can not reach a log
 //! ```
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 macro_rules! secret {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
@@ -22,6 +22,13 @@ macro_rules! secret {
             /// Takes the bytes over. The caller wipes its own copy, if it kept one.
             pub fn new(bytes: [u8; $len]) -> Self {
                 Self(Box::new(Zeroizing::new(bytes)))
+            }
+
+            /// Takes the bytes over and wipes the place they were in.
+            pub fn take(bytes: &mut [u8; $len]) -> Self {
+                let taken = Self::new(*bytes);
+                bytes.zeroize();
+                taken
             }
 
             /// Copies from a slice; `None` when it is not exactly [`Self::LEN`] bytes long.

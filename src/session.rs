@@ -1,7 +1,8 @@
 //! Sessions: the authenticated channel after a handshake, as one byte stream.
 //!
 //! A session's bytes travel in records: Noise transport messages behind a big-endian `u16` length. An empty record says that its
-//! sender will send no more; a pipe that ends without it was cut, and reading says so instead of passing it off as the end.
+//! sender will send no more; a pipe that ends without it was cut, and reading says so instead of passing it off as the end. One more empty
+//! record after that acknowledges the other end's: see [`close`].
 
 mod buffers;
 
@@ -13,7 +14,8 @@ use buffers::Incoming;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 
 /// Sealed bytes that may wait for the pipe before writing pauses.
 const MAX_PENDING: usize = 256 * 1024;
@@ -48,6 +50,9 @@ pub struct Session {
     writer: Writer,
 }
 
+/// How long the other end of a session may take to acknowledge its end.
+pub const CLOSE_PATIENCE: Duration = Duration::from_secs(20);
+
 /// The receiving half of a [`Session`].
 pub struct Reader {
     pipe: ReadHalf<BoxPipe>,
@@ -63,6 +68,7 @@ pub struct Writer {
     pending: Vec<u8>,
     written: usize,
     ended: bool,
+    is_initiator: bool,
 }
 
 impl Session {
@@ -75,11 +81,12 @@ impl Session {
         let (read, write) = tokio::io::split(pipe);
         let opener = Opener::new(suite, &established.receive)?;
         let sealer = Sealer::new(suite, &established.send)?;
+        let is_initiator = !peer.is_initiator;
         Ok(Self {
             peer,
             handshake_hash: established.handshake_hash,
             reader: Reader { pipe: read, opener, incoming: Incoming::default() },
-            writer: Writer { pipe: write, sealer, pending: Vec::new(), written: 0, ended: false },
+            writer: Writer { pipe: write, sealer, pending: Vec::new(), written: 0, ended: false, is_initiator },
         })
     }
 
@@ -91,6 +98,25 @@ impl Session {
     /// 32 bytes, the same at both ends and unique to this session: to bind something above to it (Noise, section 11.2). Public.
     pub fn handshake_hash(&self) -> &[u8; 32] {
         &self.handshake_hash
+    }
+
+    /// The initiator's confirmation of KK and KK1: its first record, empty.
+    pub(crate) async fn confirm(&mut self) -> io::Result<()> {
+        self.writer.send_empty().await
+    }
+
+    /// Waits for the initiator's confirmation; until then nobody is known to be there.
+    pub(crate) async fn confirmed(&mut self) -> io::Result<()> {
+        self.reader.receive_empty().await
+    }
+
+    /// Ends the session so that both ends know that everything arrived: see [`close`].
+    ///
+    /// # Errors
+    /// Those of [`close`].
+    pub async fn close(self) -> crate::Result<()> {
+        let (mut reader, mut writer) = self.into_split();
+        close(&mut reader, &mut writer).await
     }
 
     /// The two directions, which share nothing but the pipe.
@@ -106,9 +132,57 @@ impl Reader {
         // Nothing may follow the end; what follows it nevertheless is not a session's.
         while matches!(self.pipe.read(&mut scrap).await, Ok(1..)) {}
     }
+
+    async fn receive_empty(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.incoming.poll_empty(cx, &mut self.pipe, &mut self.opener)).await
+    }
+}
+
+/// Ends a session properly: ends this direction, reads what the peer still sends (and drops it), and exchanges acknowledgements of both
+/// ends. A transport's flush says only that bytes are on their way; after this they have arrived, and the process may end.
+///
+/// The initiator acknowledges first and lets the pipe go last but one; the responder answers and waits until the pipe is gone.
+///
+/// # Errors
+/// [`ErrorKind::SessionTruncated`] when the peer does not acknowledge within [`CLOSE_PATIENCE`]: it may not have received everything.
+pub async fn close(reader: &mut Reader, writer: &mut Writer) -> crate::Result<()> {
+    let closing = async {
+        writer.shutdown().await?;
+        let mut scrap = [0; 4096];
+        while reader.read(&mut scrap).await? > 0 {}
+        if writer.is_initiator {
+            writer.send_empty().await?;
+            reader.receive_empty().await
+        } else {
+            reader.receive_empty().await?;
+            writer.send_empty().await?;
+            reader.peer_gone().await;
+            Ok(())
+        }
+    };
+    match tokio::time::timeout(CLOSE_PATIENCE, closing).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::InvalidData) => Err(error_of(error)),
+        Ok(Err(error)) => Err(unacknowledged().because(error)),
+        Err(_) => Err(unacknowledged()),
+    }
+}
+
+fn unacknowledged() -> Error {
+    Error::new(
+        ErrorKind::SessionTruncated,
+        "The other machine did not acknowledge the end of the session.",
+        "It may not have received everything that was sent: ask it, or send it again.",
+    )
 }
 
 impl Writer {
+    /// Seals an empty record and sees it off.
+    async fn send_empty(&mut self) -> io::Result<()> {
+        self.sealer.seal(b"", &mut self.pending).map_err(to_io)?;
+        self.flush().await
+    }
+
     /// Writes what is sealed until `pending` is empty.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.pending.len() {

@@ -10,4 +10,4 @@ mod worker;
 pub use claviger_hsm::{Error as PinError, Pin, PinEntry, PinRequest, Purpose, Tries};
 pub use error::from_hsm;
 #[cfg(feature = "net")]
-pub use worker::{QUEUE, TokenHandle};
+pub use worker::{QUEUE, TURN, TokenHandle};

@@ -3,7 +3,7 @@
 //! Every packet of a handshake and every record of a session is a frame: a big-endian `u16` length, then that many bytes.
 //! The first packet of a handshake has a [`KnockPacket`] header in front of Noise's first message. Pure functions of bytes.
 
-use crate::identity::{Identifier, OnionAddress, Role};
+use crate::identity::{Curve, Identifier, OnionAddress, Role};
 
 /// The protocol version, first byte of the first packet and part of the prologue.
 pub const VERSION: u8 = 1;
@@ -24,6 +24,9 @@ pub const MAX_RECORD: usize = 65535;
 /// Bytes of an AEAD tag.
 pub const TAG: usize = 16;
 
+/// Bytes of the initiator's confirmation of KK and KK1, without its frame header: a record of no plaintext.
+pub const CONFIRMATION: usize = TAG;
+
 /// Largest plaintext of a record, in bytes.
 pub const MAX_RECORD_PLAINTEXT: usize = MAX_RECORD - TAG;
 
@@ -38,6 +41,8 @@ pub enum WireError {
     TooShort,
     /// A length prefix beyond the limit of what is expected.
     TooLong,
+    /// A handshake message of another length than its pattern's.
+    Length,
     /// Another protocol version.
     Version(u8),
     /// A pattern number that is not assigned.
@@ -48,6 +53,7 @@ impl std::fmt::Display for WireError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::TooShort => f.write_str("the packet is too short"),
+            Self::Length => f.write_str("the handshake message does not have the length of its pattern's"),
             Self::TooLong => f.write_str("the packet is longer than its limit"),
             Self::Version(version) => {
                 write!(f, "the packet has protocol version {version}, and this is version {VERSION}")
@@ -89,6 +95,26 @@ impl Pattern {
     /// [`WireError::Pattern`].
     pub fn from_number(number: u8) -> Result<Self, WireError> {
         Self::ALL.into_iter().find(|pattern| pattern.number() == number).ok_or(WireError::Pattern(number))
+    }
+
+    /// Length in bytes of the first handshake message with an empty payload.
+    pub const fn first_message_len(self, curve: Curve) -> usize {
+        match self {
+            // KK1  -> e   has no key to encrypt its payload with.
+            Self::Kk1 => curve.public_len(),
+            Self::Kk | Self::Xk => curve.public_len() + TAG,
+        }
+    }
+
+    /// Whether the initiator confirms the handshake with its first record: [`CONFIRMATION`] bytes, an empty plaintext.
+    ///
+    /// KK and KK1 end with the responder's message. Until something of the initiator's opens under the new keys, the responder has no
+    /// proof of who called: KK1's first message is an ephemeral key that anybody can make, and KK's may be a replay. XK ends with the initiator's.
+    pub const fn confirms(self) -> bool {
+        match self {
+            Self::Kk | Self::Kk1 => true,
+            Self::Xk => false,
+        }
     }
 
     /// The name in a Noise protocol name.

@@ -93,8 +93,8 @@ Examples:
   claviger-ceremony import cosigner.card watchtower.card
   claviger-ceremony import cosigner.card --fingerprint '0f1e 2d3c 4b5a 6978 8796 a5b4 c3d2 e1f0'
 
-`claviger-ceremony show` on the other machine shows its fingerprint. Here two of its eight words, others each time, are left out; \
-type them from the other machine's screen. So nobody can confirm without having looked. --fingerprint compares in full and asks nothing.")]
+`claviger-ceremony show` on the other machine shows its fingerprint. Here two of its eight words, others for each card, are left \
+out; type them from the other machine's screen. --fingerprint compares in full and asks nothing.")]
     Import(Import),
     /// List the recorded peers
     #[command(after_help = "Example:\n  claviger-ceremony peers --json | jq -r '.peers[].identifier'")]

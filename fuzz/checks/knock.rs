@@ -36,6 +36,10 @@ pub fn check(data: &[u8]) {
     let pattern = Pattern::ALL[usize::from(head >> 4) % 3];
     let sender = usize::from(head & 0x0f) % 4;
     let public = peers.get(sender).unwrap_or(stranger);
+    // Another length than the pattern's is refused before it is looked at.
+    let mut message = message.to_vec();
+    message.resize(pattern.first_message_len(local.curve()), 0);
+    let message = &message[..];
     let valid = packet(&key(public, local), pattern, time, message);
 
     let mut changed = valid.clone();

@@ -25,7 +25,7 @@ use cryptoki::session::Session;
 use cryptoki::slot::Slot;
 
 use crate::curve::{PublicKey, same_curve};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pin::PinEntry;
 use crate::secret::SharedSecret;
 use crate::token::{Hints, Token, TokenKind, before, check_expected};
@@ -53,12 +53,15 @@ pub(crate) fn open(uri: &Pkcs11Uri, expected: Option<&PublicKey>, pins: &mut dyn
     let hints =
         Hints { kind: TokenKind::Pkcs11, label: name, hardware: found.hardware, touch: latency >= TOUCHED, latency };
     let live = Some(Live { session, key: key.private });
-    Ok(Box::new(Pkcs11Token { module, uri: uri.clone(), public: key.public, hints, login, live }))
+    let serial = found.info.serial_number().to_owned();
+    Ok(Box::new(Pkcs11Token { module, uri: uri.clone(), serial, public: key.public, hints, login, live }))
 }
 
 struct Pkcs11Token {
     module: Module,
     uri: Pkcs11Uri,
+    /// `CK_TOKEN_INFO.serialNumber` of the token that was opened.
+    serial: String,
     public: PublicKey,
     hints: Hints,
     login: Login,
@@ -116,6 +119,14 @@ impl Pkcs11Token {
 
     fn reopen(&mut self) -> Result<Live> {
         let found = self.module.find_token(&self.uri)?;
+        // Before any PIN is sent: another token of the same label would lose a try by it.
+        if found.info.serial_number() != self.serial {
+            return Err(Error::new(
+                ErrorKind::TokenAbsent,
+                format!("{} is another token than the one that was opened.", found.name),
+                "Plug the right token in; one that replaces it for good needs a new ceremony.",
+            ));
+        }
         let session = self.module.context.open_ro_session(found.slot).map_err(|e| found.failed(e))?;
         self.login.again(&self.module, &found, &session)?;
         let key = objects::find_key(&session, &self.uri, &found.name).map_err(|e| e.typed(&found.name))?;

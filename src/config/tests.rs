@@ -32,7 +32,7 @@ fn the_example_is_complete() {
     let config = parse(&text).unwrap();
     let Transport { arti, tor, .. } = &config.transport;
     assert_eq!(arti.config.as_deref(), Some(Path::new("/etc/claviger/arti.toml")));
-    assert_eq!(tor.cookie_file.as_deref(), Some(Path::new("/run/tor/control.authcookie")));
+    assert_eq!(tor.cookie_file, Path::new("/run/tor/control.authcookie"));
     assert!(tor.password_file.is_some() && arti.state.is_some());
 
     // serde names every key of a table when it meets one that is not there.
@@ -97,7 +97,7 @@ fn relative_paths_begin_at_the_file() {
     let transport = parse(text).unwrap().transport;
     assert_eq!(transport.arti.state.as_deref(), Some(Path::new("/etc/claviger/x/arti")));
     assert_eq!(transport.tor.control, ControlAddress::Unix("/etc/claviger/run/control".into()));
-    assert_eq!(transport.tor.cookie_file.as_deref(), Some(Path::new("/c")));
+    assert_eq!(transport.tor.cookie_file, Path::new("/c"));
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Initiation {
         write_frame(&mut pipe, &packet, deadlines.message).await?;
         let next = send.sent().map_err(|error| noise_error(&error, None))?;
         let established = run(next, &mut pipe, token, deadlines, attempt).await?;
-        finish(pipe, self.peer.clone(), &established)
+        finish(pipe, self.peer.clone(), &established, deadlines).await
     }
 }
 
@@ -99,7 +99,13 @@ pub(super) fn session_peer(peer: &Peer, is_initiator: bool, protocol: Protocol) 
     SessionPeer { identifier: peer.identifier.clone(), role: peer.role.clone(), is_initiator, protocol, operations: 0 }
 }
 
-pub(super) fn finish(pipe: BoxPipe, mut peer: SessionPeer, established: &Established) -> Result<Session> {
+/// Makes the session, and has the initiator of KK and KK1 confirm it.
+pub(super) async fn finish(
+    pipe: BoxPipe,
+    mut peer: SessionPeer,
+    established: &Established,
+    deadlines: Deadlines,
+) -> Result<Session> {
     // Version 1 sends no payloads; what a later one adds must not be ignored in silence.
     if !established.payloads.is_empty() {
         return Err(Error::new(
@@ -109,7 +115,21 @@ pub(super) fn finish(pipe: BoxPipe, mut peer: SessionPeer, established: &Establi
         ));
     }
     peer.operations = established.operations;
-    Session::new(pipe, peer, established).map_err(|error| noise_error(&error, None))
+    let name = peer.identifier.clone();
+    let answering = peer.is_initiator;
+    let mut session = Session::new(pipe, peer, established).map_err(|error| noise_error(&error, None))?;
+    if established.protocol.pattern.confirms() {
+        let confirming = async { if answering { session.confirmed().await } else { session.confirm().await } };
+        timeout(deadlines.message, confirming).await.map_err(|_| late(deadlines.message))?.map_err(|error| {
+            Error::new(
+                ErrorKind::HandshakeFailed,
+                format!("`{name}` did not confirm the handshake: whoever called does not hold its key, or left."),
+                "Compare names, roles, keys and port of the two machines with `claviger-ceremony show` on both.",
+            )
+            .because(error)
+        })?;
+    }
+    Ok(session)
 }
 
 /// Answers every step until the handshake is done.
@@ -142,9 +162,12 @@ pub(super) async fn run(
 async fn agree(mut step: Step, token: &TokenHandle, deadlines: Deadlines, attempt: &mut Attempt) -> Result<Step> {
     while let Step::Agree(waiting) = step {
         let started = Instant::now();
-        attempt.operations += 1;
         let secret = token.agree(waiting.public(), deadlines.token).await;
         attempt.token += started.elapsed();
+        // A full queue is the one failure before which nothing was asked of the token.
+        if !secret.as_ref().is_err_and(|error| error.kind() == ErrorKind::TokenBusy) {
+            attempt.operations += 1;
+        }
         step = waiting.resume(secret?).map_err(|error| noise_error(&error, None))?;
     }
     Ok(step)
@@ -215,7 +238,7 @@ pub(super) fn noise_error(error: &NoiseError, peer: Option<&Peer>) -> Error {
             "Treat it as an attack or as broken software on that machine.",
         ),
         NoiseError::Internal(what) => internal(what),
-        NoiseError::Length => wire_error(&wire::WireError::TooShort),
+        NoiseError::Length => wire_error(&wire::WireError::Length),
         _ => Error::new(
             ErrorKind::HandshakeFailed,
             format!("{who} did not authenticate: {error}."),

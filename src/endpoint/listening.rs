@@ -12,11 +12,13 @@ use crate::session::Session;
 use crate::store::Peer;
 use crate::transport::{BoxPipe, Listener, Service, ServiceState};
 use crate::wire::{self, Ends, KnockPacket, MAX_KNOCK_PACKET, Pattern};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Finished sessions that wait to be accepted.
 const BACKLOG: usize = 64;
@@ -70,7 +72,7 @@ impl Drop for Listening {
 }
 
 async fn accept_loop(mut listener: Box<dyn Listener>, incoming: Incoming, sessions: mpsc::Sender<Session>) {
-    let pending = Pending::new(incoming.endpoint.0.config.limits.pending as usize);
+    let pending = Pending::new(places(&incoming.endpoint.0.config));
     let mut tasks = JoinSet::new(); // dropped with this loop, and every handshake under way with it
     loop {
         let accepted = tokio::select! {
@@ -101,20 +103,43 @@ async fn accept_loop(mut listener: Box<dyn Listener>, incoming: Incoming, sessio
     }
 }
 
-/// What all incoming connections of an endpoint share: who may knock, which knocks were seen, how many handshakes each peer has under way.
+/// As many silent callers as configured, but no more than half of the files that this process may open: the other half is for those who
+/// knock, the store, and the token's module.
+fn places(config: &crate::config::Config) -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let half = files.map_or(usize::MAX, |files| usize::try_from(files / 2).unwrap_or(usize::MAX));
+    (config.limits.pending as usize).min(half)
+}
+
+/// What all incoming connections of an endpoint share: who may knock, which knocks were seen, what each peer has under way.
+///
+/// Peers that are recorded or removed, by this process or another, count within [`WATCH`].
 #[derive(Clone)]
 pub struct Incoming {
     endpoint: Endpoint,
     port: u16,
     door: Arc<Mutex<Door>>,
+    _watch: Arc<AbortOnDropHandle<()>>,
 }
+
+/// How often the store is looked at for changed peers. Never by a caller's packet: a stranger must not make the store work, nor wait for it.
+pub const WATCH: Duration = Duration::from_millis(250);
 
 struct Door {
     keeper: Doorkeeper,
     peers: Vec<Peer>,
     /// The store's generation that `peers` is of.
     generation: u64,
-    under_way: HashMap<Identifier, Arc<Semaphore>>,
+    shares: HashMap<Identifier, Share>,
+}
+
+/// A peer's share of this machine.
+#[derive(Clone)]
+struct Share {
+    /// Its handshakes under way.
+    handshakes: Arc<Semaphore>,
+    /// Its turn at the token: one handshake of a peer at a time, so that many of one peer's stand behind one of each other's.
+    turn: Arc<Semaphore>,
 }
 
 /// A caller that was let in.
@@ -124,6 +149,7 @@ struct Caller {
     message: Vec<u8>,
     /// Its place among the peer's handshakes.
     permit: OwnedSemaphorePermit,
+    turn: Arc<Semaphore>,
 }
 
 impl Incoming {
@@ -135,8 +161,9 @@ impl Incoming {
         let window = endpoint.0.config.handshake.knock_window.as_millis() as u64;
         let local = &endpoint.identity().static_public;
         let keeper = Doorkeeper::new(local, peers.iter().map(|peer| &peer.static_public), window, now_ms());
-        let door = Door { keeper, peers, generation, under_way: HashMap::new() };
-        Ok(Self { endpoint, port, door: Arc::new(Mutex::new(door)) })
+        let door = Arc::new(Mutex::new(Door { keeper, peers, generation, shares: HashMap::new() }));
+        let watch = tokio::spawn(watch_store(endpoint.clone(), Arc::clone(&door)));
+        Ok(Self { endpoint, port, door, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
     }
 
     /// Answers one connection. `knocked` is called when the caller was let in.
@@ -161,29 +188,42 @@ impl Incoming {
     ) -> Result<Session> {
         let token = &self.endpoint.0.token;
         let deadlines = Deadlines::of(&self.endpoint.0.config, token);
-        let packet = drive::read_frame(&mut pipe, KnockPacket::HEADER, MAX_KNOCK_PACKET, deadlines.message).await?;
+        let packet = drive::read_frame(&mut pipe, KnockPacket::HEADER, MAX_KNOCK_PACKET, deadlines.message);
+        let packet = packet.await.map_err(|error| match error.kind() {
+            ErrorKind::HandshakeRefused => Error::new(
+                ErrorKind::PacketInvalid,
+                "A caller left before it had knocked.",
+                "Nothing needs mending here: it was a stranger, or its connection broke.",
+            ),
+            _ => error,
+        })?;
         attempt.handshake_started = Some(Instant::now());
-        let Caller { peer, pattern, message, permit } = self.admit(&packet, attempt)?;
+        let Caller { peer, pattern, message, permit, turn } = self.admit(&packet, attempt)?;
         knocked();
         drive::check_remote(&peer, remote)?;
         let protocol = self.protocol(&peer, pattern)?;
         let Step::Receive(receive) = self.begin(&peer, protocol)? else {
             return Err(drive::internal("a responder does not begin by receiving"));
         };
-        if message.len() != receive.expected_len() {
-            return Err(drive::wire_error(&wire::WireError::TooShort));
-        }
         let next = receive.received(&message).map_err(|error| drive::noise_error(&error, Some(&peer)))?;
+        let turn = tokio::time::timeout(deadlines.message, turn.acquire_owned()).await.map_err(|_| {
+            Error::new(
+                ErrorKind::RateLimited,
+                format!("`{}` has too many handshakes before this one.", peer.identifier),
+                "Look for a client that connects in a loop on that machine.",
+            )
+        })?;
         let established = drive::run(next, &mut pipe, token, deadlines, attempt).await?;
+        drop(turn);
+        let session = drive::finish(pipe, drive::session_peer(&peer, true, protocol), &established, deadlines).await;
         drop(permit);
-        drive::finish(pipe, drive::session_peer(&peer, true, protocol), &established)
+        session
     }
 
-    /// Hashing only: no token, no answer.
+    /// Hashing only: no token, no store, no answer.
     fn admit(&self, packet: &[u8], attempt: &mut Attempt) -> Result<Caller> {
         let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
         let door = &mut *door;
-        self.refresh(door)?;
         let refused = |refused| drive::knock_error(refused, |at| door.peers[at].identifier.to_string());
         let admitted = door.keeper.admit(packet, now_ms());
         attempt.peer = match admitted {
@@ -207,31 +247,19 @@ impl Incoming {
             ));
         }
         let limit = config.limits.per_peer as usize;
-        let under_way =
-            door.under_way.entry(peer.identifier.clone()).or_insert_with(|| Arc::new(Semaphore::new(limit)));
-        let permit = Arc::clone(under_way).try_acquire_owned().map_err(|_| {
+        let share = door.shares.entry(peer.identifier.clone()).or_insert_with(|| Share {
+            handshakes: Arc::new(Semaphore::new(limit)),
+            turn: Arc::new(Semaphore::new(1)),
+        });
+        let permit = Arc::clone(&share.handshakes).try_acquire_owned().map_err(|_| {
             Error::new(
                 ErrorKind::RateLimited,
                 format!("`{}` has {limit} handshakes under way already.", peer.identifier),
                 "Look for a client that connects in a loop on that machine, or raise `per-peer` under [limits].",
             )
         })?;
-        Ok(Caller { peer, pattern: admitted.pattern, message: admitted.message.to_vec(), permit })
-    }
-
-    /// Takes over peers that were added or removed since, by this process or another.
-    fn refresh(&self, door: &mut Door) -> Result<()> {
-        let store = self.endpoint.store();
-        let generation = store.changed()?;
-        if generation != door.generation {
-            door.peers = store.peers()?;
-            door.generation = generation;
-            let keys = door.peers.iter().map(|peer| &peer.static_public);
-            door.keeper.set_peers(&self.endpoint.identity().static_public, keys);
-            let peers = &door.peers;
-            door.under_way.retain(|name, _| peers.iter().any(|peer| peer.identifier == *name));
-        }
-        Ok(())
+        let (message, turn) = (admitted.message.to_vec(), Arc::clone(&share.turn));
+        Ok(Caller { peer, pattern: admitted.pattern, message, permit, turn })
     }
 
     fn protocol(&self, peer: &Peer, pattern: Pattern) -> Result<Protocol> {
@@ -254,4 +282,44 @@ impl Incoming {
         let setup = Setup::new(protocol, &own.static_public, &peer.static_public, &prologue);
         noise::responder(setup).map_err(|error| drive::noise_error(&error, Some(peer)))
     }
+}
+
+/// Takes over peers that were added or removed, by this process or another. A store that can not be read now leaves the list as it was.
+async fn watch_store(endpoint: Endpoint, door: Arc<Mutex<Door>>) {
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(WATCH).await;
+        let (endpoint, door) = (endpoint.clone(), Arc::clone(&door));
+        // SQLite waits for other processes by blocking.
+        let looked = tokio::task::spawn_blocking(move || refresh(&endpoint, &door)).await;
+        match looked {
+            Ok(Ok(())) => failing = false,
+            Ok(Err(error)) if !failing => {
+                failing = true;
+                tracing::warn!(target: "claviger::listener", reason = error.kind().as_str(), "the store could not be looked at for changed peers: {error}");
+            }
+            Ok(Err(_)) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn refresh(endpoint: &Endpoint, door: &Mutex<Door>) -> Result<()> {
+    let lock = || door.lock().unwrap_or_else(PoisonError::into_inner);
+    let (generation, peers) = {
+        let store = endpoint.store();
+        let generation = store.changed()?;
+        if generation == lock().generation {
+            return Ok(());
+        }
+        (generation, store.peers()?)
+    };
+    let door = &mut *lock();
+    let keys = peers.iter().map(|peer| &peer.static_public);
+    door.keeper.set_peers(&endpoint.identity().static_public, keys);
+    let names: HashSet<&Identifier> = peers.iter().map(|peer| &peer.identifier).collect();
+    door.shares.retain(|name, _| names.contains(name));
+    door.generation = generation;
+    door.peers = peers;
+    Ok(())
 }

@@ -114,7 +114,7 @@ fn expand(seed: &[u8]) -> OnionSecretKey {
     expanded[0] &= 248;
     expanded[31] &= 63;
     expanded[31] |= 64;
-    OnionSecretKey::new(expanded)
+    OnionSecretKey::take(&mut expanded)
 }
 
 /// The X25519 public key by which a machine is let into other machines' onion descriptors.

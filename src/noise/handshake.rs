@@ -73,7 +73,8 @@ pub struct Established {
     pub receive: CipherKey,
     /// The handshake hash (Noise, section 11.2), 32 bytes: public, the same at both ends, unique to this session.
     pub handshake_hash: [u8; 32],
-    /// The peer's static public key, authenticated.
+    /// The peer's static public key. The initiator of every pattern, and XK's responder, has seen it proved; a responder of KK or KK1 has not
+    /// before the initiator's [confirmation](Pattern::confirms) opens.
     pub remote: StaticPublic,
     /// Which protocol.
     pub protocol: Protocol,
@@ -166,8 +167,7 @@ impl Receive {
     pub fn expected_len(&self) -> usize {
         let state = &self.state;
         match (state.protocol.pattern, state.messages) {
-            // KK1  -> e   has no key to encrypt its empty payload with.
-            (Pattern::Kk1, 0) => state.protocol.curve.public_len(),
+            (pattern, 0) => pattern.first_message_len(state.protocol.curve),
             // XK   -> s, se
             (Pattern::Xk, 2) => state.protocol.curve.public_len() + TAG + TAG,
             _ => state.protocol.curve.public_len() + TAG,
@@ -331,8 +331,8 @@ impl State {
         let mut handshake_hash = [0; 32];
         let hash = self.snow.get_handshake_hash();
         handshake_hash.copy_from_slice(hash.get(..32).ok_or(NoiseError::Internal("handshake hash"))?);
-        let (first, second) = self.snow.dangerously_get_raw_split();
-        let (first, second) = (CipherKey::new(first), CipherKey::new(second));
+        let (mut first, mut second) = self.snow.dangerously_get_raw_split();
+        let (first, second) = (CipherKey::take(&mut first), CipherKey::take(&mut second));
         let (send, receive) = if self.initiator { (first, second) } else { (second, first) };
         Ok(Step::Finished(Box::new(Established {
             send,

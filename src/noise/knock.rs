@@ -9,12 +9,12 @@
 //! Both public keys are known to ceremony members only, so a stranger can not make a knock. The packet is hashed once, and each
 //! peer costs one keyed compression after that. A knock proves no more than membership: the handshake behind it proves who it is.
 
-use crate::identity::StaticPublic;
+use crate::identity::{Curve, StaticPublic};
 use crate::secret::KnockKey;
 use crate::wire::{KNOCK_MAC, KnockPacket, Pattern, WireError};
 use blake2::digest::{FixedOutput, KeyInit, Update, consts::U16};
 use blake2::{Blake2s256, Blake2sMac, Digest};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 /// Knocks of one peer remembered at a time. A peer that knocks more often within the window is refused until it passes.
@@ -104,6 +104,7 @@ struct Entry {
 
 /// Finds the caller among the peers, and drops strangers and replays. Holds a responder's side of every pair.
 pub struct Doorkeeper {
+    curve: Curve,
     peers: Vec<Entry>,
     window_ms: u64,
     not_before_ms: u64,
@@ -111,7 +112,8 @@ pub struct Doorkeeper {
 
 impl Doorkeeper {
     /// For the machine with static key `local`. `window_ms`: how far a peer's clock may be from ours, either way. `now_ms`: knocks made
-    /// before this moment are refused, since a replay of one let in by an earlier process could not be told apart.
+    /// before this moment are refused, since a replay of one let in by an earlier process could not be told apart. (One that was let in
+    /// then and dated in the future can still be replayed until that time is past the window; it costs token operations and leads to no session.)
     pub fn new<'a>(
         local: &StaticPublic,
         peers: impl IntoIterator<Item = &'a StaticPublic>,
@@ -119,19 +121,15 @@ impl Doorkeeper {
         now_ms: u64,
     ) -> Self {
         let peers = peers.into_iter().map(|public| Entry::new(public, local)).collect();
-        Self { peers, window_ms, not_before_ms: now_ms }
+        Self { curve: local.curve(), peers, window_ms, not_before_ms: now_ms }
     }
 
     /// Takes a changed list of peers. What was seen of those that stay is kept.
     pub fn set_peers<'a>(&mut self, local: &StaticPublic, peers: impl IntoIterator<Item = &'a StaticPublic>) {
-        let mut old = std::mem::take(&mut self.peers);
-        self.peers = peers
-            .into_iter()
-            .map(|public| match old.iter().position(|entry| entry.public == *public) {
-                Some(at) => old.swap_remove(at),
-                None => Entry::new(public, local),
-            })
-            .collect();
+        let old = std::mem::take(&mut self.peers).into_iter().map(|entry| (entry.public.clone(), entry));
+        let mut old: HashMap<StaticPublic, Entry> = old.collect();
+        self.peers =
+            peers.into_iter().map(|public| old.remove(public).unwrap_or_else(|| Entry::new(public, local))).collect();
     }
 
     /// Decides about a first packet at time `now_ms` (Unix, milliseconds). Costs one hash, and one compression a peer, whoever it is from.
@@ -140,6 +138,10 @@ impl Doorkeeper {
     /// [`Refused`]: drop the connection and answer nothing.
     pub fn admit<'a>(&mut self, packet: &'a [u8], now_ms: u64) -> Result<Admitted<'a>, Refused> {
         let packet = KnockPacket::parse(packet).map_err(Refused::Wire)?;
+        // What can not become a handshake is not remembered, either.
+        if packet.message.len() != packet.pattern.first_message_len(self.curve) {
+            return Err(Refused::Wire(WireError::Length));
+        }
         let digest = digest(packet.authenticated_header(), packet.message);
         // All peers are tried, so the time taken says nothing about who knocks.
         let mut found = Choice::from(0);
@@ -181,7 +183,6 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Curve;
 
     fn public(n: u16) -> StaticPublic {
         let mut bytes = [9; 32];
@@ -200,9 +201,9 @@ mod tests {
     fn the_peer_is_found_once_and_only_in_its_window() {
         let (local, peers) = (public(1), [public(2), public(3), public(4)]);
         let mut door = doorkeeper(&local, &peers);
-        let knock = |time| packet(&key(&peers[1], &local), Pattern::Xk, time, b"message");
+        let knock = |time| packet(&key(&peers[1], &local), Pattern::Xk, time, &[8; 48]);
         let first = knock(NOW);
-        assert_eq!(door.admit(&first, NOW), Ok(Admitted { peer: 1, pattern: Pattern::Xk, message: b"message" }));
+        assert_eq!(door.admit(&first, NOW), Ok(Admitted { peer: 1, pattern: Pattern::Xk, message: &[8; 48] }));
         assert_eq!(door.admit(&first, NOW + 5), Err(Refused::Replayed { peer: 1 }));
         assert_eq!(door.admit(&first, NOW + WINDOW), Err(Refused::Replayed { peer: 1 }));
         assert!(matches!(door.admit(&first, NOW + WINDOW + 1), Err(Refused::Stale { peer: 1, ahead_ms: -120_001 })));
@@ -235,13 +236,17 @@ mod tests {
     fn one_peer_can_not_fill_the_memory() {
         let (local, peers) = (public(1), [public(2), public(3)]);
         let mut door = doorkeeper(&local, &peers);
-        let knock = |peer: usize, n: u64| packet(&key(&peers[peer], &local), Pattern::Kk, NOW, &n.to_be_bytes());
+        let knock = |peer: usize, n: u64| {
+            let mut message = [0; 48];
+            message[..8].copy_from_slice(&n.to_be_bytes());
+            packet(&key(&peers[peer], &local), Pattern::Kk, NOW, &message)
+        };
         for n in 0..MAX_SEEN as u64 {
             assert!(door.admit(&knock(0, n), NOW).is_ok());
         }
         assert_eq!(door.admit(&knock(0, 1 << 32), NOW), Err(Refused::TooMany { peer: 0 }));
         assert!(door.admit(&knock(1, 0), NOW).is_ok(), "another peer is not held up");
-        let later = packet(&key(&peers[0], &local), Pattern::Kk, NOW + WINDOW + 1, b"");
+        let later = packet(&key(&peers[0], &local), Pattern::Kk, NOW + WINDOW + 1, &[1; 48]);
         assert!(door.admit(&later, NOW + WINDOW + 1).is_ok(), "the window passes");
     }
 
@@ -249,7 +254,7 @@ mod tests {
     fn a_changed_list_keeps_what_was_seen() {
         let (local, peers) = (public(1), [public(2), public(3)]);
         let mut door = doorkeeper(&local, &peers);
-        let knock = packet(&key(&peers[1], &local), Pattern::Kk, NOW, b"x");
+        let knock = packet(&key(&peers[1], &local), Pattern::Kk, NOW, &[2; 48]);
         assert!(door.admit(&knock, NOW).is_ok());
         door.set_peers(&local, [&peers[1]]);
         assert_eq!(door.admit(&knock, NOW), Err(Refused::Replayed { peer: 0 }));

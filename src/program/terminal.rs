@@ -74,10 +74,18 @@ impl Terminal {
     /// The two sentences of an error, or its JSON line.
     pub fn error(&self, error: &Error) {
         if self.json {
-            let message = &error.to_string();
-            json_line(&Line::Error { kind: error.kind().as_str(), message, hint: error.hint() });
+            let (message, cause) = (&error.to_string(), error.cause());
+            json_line(&Line::Error {
+                kind: error.kind().as_str(),
+                message,
+                hint: error.hint(),
+                cause: cause.as_deref(),
+            });
         } else {
             to_stderr(&format!("{}: {error} {}", self.program, error.hint()));
+            if let Some(cause) = error.cause() {
+                to_stderr(&format!("  cause: {cause}"));
+            }
         }
     }
 
@@ -90,7 +98,7 @@ impl Terminal {
         }
         if std::env::args_os().any(|argument| argument == "--json") {
             let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            json_line(&Line::Error { kind: "misuse", message, hint: &format!("See `{program} --help`.") });
+            json_line(&Line::Error { kind: "misuse", message, hint: &format!("See `{program} --help`."), cause: None });
         } else {
             to_stderr(text.trim_end());
         }
@@ -173,8 +181,16 @@ impl Drop for Prompting {
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Line<'a> {
-    Error { kind: &'a str, message: &'a str, hint: &'a str },
-    Warning { message: &'a str },
+    Error {
+        kind: &'a str,
+        message: &'a str,
+        hint: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cause: Option<&'a str>,
+    },
+    Warning {
+        message: &'a str,
+    },
 }
 
 fn json_line(line: &Line<'_>) {
@@ -189,7 +205,12 @@ fn to_stderr(text: &str) {
 
 /// Without what a terminal would act on. Line feeds stay.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    let acts = |c: char| {
+        (c.is_control() && c != '\n')
+            // Marks that reorder or hide what stands beside them (Unicode, UAX 9 and category Cf).
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().map(|c| if acts(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// A name that a device or a file gave itself, so that it can not pretend to be several lines.
@@ -206,6 +227,7 @@ pub fn shown(path: &Path) -> String {
 mod tests {
     #[test]
     fn escape_sequences_are_not_passed_on() {
+        assert_eq!(super::printable("a\u{202e}b\u{200b}c"), "a\u{fffd}b\u{fffd}c");
         assert_eq!(super::printable("a\u{1b}[2J\r\n\u{9b}b\tc"), "a\u{fffd}[2J\u{fffd}\n\u{fffd}b\u{fffd}c");
     }
 }

@@ -55,8 +55,34 @@ impl Incoming {
                 Some(End::Failed) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
                 None => {}
             }
-            let result = match self.next_record(opener) {
-                Ok(true) => Ok(()),
+            ready!(self.poll_record(cx, pipe, opener, MAX_RECORD))?;
+            if self.plain.is_empty() {
+                self.end = Some(End::Closed);
+            }
+        }
+    }
+
+    /// The next record, which must be empty: a confirmation at the beginning, or an acknowledgement after the end.
+    pub(super) fn poll_empty(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut ReadHalf<BoxPipe>,
+        opener: &mut Opener,
+    ) -> Poll<io::Result<()>> {
+        self.poll_record(cx, pipe, opener, TAG)
+    }
+
+    /// Opens the next record, of at most `max` bytes, into `plain`. After an error nothing more is read.
+    fn poll_record(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut ReadHalf<BoxPipe>,
+        opener: &mut Opener,
+        max: usize,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let result = match self.next_record(opener, max) {
+                Ok(true) => return Poll::Ready(Ok(())),
                 Ok(false) => ready!(self.poll_fill(cx, pipe)),
                 Err(error) => Err(error),
             };
@@ -68,9 +94,9 @@ impl Incoming {
     }
 
     /// Opens the next record if it is all there; `false` when more bytes are needed.
-    fn next_record(&mut self, opener: &mut Opener) -> io::Result<bool> {
+    fn next_record(&mut self, opener: &mut Opener, max: usize) -> io::Result<bool> {
         let Some(header) = self.raw[self.start..self.filled].first_chunk::<FRAME_HEADER>() else { return Ok(false) };
-        let len = frame_len(*header, TAG, MAX_RECORD).map_err(|error| {
+        let len = frame_len(*header, TAG, max).map_err(|error| {
             let what = format!("The session failed: {error}.");
             io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -88,9 +114,6 @@ impl Incoming {
         let plain = opener.open(&mut self.raw[body..body + len]).map_err(to_io)?.len();
         self.start = body + len;
         self.plain = body..body + plain;
-        if plain == 0 {
-            self.end = Some(End::Closed);
-        }
         Ok(true)
     }
 

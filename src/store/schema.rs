@@ -55,20 +55,24 @@ pub(super) fn check_identity(connection: &Connection, dir: &Path) -> Result<()> 
     }
     let version = pragma("user_version").map_err(&failed)?;
     if usize::try_from(version).is_ok_and(|version| version > MIGRATIONS.len()) {
-        return Err(Error::new(
-            ErrorKind::StoreNewer,
-            format!(
-                "The store in {} has version {version}, written by a newer release; this one reads up to {}.",
-                dir.display(),
-                MIGRATIONS.len()
-            ),
-            "Install the newer release of claviger on this machine; nothing was changed.",
-        ));
+        return Err(newer(dir, usize::try_from(version).unwrap_or(usize::MAX)));
     }
     if version < 1 {
         return Err(fail::corrupt(dir, "its version is not one that was ever written"));
     }
     Ok(())
+}
+
+fn newer(dir: &Path, version: usize) -> Error {
+    Error::new(
+        ErrorKind::StoreNewer,
+        format!(
+            "The store in {} has version {version}, written by a newer release; this one reads up to {}.",
+            dir.display(),
+            MIGRATIONS.len()
+        ),
+        "Install the newer release of claviger on this machine; nothing was changed.",
+    )
 }
 
 /// Brings an older store to the end of `migrations`, in one transaction.
@@ -84,10 +88,17 @@ pub(super) fn upgrade(connection: &mut Connection, migrations: &[&str], dir: &Pa
     transaction.commit().map_err(&failed)
 }
 
-/// Runs the migrations that are missing. The version is read inside the transaction: another process may have been first.
+/// Runs the migrations that are missing. The version is read inside the transaction, where nobody changes it any more.
 pub(super) fn migrate(transaction: &Transaction<'_>, migrations: &[&str], dir: &Path) -> Result<()> {
     let failed = fail::sql(dir, "write the store's schema");
     let from = version(transaction).map_err(&failed)?;
+    // Another process may have been first, one of a newer release, too.
+    if from == migrations.len() {
+        return Ok(());
+    }
+    if from > migrations.len() {
+        return Err(newer(dir, from));
+    }
     for migration in migrations.iter().skip(from) {
         transaction.execute_batch(migration).map_err(&failed)?;
     }

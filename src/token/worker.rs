@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 /// Operations that may wait for a token at a time.
 pub const QUEUE: usize = 64;
 
+/// How long an operation may wait for its turn.
+pub const TURN: Duration = Duration::from_secs(10);
+
 /// An open token, behind its thread. Clones share it; the thread ends with the last one.
 #[derive(Clone)]
 pub struct TokenHandle(Arc<Inner>);
@@ -35,7 +38,8 @@ enum Request {
 
 struct Job {
     point: claviger_hsm::PublicKey,
-    deadline: Instant,
+    /// For the operation, from when it begins.
+    timeout: Duration,
     reply: oneshot::Sender<Result<SharedSecret>>,
 }
 
@@ -118,11 +122,12 @@ impl TokenHandle {
     /// One Diffie-Hellman operation with `peer`'s point. A caller that gives up (drops the future) before its turn costs no operation.
     ///
     /// # Errors
-    /// [`ErrorKind::TokenBusy`] when [`QUEUE`] operations wait already, [`ErrorKind::TokenTimeout`] after `timeout`, and the token's own.
+    /// [`ErrorKind::TokenBusy`] when [`QUEUE`] operations wait already, [`ErrorKind::TokenTimeout`] when the operation takes longer than
+    /// `timeout`, or its turn has not come after [`TURN`] more, and the token's own.
     pub async fn agree(&self, peer: &StaticPublic, timeout: Duration) -> Result<SharedSecret> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + TURN + timeout;
         let (reply, answer) = oneshot::channel();
-        self.0.queue.try_send(Request::Agree(Job { point: point(peer)?, deadline, reply })).map_err(
+        self.0.queue.try_send(Request::Agree(Job { point: point(peer)?, timeout, reply })).map_err(
             |error| match error {
                 TrySendError::Full(_) => Error::new(
                     ErrorKind::TokenBusy,
@@ -137,7 +142,7 @@ impl TokenHandle {
             Ok(Err(_)) => Err(gone(&self.0.label)),
             Err(_) => Err(Error::new(
                 ErrorKind::TokenTimeout,
-                format!("{} did not answer within {} ms.", self.0.label, timeout.as_millis()),
+                format!("{} did not answer in time ({} ms for the operation).", self.0.label, timeout.as_millis()),
                 "Check that the token is plugged in and not waiting for a touch; raise `timeout` under [token] for a slow one.",
             )),
         }
@@ -158,11 +163,11 @@ fn work(mut token: Box<dyn claviger_hsm::Token>, requests: &Receiver<Request>, o
                 return;
             }
         };
-        if job.reply.is_closed() || Instant::now() >= job.deadline {
+        if job.reply.is_closed() {
             continue;
         }
         operations.fetch_add(1, Ordering::Relaxed);
-        let result = token.agree(&job.point, job.deadline).map_err(from_hsm);
+        let result = token.agree(&job.point, Instant::now() + job.timeout).map_err(from_hsm);
         // Who gave up in the meantime does not want it; the secret is wiped with the message.
         let _ = job.reply.send(result.map(|secret| SharedSecret::new(*secret.as_bytes())));
     }

@@ -133,6 +133,61 @@ fn echo_exec_and_stdio() {
     });
 }
 
+/// What a command of --exec can do wrong, and a peer that is cut off.
+#[test]
+fn exec_at_its_edges() {
+    isolated(|| {
+        let (_hsm, mut wallet, mut cosigner) = pair();
+        let dir = cosigner.dir.path().to_owned();
+        let (wallet, cosigner) = (wallet.configure(""), cosigner.configure(""));
+        let (wallet, cosigner) = (text(&wallet), text(&cosigner));
+        let out = dir.join("out");
+
+        // stdout closed, and reading on: everything arrives, and it ends.
+        let command = format!("exec >&-; cat > {}", out.display());
+        let listener = Listener::start(&["--store", cosigner, "listen", "--exec", &command]);
+        listener.says("cosigner is reachable.");
+        let long = vec![7; 300_000];
+        assert_eq!(run(&["--store", wallet, "connect", "cosigner"], &long).status.code(), Some(0));
+        listener.says("wallet has left.");
+        assert_eq!(std::fs::read(&out).unwrap().len(), long.len());
+        drop(listener);
+
+        // A caller that is cut off in the middle: the command never sees an end, and does not act.
+        let acted = dir.join("acted");
+        let command = format!("sh -c 'cat >/dev/null; touch {}'; true", acted.display());
+        let listener = Listener::start(&["--store", cosigner, "listen", "--exec", &command]);
+        listener.says("cosigner is reachable.");
+        let mut caller = Command::new(PROGRAM);
+        let caller =
+            caller.args(["--store", wallet, "connect", "cosigner"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut caller = caller.spawn().unwrap();
+        caller.stdin.as_mut().unwrap().write_all(b"half of a request").unwrap();
+        listener.says("wallet is here.");
+        std::thread::sleep(Duration::from_millis(300));
+        caller.kill().unwrap();
+        caller.wait().unwrap();
+        listener.says("The session of wallet ended");
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(!acted.exists(), "half a request was taken for a whole one");
+        drop(listener);
+
+        // A stdin that can not be read is no end of input.
+        let listener = Listener::start(&["--store", cosigner, "listen", "--exec", &command]);
+        listener.says("cosigner is reachable.");
+        let directory = std::fs::File::open(&dir).unwrap();
+        let output = command_with(&["--store", wallet, "connect", "cosigner"], directory);
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        listener.says("The session of wallet ended");
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(!acted.exists());
+    });
+}
+
+fn command_with(arguments: &[&str], stdin: std::fs::File) -> Output {
+    command(arguments).stdin(stdin).output().unwrap()
+}
+
 /// One event an attempt, with every field that was promised.
 #[test]
 fn json_events() {

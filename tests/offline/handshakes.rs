@@ -3,6 +3,7 @@
 use crate::support::{Machine, run, talk};
 use claviger::ErrorKind;
 use claviger::config::Pattern;
+use claviger::endpoint::WATCH;
 use claviger::identity::{Curve, Suite};
 use claviger::session::error_of;
 use claviger_testkit::token::{Kryoptic, PIN, SO_PIN, SoftHsm, isolated};
@@ -115,9 +116,10 @@ fn disagreements() {
             assert_eq!(error.kind(), expected, "{pattern:?}");
         }
 
-        // A peer that was removed while the listener runs is a stranger from the next knock on.
-        let spent = answerer.token().operations();
+        // A peer that was removed while the listener runs is soon a stranger.
         cosigner.store().remove_peer(&wallet.card.identifier).unwrap();
+        tokio::time::sleep(WATCH * 3).await;
+        let spent = answerer.token().operations();
         let error = caller.connect_peer(&cosigner.card.identifier, None).await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::HandshakeRefused);
         assert_eq!(answerer.token().operations(), spent);
@@ -125,6 +127,7 @@ fn disagreements() {
         // Recorded again through the library, it is let in again.
         let input = answerer.ceremony_input(wallet.card.static_public.clone(), wallet.card.identifier.clone());
         input.role(wallet.card.role.clone()).record().unwrap();
+        tokio::time::sleep(WATCH * 3).await;
         assert!(caller.connect_peer(&cosigner.card.identifier, None).await.is_ok());
 
         let nobody = caller.connect_peer(&"nobody".parse().unwrap(), None).await.err().unwrap();

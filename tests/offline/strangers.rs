@@ -117,6 +117,55 @@ fn a_replay() {
     });
 }
 
+/// Who knows two machines' public keys can knock in the name of one. It costs the other an operation, and is never a session: KK1's first
+/// message is a key that anybody can make, so the listener waits for the caller's confirmation.
+#[test]
+fn a_knock_in_another_name_is_no_session() {
+    run(async {
+        let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+        wallet.introduce(&mut cosigner);
+        cosigner.config.handshake.timeout = Duration::from_secs(1);
+        let answerer = cosigner.endpoint(Pattern::Kk).await;
+        let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let key = knock::key(&wallet.card.static_public, &cosigner.card.static_public);
+        for follow in [&[][..], &[0, 16], &[0; 18]] {
+            let mut ephemeral = [9; 32];
+            ephemeral[0] = follow.len() as u8;
+            let knock = frame(&knock::packet(&key, WirePattern::Kk1, now, &ephemeral)).unwrap();
+            let mut pipe = TcpStream::connect(cosigner.address()).await.unwrap();
+            pipe.write_all(&[&knock[..], &[0, 16], &[follow.len() as u8; 16][..]].concat()).await.unwrap();
+            let mut answer = Vec::new();
+            let _ = tokio::time::timeout(Duration::from_secs(5), pipe.read_to_end(&mut answer)).await.unwrap();
+            assert_eq!(answer.len(), 2 + 32 + 16, "the second message, and nothing after it");
+        }
+        assert!(
+            tokio::time::timeout(Duration::from_secs(2), listening.accept()).await.is_err(),
+            "a session without a key"
+        );
+    });
+}
+
+/// No caller's packet makes the store work, so another process may hold it.
+#[test]
+fn a_held_store_holds_up_nobody() {
+    run(async {
+        let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+        wallet.introduce(&mut cosigner);
+        let (caller, answerer) = (wallet.endpoint(Pattern::Kk).await, cosigner.endpoint(Pattern::Kk).await);
+        let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
+        let database = cosigner.dir.path().join("store/store.db");
+        let held = rusqlite::Connection::open(database).unwrap();
+        held.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await; // the listener's own look at the store waits now
+        let started = Instant::now();
+        let (session, accepted) =
+            tokio::join!(caller.connect_peer(&cosigner.card.identifier, None), listening.accept());
+        assert!(session.is_ok() && accepted.is_some());
+        assert!(started.elapsed() < Duration::from_secs(2), "the member waited {:?}", started.elapsed());
+    });
+}
+
 /// The caller is found among hundreds of recorded peers (`benches/knock.rs` has the time for ten thousand).
 #[test]
 fn among_many_peers() {

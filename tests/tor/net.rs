@@ -58,6 +58,7 @@ pub(crate) fn daemon(tor: &TorProcess) -> config::Tor {
     config::Tor {
         socks: tor.socks_addr().unwrap_or_else(absent),
         control: ControlAddress::Tcp(tor.control_addr().unwrap_or_else(absent)),
+        cookie_file: tor.cookie_path().unwrap_or(Path::new("/nonexistent")).to_owned(),
         ..config::Tor::default()
     }
 }

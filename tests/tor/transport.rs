@@ -245,14 +245,11 @@ fn a_control_port_that_locks_us_out_says_why() {
         let right = password("right", "open \"sesame\" \\\n", 0o600);
         expect(config::Tor { password_file: right.clone(), ..daemon(&by_cookie) }, "takes no password").await;
         let stale = password("cookie", "0123456789abcdef0123456789abcdef", 0o600);
-        expect(config::Tor { cookie_file: stale, ..daemon(&by_cookie) }, "does not know the cookie").await;
-        let absent = Some(dir.path().join("absent"));
+        expect(config::Tor { cookie_file: stale.unwrap(), ..daemon(&by_cookie) }, "does not know the cookie").await;
+        let absent = dir.path().join("absent");
         expect(config::Tor { cookie_file: absent, ..daemon(&by_cookie) }, "can not be read").await;
 
-        for config in [
-            config::Tor { password_file: right, ..daemon(&by_password) },
-            config::Tor { cookie_file: by_cookie.cookie_path().map(Path::to_owned), ..daemon(&by_cookie) },
-        ] {
+        for config in [config::Tor { password_file: right, ..daemon(&by_password) }, daemon(&by_cookie)] {
             let host = at(config).await;
             let first = host.listen(service(&keys)).await.unwrap();
             let (kind, what) = refused(&*host, &keys).await;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::{Fingerprint, IdentityCard, WORDS};
 use claviger::store::{Added, Peer, Store};
-use rustix::rand::{GetRandomFlags, getrandom};
 use serde::Serialize;
 
 use crate::cli::{Export, Import};
@@ -57,24 +56,24 @@ struct Outcome {
     fingerprint: Print,
 }
 
-/// All cards are read before the first is asked about; each is then recorded for itself.
+/// All cards are read, and all fingerprints that were given compared, before the first card is recorded or asked about; each is then
+/// recorded for itself.
 pub(super) fn import(store: &mut Store, import: &Import, terminal: &Terminal) -> Result<()> {
     let cards = import.files.iter().map(|file| read_card(file)).collect::<Result<Vec<_>>>()?;
-    let mut imported = Vec::new();
     for (at, card) in cards.iter().enumerate() {
+        store.check_peer(&Peer::from_card(card))?;
+        import.fingerprint.get(at).map(|given| compare(card, given)).transpose()?;
+    }
+    let own = store.machine()?.card.fingerprint();
+    let mut imported = Vec::new();
+    for card in &cards {
         let name = &card.identifier;
         let peer = Peer::from_card(card);
         // Before anybody is asked to compare.
-        let there = store.check_peer(&peer)? == Added::AlreadyThere;
-        // A fingerprint that was given is compared in any case.
-        let given = import.fingerprint.get(at).map(|given| compare(card, given)).transpose()?;
-        let added = if there {
+        let added = if store.check_peer(&peer)? == Added::AlreadyThere {
             Added::AlreadyThere
         } else {
-            let how = match given {
-                Some(()) => "fingerprint given",
-                None => confirm(card, terminal)?,
-            };
+            let how = if import.fingerprint.is_empty() { confirm(card, &own, terminal)? } else { "fingerprint given" };
             store.add_peer(&peer, how)?
         };
         let (outcome, told) = match added {
@@ -95,19 +94,19 @@ fn compare(card: &IdentityCard, given: &str) -> Result<()> {
 fn mismatch(card: &IdentityCard) -> Error {
     Error::new(
         ErrorKind::FingerprintMismatch,
-        format!("The fingerprint is not that of this card of \"{}\"; nothing was recorded.", card.identifier),
+        format!("The fingerprint is not that of this card of \"{}\"; this card was not recorded.", card.identifier),
         "Look at `claviger-ceremony show` on the other machine again; if it still differs, the card was exchanged on its way: \
          export and carry it anew.",
     )
 }
 
-/// Shows the card and has two words of its fingerprint, drawn at random, typed from the other machine's screen.
+/// Shows the card and has two words of its fingerprint typed from the other machine's screen.
 ///
-/// The person sees six words to compare by eye and can not get the two others from this screen, so the answer proves that somebody
-/// looked. Which two is not known beforehand: a forged card would have to agree in all eight.
-fn confirm(card: &IdentityCard, terminal: &Terminal) -> Result<&'static str> {
+/// The person sees six words to compare by eye; this screen does not show the two others, however often the command is run, so the
+/// answer says that somebody looked at the other one. Which two differs from card to card and from machine to machine.
+fn confirm(card: &IdentityCard, own: &Fingerprint, terminal: &Terminal) -> Result<&'static str> {
     let print = card.fingerprint();
-    let (words, hidden) = (print.words(), two_of(WORDS)?);
+    let (words, hidden) = (print.words(), two_of(WORDS, &print, own));
     let words: Vec<&str> = words.split(' ').collect();
     let mut shown = words.clone();
     for &at in &hidden {
@@ -149,23 +148,19 @@ fn ask_word(
     }
     Err(Error::new(
         ErrorKind::Declined,
-        format!("The fingerprint of \"{}\" was not confirmed; nothing was recorded.", card.identifier),
+        format!("The fingerprint of \"{}\" was not confirmed; this card was not recorded.", card.identifier),
         "Look at `claviger-ceremony show` on the other machine and import the card again.",
     ))
 }
 
-/// Two different numbers below `n`, in order, from the operating system's random generator.
-fn two_of(n: usize) -> Result<[usize; 2]> {
-    let mut random = [0; 8];
-    getrandom(&mut random, GetRandomFlags::empty()).map_err(|error| {
-        let what = format!("No random number could be drawn: getrandom: {error}.");
-        Error::new(ErrorKind::Internal, what, "Check the operating system's random generator.").because(error)
-    })?;
-    // One of n * (n - 1) pairs; 2^64 is so much larger that the remainder's bias does not matter.
-    let draw = u64::from_le_bytes(random) as usize;
+/// Two different numbers below `n`, in order: the same for this card on this machine every time, others elsewhere.
+fn two_of(n: usize, print: &Fingerprint, own: &Fingerprint) -> [usize; 2] {
+    // The last 40 bits, which are in no word. One of n * (n - 1) pairs; 2^40 is so much larger that the remainder's bias does not matter.
+    let bits = u128::from_be_bytes(*print.as_bytes()) ^ u128::from_be_bytes(*own.as_bytes());
+    let draw = (bits & 0xff_ffff_ffff) as usize;
     let (first, second) = (draw % n, draw / n % (n - 1));
     let second = if second >= first { second + 1 } else { second };
-    Ok([first.min(second), first.max(second)])
+    [first.min(second), first.max(second)]
 }
 
 #[cfg(test)]
@@ -174,10 +169,13 @@ mod tests {
 
     #[test]
     fn every_pair_of_words_is_drawn() {
+        let own = Fingerprint::from_bytes([7; 16]);
         let mut seen = std::collections::BTreeSet::new();
-        for _ in 0..2000 {
-            let [a, b] = two_of(WORDS).unwrap();
+        for number in 0..2000u128 {
+            let print = Fingerprint::from_bytes((number * 0x9e37_79b9).to_be_bytes());
+            let [a, b] = two_of(WORDS, &print, &own);
             assert!(a < b && b < WORDS);
+            assert_eq!(two_of(WORDS, &print, &own), [a, b]);
             seen.insert((a, b));
         }
         assert_eq!(seen.len(), 28);

@@ -118,7 +118,7 @@ async fn connect(endpoint: Endpoint, options: &Connect, terminal: &Terminal) -> 
 async fn listen(endpoint: Endpoint, options: &Listen, terminal: &Terminal) -> Result<()> {
     let card = endpoint.identity().clone();
     let port = endpoint.config().transport.port;
-    let mut listening = endpoint.listen(&card.onion_address, port).await?;
+    let listening = endpoint.listen(&card.onion_address, port).await?;
     let mut state = listening.state();
     let transport = endpoint.transport_name();
     terminal.note(&format!("{} listens on port {port} of its onion address, through {transport}.", card.identifier));
@@ -131,7 +131,7 @@ async fn listen(endpoint: Endpoint, options: &Listen, terminal: &Terminal) -> Re
         }
     };
     tokio::select! {
-        outcome = serve(&mut listening, options, terminal) => outcome,
+        outcome = serve(listening, options, terminal) => outcome,
         () = service => Ok(()),
     }
 }
@@ -145,7 +145,7 @@ fn show(name: &str, state: &mut watch::Receiver<ServiceState>, terminal: &Termin
     }
 }
 
-async fn serve(listening: &mut Listening, options: &Listen, terminal: &Terminal) -> Result<()> {
+async fn serve(mut listening: Listening, options: &Listen, terminal: &Terminal) -> Result<()> {
     let stdio = !options.echo && options.exec.is_none();
     let command: Option<Arc<str>> = options.exec.as_deref().map(Into::into);
     let mut sessions = JoinSet::new();
@@ -165,13 +165,12 @@ async fn serve(listening: &mut Listening, options: &Listen, terminal: &Terminal)
             ));
         };
         terminal.note(&format!("{} is here.", session.peer().identifier));
-        if stdio {
-            return pump::stdio(session).await;
+        if stdio || options.once {
+            // Nobody else is let in to wait for an answer that will not come.
+            drop(listening);
+            return if stdio { pump::stdio(session).await } else { one(session, command).await.1 };
         }
         let serving = one(session, command.clone());
-        if options.once {
-            return serving.await.1;
-        }
         sessions.spawn(serving);
     }
 }

@@ -11,11 +11,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::secret::{SecretBytes, SecretString};
 use aws_lc_rs::hmac;
 use data_encoding::{HEXLOWER, HEXUPPER_PERMISSIVE};
-use std::ffi::OsString;
-use std::io::Read as _;
-use std::os::unix::ffi::OsStringExt as _;
+use std::fs::File;
+use std::io::{ErrorKind as ErrorKindIo, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Length of a cookie, of a nonce and of a hash, in bytes.
 const LEN: usize = 32;
@@ -34,20 +34,15 @@ type Checked<T> = std::result::Result<T, Malformed>;
 /// What tor says of itself before authentication.
 struct Info {
     methods: Vec<String>,
-    cookie_file: Option<PathBuf>,
     version: String,
 }
 
-/// Authenticates. `pinned` is the cookie file that the first authentication used: later ones, when tor has been restarted, use no other,
-/// so that a program that takes the port meanwhile can not name a file of its own.
+/// Authenticates. Where the cookie is is the configuration's word, never the port's own: a program that took the port while tor was down
+/// would name a file of its own, pass for tor, and be sent the onion service's key.
 ///
 /// # Errors
 /// `ControlRefused` when tor does not let us in, `TransportUnavailable` when it is not tor or its release is too old.
-pub(super) async fn authenticate(
-    control: &mut Control,
-    config: &config::Tor,
-    pinned: &mut Option<PathBuf>,
-) -> Result<()> {
+pub(super) async fn authenticate(control: &mut Control, config: &config::Tor) -> Result<()> {
     let info = protocol_info(control).await?;
     if !recent(&info.version) {
         return Err(Error::new(
@@ -59,18 +54,13 @@ pub(super) async fn authenticate(
     if let Some(file) = &config.password_file {
         return by_password(control, &info, file).await;
     }
-    let file = config.cookie_file.as_ref().or(pinned.as_ref()).or(info.cookie_file.as_ref()).cloned();
-    match file {
-        Some(file) if info.offers("SAFECOOKIE") => {
-            by_cookie(control, &file).await?;
-            *pinned = Some(file);
-            Ok(())
-        }
-        _ => Err(refused(
-            format!("tor's control port at {} does not authenticate by cookie.", control.address()),
-            "Add `CookieAuthentication 1` to /etc/tor/torrc and run `systemctl restart tor`; or set `password-file` in [transport.tor].",
-        )),
+    if info.offers("SAFECOOKIE") {
+        return by_cookie(control, &config.cookie_file).await;
     }
+    Err(refused(
+        format!("tor's control port at {} does not authenticate by cookie.", control.address()),
+        "Add `CookieAuthentication 1` to /etc/tor/torrc and run `systemctl restart tor`; or set `password-file` in [transport.tor].",
+    ))
 }
 
 impl Info {
@@ -91,7 +81,6 @@ async fn protocol_info(control: &mut Control) -> Result<Info> {
         let version = reply.after("VERSION ").map(|text| value(text, "Tor")).transpose()?.flatten();
         Ok(Info {
             methods: String::from_utf8_lossy(&methods).split(',').map(str::to_owned).collect(),
-            cookie_file: value(auth, "COOKIEFILE")?.map(|path| OsString::from_vec(path).into()),
             version: version.map(|text| String::from_utf8_lossy(&text).into_owned()).ok_or("it names no version")?,
         })
     };
@@ -146,15 +135,24 @@ fn hex(answer: &str, key: &str) -> Checked<[u8; LEN]> {
     bytes.try_into().map_err(|_| "its challenge has a wrong length")
 }
 
+/// Opens a regular file; whatever else is there is refused, and not waited for.
+fn open(file: &Path) -> std::io::Result<File> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let opened = File::options().read(true).custom_flags(nonblocking).open(file)?;
+    if opened.metadata()?.is_file() { Ok(opened) } else { Err(std::io::Error::other("not a regular file")) }
+}
+
 fn read_cookie(file: &Path) -> Result<SecretBytes> {
     let mut cookie = SecretBytes::new(Vec::with_capacity(LEN + 1));
-    let read = std::fs::File::open(file).and_then(|opened| opened.take(LEN as u64 + 1).read_to_end(&mut cookie));
+    let read = open(file).and_then(|opened| opened.take(LEN as u64 + 1).read_to_end(&mut cookie));
     read.map_err(|error| {
-        refused(
-            format!("tor's cookie in {} can not be read.", file.display()),
-            "Set `CookieAuthFileGroupReadable 1` in /etc/tor/torrc, join tor's group with `adduser USER debian-tor`, and log in again.",
-        )
-        .because(error)
+        let hint = match error.kind() {
+            ErrorKindIo::PermissionDenied => {
+                "Set `CookieAuthFileGroupReadable 1` in /etc/tor/torrc, join tor's group with `adduser USER debian-tor`, and log in again."
+            }
+            _ => "Set `cookie-file` in [transport.tor] to what `CookieAuthFile` says in /etc/tor/torrc, or to `control_auth_cookie` in its DataDirectory.",
+        };
+        refused(format!("tor's cookie in {} can not be read.", file.display()), hint).because(error)
     })?;
     if cookie.len() == LEN {
         return Ok(cookie);
@@ -197,7 +195,7 @@ fn read_password(file: &Path) -> Result<SecretString> {
         )
         .because(error)
     };
-    let opened = std::fs::File::open(file).map_err(unreadable)?;
+    let opened = open(file).map_err(unreadable)?;
     if opened.metadata().map_err(unreadable)?.permissions().mode() & 0o077 != 0 {
         return Err(refused(
             format!("The control port's password in {} can be read or changed by other users.", file.display()),

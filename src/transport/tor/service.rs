@@ -10,7 +10,6 @@ use crate::transport::{BoxPipe, Listener, Service, ServiceState, set, tcp, wrong
 use data_encoding::BASE64;
 use futures::future::BoxFuture;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -19,6 +18,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Pauses between two tries to publish again: the first, and the longest, which is then kept to.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
+/// How long a connection lasts that was not just another failure.
+const STABLE: Duration = Duration::from_secs(60);
 /// How often tor is asked whether it is alive and has circuits.
 const PROBE: Duration = Duration::from_secs(30);
 /// How long an address may still be published by a control connection that has just ended, this program's last run for one. Asked for
@@ -44,7 +45,7 @@ impl TorService {
             Error::new(ErrorKind::Io, "The port of a listening socket can not be read.", "Try again.").because(error)
         })?;
         let Service { onion, address, port } = service;
-        let mut publication = Publication { config, onion, address, port, local, cookie_file: None };
+        let publication = Publication { config, onion, address, port, local };
         let control = publication.publish().await?;
         let (sender, state) = watch::channel(ServiceState::Starting);
         let watch = AbortOnDropHandle::new(tokio::spawn(publication.keep(control, sender)));
@@ -69,21 +70,28 @@ struct Publication {
     address: OnionAddress,
     port: u16,
     local: SocketAddr,
-    cookie_file: Option<PathBuf>,
 }
 
 impl Publication {
     /// Keeps the service published for ever.
-    async fn keep(mut self, mut control: Control, state: watch::Sender<ServiceState>) {
+    async fn keep(self, mut control: Control, state: watch::Sender<ServiceState>) {
+        let mut pause = PAUSES[0];
         loop {
+            let begin = Instant::now();
             // Takes the connection and closes it: tor keeps the address for as long as it is open.
             let mut why = self.watch(control, &state).await;
-            let mut pause = PAUSES[0];
+            // A control port that lets us in and then ends, again and again, is not sent the key at once each time.
+            if begin.elapsed() > STABLE {
+                pause = PAUSES[0];
+            }
             control = loop {
                 self.interrupted(&state, &why);
                 sleep(pause).await;
                 match self.publish().await {
-                    Ok(control) => break control,
+                    Ok(control) => {
+                        pause = (pause * 2).min(PAUSES[1]);
+                        break control;
+                    }
                     Err(error) => why = error,
                 }
                 pause = (pause * 2).min(PAUSES[1]);
@@ -105,9 +113,9 @@ impl Publication {
     }
 
     /// Connects, authenticates, and adds the service. Every step has a deadline.
-    async fn publish(&mut self) -> Result<Control> {
+    async fn publish(&self) -> Result<Control> {
         let mut control = Control::connect(&self.config.control).await?;
-        authenticate(&mut control, &self.config, &mut self.cookie_file).await?;
+        authenticate(&mut control, &self.config).await?;
         let reply = control.ask("SETEVENTS HS_DESC STATUS_CLIENT\r\n").await?;
         if reply.status != 250 {
             return Err(refused("refused to report events", reply.message()));
@@ -248,8 +256,7 @@ mod tests {
         let keys = OnionKeys::generate().unwrap();
         let local = "127.0.0.1:65535".parse().unwrap();
         let (onion, address) = (keys.secret, keys.address);
-        let publication =
-            Publication { config: config::Tor::default(), onion, address, port: 65535, local, cookie_file: None };
+        let publication = Publication { config: config::Tor::default(), onion, address, port: 65535, local };
         let command = publication.command();
         let capacity =
             SecretString::new(String::with_capacity(128 + " Port=65535,127.0.0.1:65535\r\n".len())).capacity();
