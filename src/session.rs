@@ -53,6 +53,9 @@ pub struct Session {
 /// How long the other end of a session may take to acknowledge its end.
 pub const CLOSE_PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long the last record may take on its way before the pipe is let go.
+const LINGER: Duration = Duration::from_secs(3);
+
 /// The receiving half of a [`Session`].
 pub struct Reader {
     pipe: ReadHalf<BoxPipe>,
@@ -141,7 +144,7 @@ impl Reader {
 /// Ends a session properly: ends this direction, reads what the peer still sends (and drops it), and exchanges acknowledgements of both
 /// ends. A transport's flush says only that bytes are on their way; after this they have arrived, and the process may end.
 ///
-/// The initiator acknowledges first and lets the pipe go last but one; the responder answers and waits until the pipe is gone.
+/// The initiator acknowledges first; the responder answers, and waits a little until the initiator has let the pipe go.
 ///
 /// # Errors
 /// [`ErrorKind::SessionTruncated`] when the peer does not acknowledge within [`CLOSE_PATIENCE`]: it may not have received everything.
@@ -155,13 +158,20 @@ pub async fn close(reader: &mut Reader, writer: &mut Writer) -> crate::Result<()
             reader.receive_empty().await
         } else {
             reader.receive_empty().await?;
-            writer.send_empty().await?;
-            reader.peer_gone().await;
-            Ok(())
+            writer.send_empty().await
         }
     };
     match tokio::time::timeout(CLOSE_PATIENCE, closing).await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) => {
+            if writer.is_initiator {
+                // Tells the transport that this was all; the answer to it is nobody's concern any more.
+                let _ = tokio::time::timeout(LINGER, writer.pipe.shutdown()).await;
+            } else {
+                // Both ends know everything now, or the initiator will as soon as this end's last record is there.
+                let _ = tokio::time::timeout(LINGER, reader.peer_gone()).await;
+            }
+            Ok(())
+        }
         Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::InvalidData) => Err(error_of(error)),
         Ok(Err(error)) => Err(unacknowledged().because(error)),
         Err(_) => Err(unacknowledged()),

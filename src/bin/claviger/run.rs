@@ -12,6 +12,7 @@ use claviger::store::Store;
 use claviger::token::TokenHandle;
 use claviger::transport::{self, ServiceState};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,15 +23,23 @@ pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
     match &cli.command {
         Command::Completions { shell } => completions(Cli::command(), *shell, terminal),
         Command::Man { dir } => man(Cli::command(), dir.as_deref(), terminal),
-        Command::Listen(options) => network(cli, terminal, async |endpoint| listen(endpoint, options, terminal).await),
-        Command::Connect(options) => {
-            network(cli, terminal, async |endpoint| connect(endpoint, options, terminal).await)
+        Command::Listen(options) => {
+            network(cli, terminal, async |endpoint, stop| listen(endpoint, stop, options, terminal).await)
         }
+        Command::Connect(options) => network(cli, terminal, async |endpoint, stop| {
+            tokio::select! {
+                outcome = connect(endpoint, options, terminal) => outcome,
+                stopped = stop => stopped,
+            }
+        }),
     }
 }
 
+/// Ready when a signal says that this program should end.
+type Stop = Pin<Box<dyn Future<Output = Result<()>>>>;
+
 /// Opens store, token and transport, and runs `command` until it is done or interrupted.
-fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint) -> Result<()>) -> Result<()> {
+fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, Stop) -> Result<()>) -> Result<()> {
     let dir = store_dir(cli.store.as_deref())?;
     let config = configuration(cli, &dir)?;
     let store = Store::open(&dir)?;
@@ -54,13 +63,11 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint) -
     let outcome = runtime.block_on(async {
         let transport = transport::open(&config.transport, &dir).await?;
         let endpoint = Endpoint::new(store, token, transport, config)?;
-        tokio::select! {
-            outcome = command(endpoint) => outcome,
-            ended = ended(matches!(cli.command, Command::Listen(_))) => ended,
-        }
+        command(endpoint, Box::pin(ended(matches!(cli.command, Command::Listen(_))))).await
     });
-    // A read of stdin can not be cancelled, and arti's tasks need not be waited for.
-    runtime.shutdown_background();
+    // A read of stdin can not be cancelled, and arti's tasks panic, twice at once if it so happens, when a runtime is shut down around them.
+    // All that must end has ended; the process takes the rest with it.
+    std::mem::forget(runtime);
     held.close(patience);
     outcome
 }
@@ -115,7 +122,7 @@ async fn connect(endpoint: Endpoint, options: &Connect, terminal: &Terminal) -> 
     pump::stdio(session).await
 }
 
-async fn listen(endpoint: Endpoint, options: &Listen, terminal: &Terminal) -> Result<()> {
+async fn listen(endpoint: Endpoint, stop: Stop, options: &Listen, terminal: &Terminal) -> Result<()> {
     let card = endpoint.identity().clone();
     let port = endpoint.config().transport.port;
     let listening = endpoint.listen(&card.onion_address, port).await?;
@@ -131,7 +138,7 @@ async fn listen(endpoint: Endpoint, options: &Listen, terminal: &Terminal) -> Re
         }
     };
     tokio::select! {
-        outcome = serve(listening, options, terminal) => outcome,
+        outcome = serve(listening, stop, options, terminal) => outcome,
         () = service => Ok(()),
     }
 }
@@ -145,7 +152,7 @@ fn show(name: &str, state: &mut watch::Receiver<ServiceState>, terminal: &Termin
     }
 }
 
-async fn serve(mut listening: Listening, options: &Listen, terminal: &Terminal) -> Result<()> {
+async fn serve(mut listening: Listening, mut stop: Stop, options: &Listen, terminal: &Terminal) -> Result<()> {
     let stdio = !options.echo && options.exec.is_none();
     let command: Option<Arc<str>> = options.exec.as_deref().map(Into::into);
     let mut sessions = JoinSet::new();
@@ -155,6 +162,11 @@ async fn serve(mut listening: Listening, options: &Listen, terminal: &Terminal) 
             Some(ended) = sessions.join_next() => {
                 report(ended, terminal);
                 continue;
+            }
+            stopped = &mut stop => {
+                // Sessions and their commands end here, not whenever the process does.
+                sessions.shutdown().await;
+                return stopped;
             }
         };
         let Some(session) = session else {
@@ -168,7 +180,11 @@ async fn serve(mut listening: Listening, options: &Listen, terminal: &Terminal) 
         if stdio || options.once {
             // Nobody else is let in to wait for an answer that will not come.
             drop(listening);
-            return if stdio { pump::stdio(session).await } else { one(session, command).await.1 };
+            let serving = async { if stdio { pump::stdio(session).await } else { one(session, command).await.1 } };
+            return tokio::select! {
+                outcome = serving => outcome,
+                stopped = stop => stopped,
+            };
         }
         let serving = one(session, command.clone());
         sessions.spawn(serving);
