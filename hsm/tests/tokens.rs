@@ -421,6 +421,36 @@ fn a_pin_file_must_be_closed(backend: &Backend, curve: Curve) {
     assert_eq!(kind(open(&locator, None, &mut Nobody)), ErrorKind::LoosePermissions);
 }
 
+/// A spare with the same label is plugged in instead: it loses no try to the other's PIN, and the right one works when it is back.
+#[test]
+fn a_pin_goes_to_no_other_token_of_the_same_name() {
+    isolated(|| {
+        let hsm = SoftHsm::new();
+        let first = hsm.init_token("cosigner", SO_PIN, PIN);
+        first.pull();
+        let spare = hsm.init_token("cosigner", SO_PIN, "161803");
+        spare.pull();
+        first.put_back();
+        let backend = Backend::SoftHsm(first);
+        let (_, public) = backend.generate("noise", Curve::X25519);
+        let mut token = open(&backend.locator("noise"), Some(&public), &mut Given::new(PIN)).unwrap();
+        let swap = |out: &TestToken, into: &TestToken| {
+            second_view(out).finalize().unwrap();
+            out.pull();
+            into.put_back();
+        };
+        swap(backend.token(), &spare);
+        for _ in 0..3 {
+            assert_eq!(kind(token.agree(&peer(Curve::X25519).1, soon())), ErrorKind::TokenAbsent);
+        }
+        let listed = pkcs11::list(spare.module()).unwrap();
+        let there = listed.iter().find(|token| token.label == "cosigner").unwrap();
+        assert_eq!(there.pin.tries_left, Tries::Unknown, "a PIN was sent to it");
+        swap(&spare, backend.token());
+        agrees(token.as_mut());
+    });
+}
+
 #[test]
 fn the_last_try_needs_a_yes() {
     isolated(|| {

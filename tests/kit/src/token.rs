@@ -253,7 +253,8 @@ impl TestToken {
     fn away(&self) -> PathBuf {
         // Not beside a SoftHSM token, where everything is a token.
         let home = self.pin_file.parent().unwrap_or(Path::new("."));
-        home.join(format!("{}.away", self.label))
+        let name = self.storage.file_name().unwrap_or_default().to_string_lossy();
+        home.join(format!("{name}.away"))
     }
 
     /// The token's label.
