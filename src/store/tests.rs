@@ -571,3 +571,17 @@ fn a_removed_peer_is_overwritten() {
     store.remove_peer(&gone.identifier).unwrap();
     assert!(!holds(&store));
 }
+
+/// A newer release may upgrade the store between this one's look at its version and its own upgrade.
+#[test]
+fn an_older_release_never_lowers_the_version() {
+    let (_home, store) = store();
+    let dir = store.dir().to_owned();
+    drop(store);
+    sqlite(&dir).execute_batch("ALTER TABLE peers ADD COLUMN note TEXT; PRAGMA user_version = 2").unwrap();
+    let mut connection = schema::connect(&dir.join("store.db"), &dir).unwrap();
+    let refused = schema::upgrade(&mut connection, schema::MIGRATIONS, &dir).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::StoreNewer);
+    let version: i64 = sqlite(&dir).pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
+}
