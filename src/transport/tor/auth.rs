@@ -48,7 +48,7 @@ pub(super) async fn authenticate(control: &mut Control, config: &config::Tor) ->
         return Err(Error::new(
             ErrorKind::TransportUnavailable,
             format!("tor {} is too old to publish onion services from here.", info.version),
-            "Install tor 0.4.8 or later.",
+            "Install tor 0.4.8 or later, which gets security fixes.",
         ));
     }
     if let Some(file) = &config.password_file {
