@@ -46,6 +46,8 @@ pub mod store;
 pub mod token;
 #[cfg(feature = "net")]
 pub mod transport;
+#[cfg(test)]
+mod vectors;
 pub mod wire;
 
 #[cfg(feature = "net")]

@@ -11,7 +11,7 @@ pub const VERSION: u8 = 1;
 /// Bytes of a frame's length prefix.
 pub const FRAME_HEADER: usize = 2;
 
-/// Largest Noise handshake message, in bytes. Version 1 needs at most 162 (XK's third message, P-256); the rest is room for key
+/// Largest Noise handshake message, in bytes. Version 1 needs at most 97 (XK's third message, P-256); the rest is room for key
 /// encapsulation in payloads.
 pub const MAX_HANDSHAKE_MESSAGE: usize = 4096;
 

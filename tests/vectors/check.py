@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Recomputes claviger.json from docs/wire-format.md alone, with Python's standard library. Exits 0 when all agree.
+
+    python3 tests/vectors/check.py
+
+`python3 tests/vectors/check.py --write` makes the file anew; a unit test (src/vectors.rs) holds the library to the same file.
+"""
+import base64
+import hashlib
+import json
+import pathlib
+import sys
+
+FILE = pathlib.Path(__file__).with_name("claviger.json")
+
+
+def names(*texts):
+    return b"".join(bytes([len(text)]) + text.encode() for text in texts)
+
+
+def onion(key):
+    check = hashlib.sha3_256(b".onion checksum" + key + b"\x03").digest()[:2]
+    return base64.b32encode(key + check + b"\x03").decode().lower() + ".onion"
+
+
+def make():
+    initiator, responder = bytes([9]) + bytes(31), bytes([16]) + bytes(31)
+    service = bytes(range(32))
+    out = {"initiator": initiator.hex(), "responder": responder.hex(), "onion_public_key": service.hex()}
+
+    # Section 3 of the document: the knock around a Noise message of KK's length.
+    message, time, pattern = bytes(range(100, 148)), 1_800_000_000_123, 1
+    head = bytes([1, pattern]) + time.to_bytes(8, "big")
+    key = hashlib.blake2s(b"claviger knock key 1" + b"25519" + initiator + responder).digest()
+    digest = hashlib.blake2s(b"claviger knock 1" + head + message).digest()
+    mac = hashlib.blake2s(digest, key=key, digest_size=16).digest()
+    out["knock"] = {"time_ms": time, "message": message.hex(), "packet": (head + mac + message).hex()}
+
+    # Section 4: the prologue of KK from wallet (role signer) to cosigner (role cosigner), port 4747.
+    ends = names("wallet", "signer", "cosigner", "cosigner")
+    prologue = b"claviger" + bytes([1, pattern]) + ends + service + (4747).to_bytes(2, "big")
+    out["prologue"] = prologue.hex()
+
+    # Section 8: a card.
+    client_auth = base64.b32encode(bytes(range(32, 64))).decode().rstrip("=")
+    body = (
+        "claviger identity card 1\nidentifier: cosigner\nrole: cosigner\ntoken: hardware\ncurve: x25519\n"
+        f"static-public-key: {responder.hex()}\nonion-address: {onion(service)}\n"
+        f"client-auth-public-key: descriptor:x25519:{client_auth}\nsuites: AESGCM_SHA256 ChaChaPoly_BLAKE2s\n"
+    )
+    checksum = hashlib.sha256(body.encode()).hexdigest()[:16]
+    fingerprint = hashlib.sha256(b"claviger card fingerprint 1\n" + body.encode()).digest()[:16]
+    bits = int.from_bytes(fingerprint, "big")
+    out["card"] = {
+        "text": f"{body}checksum: {checksum}\n",
+        "fingerprint": fingerprint.hex(),
+        "word_numbers": [bits >> (128 - 11 * (at + 1)) & 0x7FF for at in range(8)],
+    }
+    key_print = hashlib.sha256(b"claviger key fingerprint 1\n" + f"x25519:{responder.hex()}".encode()).digest()[:16]
+    out["key_fingerprint"] = key_print.hex()
+    return out
+
+
+if __name__ == "__main__":
+    made = make()
+    if sys.argv[1:] == ["--write"]:
+        FILE.write_text(json.dumps(made, indent=1) + "\n")
+    same = json.loads(FILE.read_text()) == made
+    print("the same" if same else "claviger.json differs from the document")
+    sys.exit(0 if same else 1)
