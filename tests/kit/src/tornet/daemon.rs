@@ -10,7 +10,10 @@ use super::{Error, Process};
 use crate::support;
 
 /// How long a daemon may take to bootstrap; on an idle machine it takes two seconds.
-const BOOTSTRAP: Duration = Duration::from_secs(60);
+const BOOTSTRAP: Duration = Duration::from_secs(25);
+/// Starts of a daemon until it is. One that asks in the second of the network's first consensus, before all relays have answers, waits for more
+/// than a minute until it asks again; started anew, it asks at once.
+const STARTS: u32 = 4;
 
 /// How a daemon's control port lets a program in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,9 +89,10 @@ impl TorProcess {
         }
         // tor chooses the ports itself and logs them: no moment in which another program could take them.
         let wanted = |on: bool| on.then_some("auto".to_owned());
-        let process = spawn(&dir, &head, wanted(daemon.socks), wanted(daemon.control))?;
+        let (socks, control) = (wanted(daemon.socks), wanted(daemon.control));
+        let process = spawn(&dir, &head, socks.clone(), control.clone())?;
         let mut tor = Self { process, dir, head, socks: None, control: None, cookie, _temporary: temporary };
-        tor.await_bootstrap()?;
+        tor.await_bootstrap(socks, control)?;
         if daemon.socks {
             tor.socks = Some(tor.opened("Socks")?);
         }
@@ -142,17 +146,29 @@ impl TorProcess {
     pub fn restart(&mut self) -> Result<(), Error> {
         self.process.end();
         let fixed = |address: Option<SocketAddr>| address.map(|a| a.to_string());
-        self.process = spawn(&self.dir, &self.head, fixed(self.socks), fixed(self.control))?;
-        self.await_bootstrap()
+        let (socks, control) = (fixed(self.socks), fixed(self.control));
+        self.process = spawn(&self.dir, &self.head, socks.clone(), control.clone())?;
+        self.await_bootstrap(socks, control)
     }
 
-    fn await_bootstrap(&mut self) -> Result<(), Error> {
-        let process = &mut self.process;
-        let done = support::poll(BOOTSTRAP, || match process.check() {
-            Err(e) => Some(Err(e)),
-            Ok(()) => process.logged().contains("Bootstrapped 100%").then_some(Ok(())),
-        });
-        done.unwrap_or_else(|| Err(Error::timeout("tor did not bootstrap", BOOTSTRAP, process.log())))
+    /// Waits; starts it again with these ports when it takes too long.
+    fn await_bootstrap(&mut self, socks: Option<String>, control: Option<String>) -> Result<(), Error> {
+        for start in 1.. {
+            let process = &mut self.process;
+            let done = support::poll(BOOTSTRAP, || match process.check() {
+                Err(e) => Some(Err(e)),
+                Ok(()) => process.logged().contains("Bootstrapped 100%").then_some(Ok(())),
+            });
+            match done {
+                Some(done) => return done,
+                None if start == STARTS => break,
+                None => {
+                    self.process.end();
+                    self.process = spawn(&self.dir, &self.head, socks.clone(), control.clone())?;
+                }
+            }
+        }
+        Err(Error::timeout("tor did not bootstrap", BOOTSTRAP * STARTS, self.process.log()))
     }
 
     /// The address in "Opened KIND listener connection (ready) on 127.0.0.1:PORT".
