@@ -17,6 +17,8 @@ pub enum ErrorKind {
     ModuleFailed,
     /// No token answers to the locator: not plugged in, or another one is.
     TokenAbsent,
+    /// The smart card service pcscd, or the TPM's device, cannot be reached.
+    ServiceAbsent,
     /// Several tokens answer to the locator.
     TokenAmbiguous,
     /// The token is there, but is not initialized or has no user PIN yet.
@@ -39,6 +41,10 @@ pub enum ErrorKind {
     PinLocked,
     /// One try is left and nobody agreed to spend it. Nothing was sent.
     PinLast,
+    /// The token waited for a touch and was not touched. The PIN was right, and costs no try.
+    NotTouched,
+    /// A certificate of an attestation is malformed, or does not fit key, device or root.
+    Attestation,
     /// The key, or the peer's key, is on another curve.
     WrongCurve,
     /// The bytes are not a point that is safe to agree with.

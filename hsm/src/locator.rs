@@ -1,57 +1,114 @@
 //! Where a private key is: the text by which configuration names it.
 
+mod card;
+mod query;
+mod tpm;
+
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::Pkcs11Uri;
 
-/// Where a private key is. Written `pkcs11:…` (RFC 7512) or `file:PATH`.
+pub use card::{CardId, OpenPgpLocator, PivLocator, PivSlot};
+pub use tpm::{TpmKey, TpmLocator};
+
+/// Where a private key is. Never a reader or a slot number of a reader: those change when something is plugged in.
 ///
-/// `PATH` is taken as it stands, absolute or relative to the working directory, without percent-decoding; `file:///abs` is
+/// | text | names |
+/// |---|---|
+/// | `pkcs11:token=NAME;object=KEY?module-path=PATH` | a key behind a PKCS#11 module (RFC 7512) |
+/// | `openpgp:0006:12345678` | the decryption key of an OpenPGP card: maker and serial number, 4 and 8 hexadecimal digits (OpenPGP card 3.4, section 4.2.1) |
+/// | `piv:serial=12345678;slot=9d` | a key of a YubiKey by its serial number, decimal; slot `9d` or `82` to `95` (SP 800-73-4, part 1, table 4b) |
+/// | `piv:guid=32 hexadecimal digits;slot=82` | the same on any PIV card, by the GUID of its CHUID (SP 800-73-4, part 1, section 3.1.2) |
+/// | `tpm2:0x81010042` | a persistent key of the TPM, by its handle |
+/// | `tpm2:owner/NAME` | a primary key of the TPM's owner hierarchy, made from its name at every start |
+/// | `file:PATH` | a *software* key file |
+///
+/// `openpgp:`, `piv:` and `tpm2:` take `?pin-source=/path`, as PKCS#11 URIs do: a file of mode 0600 with the PIN. `tpm2:` takes `tcti=CONF`, the
+/// way to the TPM as tpm2-tss writes it; default `device:/dev/tpmrm0`.
+///
+/// The `PATH` of `file:` is taken as it stands, absolute or relative to the working directory, without percent-decoding; `file:///abs` is
 /// `file:/abs`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Locator {
     /// A key behind a PKCS#11 module.
     Pkcs11(Pkcs11Uri),
+    /// The decryption key of an OpenPGP card.
+    OpenPgp(OpenPgpLocator),
+    /// A key management key of a PIV card.
+    Piv(PivLocator),
+    /// A key of a TPM.
+    Tpm(TpmLocator),
     /// A *software* key file.
     File(PathBuf),
+}
+
+impl Locator {
+    /// The file that holds the PIN, if the locator names one.
+    pub fn pin_source(&self) -> Option<&Path> {
+        match self {
+            Self::Pkcs11(uri) => uri.pin_source(),
+            Self::OpenPgp(card) => card.pin_source.as_deref(),
+            Self::Piv(card) => card.pin_source.as_deref(),
+            Self::Tpm(tpm) => tpm.pin_source.as_deref(),
+            Self::File(_) => None,
+        }
+    }
 }
 
 impl FromStr for Locator {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        if text.starts_with("pkcs11:") {
-            return text.parse().map(Self::Pkcs11);
-        }
-        let refused = |why: &str| {
-            Error::new(
-                ErrorKind::Locator,
-                format!("The key's locator is refused: {why}."),
-                "Write `pkcs11:token=NAME;object=KEY?module-path=/path/to/module.so`, or `file:/path/to/key.pem` for a software key.",
-            )
+        let Some((scheme, rest)) = text.split_once(':') else {
+            return Err(refused("it begins with no scheme"));
         };
-        let path = text.strip_prefix("file:").ok_or_else(|| refused("it begins with neither `pkcs11:` nor `file:`"))?;
-        let path = path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path);
-        if path.starts_with("//") {
-            return Err(refused("a `file:` locator names no host"));
+        match scheme {
+            "pkcs11" => text.parse().map(Self::Pkcs11),
+            "openpgp" => OpenPgpLocator::parse(rest).map(Self::OpenPgp),
+            "piv" => PivLocator::parse(rest).map(Self::Piv),
+            "tpm2" => TpmLocator::parse(rest).map(Self::Tpm),
+            "file" => file(rest).map(Self::File),
+            _ => Err(refused("its scheme is none of `pkcs11:`, `openpgp:`, `piv:`, `tpm2:`, `file:`")),
         }
-        if path.is_empty() || path.len() > 4096 || path.contains('\0') {
-            return Err(refused("the path must have 1 to 4096 bytes and no NUL"));
-        }
-        Ok(Self::File(path.into()))
     }
+}
+
+fn file(path: &str) -> Result<PathBuf> {
+    let path = path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path);
+    if path.starts_with("//") {
+        return Err(refused("a `file:` locator names no host"));
+    }
+    if path.is_empty() || path.len() > 4096 || path.contains('\0') {
+        return Err(refused("the path must have 1 to 4096 bytes and no NUL"));
+    }
+    Ok(path.into())
 }
 
 impl fmt::Display for Locator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pkcs11(uri) => uri.fmt(f),
+            Self::OpenPgp(card) => card.fmt(f),
+            Self::Piv(card) => card.fmt(f),
+            Self::Tpm(tpm) => tpm.fmt(f),
             Self::File(path) => write!(f, "file:{}", path.display()),
         }
     }
+}
+
+/// `why` is a clause.
+fn refused(why: &str) -> Error {
+    Error::new(
+        ErrorKind::Locator,
+        format!("The key's locator is refused: {why}."),
+        "Write `openpgp:0006:12345678`, `piv:serial=12345678;slot=9d`, `tpm2:0x81010042`, \
+         `pkcs11:token=NAME;object=KEY?module-path=/path/to/module.so`, or `file:/path/to/key.pem` for a software key; \
+         `claviger-ceremony token list` shows those that are there.",
+    )
 }
 
 #[cfg(test)]
@@ -65,14 +122,69 @@ mod tests {
             ("file:///etc/key.pem", "file:/etc/key.pem"),
             ("file:rel/key %20.pem", "file:rel/key %20.pem"),
             ("pkcs11:object=a;token=b", "pkcs11:token=b;object=a"),
+            ("openpgp:0006:12345678", "openpgp:0006:12345678"),
+            ("openpgp:fffe:0000beef", "openpgp:FFFE:0000BEEF"),
+            ("openpgp:0006:12345678?pin-source=/a%20b", "openpgp:0006:12345678?pin-source=file:/a%20b"),
+            ("piv:serial=12345678;slot=9d", "piv:serial=12345678;slot=9d"),
+            ("piv:slot=9D;serial=7", "piv:serial=7;slot=9d"),
+            ("piv:guid=000102030405060708090A0B0C0D0E0F;slot=82", "piv:guid=000102030405060708090a0b0c0d0e0f;slot=82"),
+            ("piv:serial=7;slot=95?pin-source=file:/run/pin", "piv:serial=7;slot=95?pin-source=file:/run/pin"),
+            ("tpm2:0x81010042", "tpm2:0x81010042"),
+            ("tpm2:owner/cosigner", "tpm2:owner/cosigner"),
+            (
+                "tpm2:0x81010042?tcti=swtpm:path=/run/x&pin-source=/p",
+                "tpm2:0x81010042?tcti=swtpm:path=/run/x&pin-source=file:/p",
+            ),
         ] {
-            let locator: Locator = text.parse().unwrap();
+            let locator: Locator = text.parse().unwrap_or_else(|error: Error| panic!("{text}: {error}"));
             assert_eq!(locator.to_string(), canonical);
             assert_eq!(canonical.parse::<Locator>().unwrap(), locator);
         }
-        for text in
-            ["", "file:", "/etc/key.pem", "tpm:0x81000001", "file:a\0b", "file://host/key.pem", "pkcs11:slot-id=1"]
-        {
+    }
+
+    #[test]
+    fn what_names_no_key_is_refused() {
+        for text in [
+            "",
+            "file:",
+            "/etc/key.pem",
+            "tpm:0x81000001",
+            "file:a\0b",
+            "file://host/key.pem",
+            "pkcs11:slot-id=1",
+            "openpgp:",
+            "openpgp:0006",
+            "openpgp:0006:1234567",
+            "openpgp:00006:12345678",
+            "openpgp:0006:1234567g",
+            "openpgp:+006:12345678",
+            "openpgp:0006:12345678?",
+            "openpgp:0006:12345678?pin-value=1",
+            "openpgp:0006:12345678?pin-source=rel",
+            "openpgp:0006:12345678?pin-source=/a&pin-source=/b",
+            "openpgp:0006:12345678?tcti=a",
+            "piv:",
+            "piv:slot=9d",
+            "piv:serial=1",
+            "piv:serial=1;slot=9c",
+            "piv:serial=1;slot=81",
+            "piv:serial=1;slot=96",
+            "piv:serial=+1;slot=9d",
+            "piv:serial=01;slot=9d",
+            "piv:serial=4294967296;slot=9d",
+            "piv:serial=1;guid=000102030405060708090a0b0c0d0e0f;slot=9d",
+            "piv:guid=00;slot=9d",
+            "piv:serial=1;serial=1;slot=9d",
+            "piv:reader=0;slot=9d",
+            "tpm2:",
+            "tpm2:81010042",
+            "tpm2:0x80000001",
+            "tpm2:0x81800000",
+            "tpm2:0x8101004",
+            "tpm2:owner/",
+            "tpm2:owner/-a",
+            "tpm2:0x81010042?tcti=",
+        ] {
             assert_eq!(text.parse::<Locator>().unwrap_err().kind(), ErrorKind::Locator, "{text:?}");
         }
     }

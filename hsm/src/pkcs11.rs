@@ -18,40 +18,57 @@ mod module;
 mod objects;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
 use cryptoki::slot::Slot;
 
 use crate::curve::{PublicKey, same_curve};
+use crate::device::PinState;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pin::PinEntry;
+use crate::operation::{Operation, Stage};
+use crate::pin::keeper::locked;
+use crate::pin::{KeepPin, Tries};
 use crate::secret::SharedSecret;
-use crate::token::{Hints, Token, TokenKind, before, check_expected};
+use crate::token::{Hints, PinPolicy, Presence, Token, TokenKind, Touch, check_expected};
 use crate::uri::Pkcs11Uri;
 
-pub use manage::{KeyInfo, PinState, TokenInfo, generate, is_hardware, list};
+pub(crate) use manage::generate;
+pub use manage::{is_hardware, list};
 
 use fail::Foreign;
-use login::Login;
+use login::{Login, tries_left};
 use module::Module;
 
 /// An operation that took this long at opening waited for a person.
 const TOUCHED: Duration = Duration::from_millis(1500);
 
 /// Finds the key, logs in, and proves the pair: see [`crate::open`].
-pub(crate) fn open(uri: &Pkcs11Uri, expected: Option<&PublicKey>, pins: &mut dyn PinEntry) -> Result<Box<dyn Token>> {
+pub(crate) fn open(
+    uri: &Pkcs11Uri,
+    expected: Option<&PublicKey>,
+    keep: KeepPin,
+    operation: &mut Operation<'_>,
+) -> Result<Box<dyn Token>> {
     let module = Module::load(uri)?;
     let found = module.find_token(uri)?;
     let session = module.context.open_ro_session(found.slot).map_err(|e| found.failed(e))?;
-    let login = Login::first(&module, &found, &session, uri, pins)?;
+    let login = Login::first(&module, &found, &session, uri, keep, operation)?;
     let key = objects::find_key(&session, uri, &found.name).map_err(|e| e.typed(&found.name))?;
     let name = format!("{}, object \"{}\"", found.name, key.label);
     check_expected(&key.public, expected, &name)?;
+    operation.before_deadline(&name)?;
+    operation.enter(Stage::Device);
     let latency = objects::prove(&session, &key, &name)?;
-    let hints =
-        Hints { kind: TokenKind::Pkcs11, label: name, hardware: found.hardware, touch: latency >= TOUCHED, latency };
+    let hints = Hints {
+        kind: TokenKind::Pkcs11,
+        label: name,
+        hardware: found.hardware,
+        touch: if latency >= TOUCHED { Touch::Always } else { Touch::Unknown },
+        pin: if matches!(login, Login::NotNeeded) { PinPolicy::Never } else { PinPolicy::Once },
+        latency,
+    };
     let live = Some(Live { session, key: key.private });
     let serial = found.info.serial_number().to_owned();
     Ok(Box::new(Pkcs11Token { module, uri: uri.clone(), serial, public: key.public, hints, login, live }))
@@ -83,27 +100,49 @@ impl Token for Pkcs11Token {
         &self.hints
     }
 
-    fn agree(&mut self, peer: &PublicKey, deadline: Instant) -> Result<SharedSecret> {
+    fn agree(&mut self, peer: &PublicKey, operation: &mut Operation<'_>) -> Result<SharedSecret> {
         same_curve(self.public.curve(), peer)?;
-        before(deadline, &self.hints.label)?;
+        operation.before_deadline(&self.hints.label)?;
         if let Some(live) = self.live.take() {
-            let answer = self.attempt(live, peer);
+            let answer = self.attempt(live, peer, operation);
             if self.live.is_some() {
-                return self.in_time(answer, deadline);
+                return self.in_time(answer, operation);
             }
         }
         // The session was lost, now or before: one try on a new one.
-        before(deadline, &self.hints.label)?;
-        let live = self.reopen()?;
-        let answer = self.attempt(live, peer);
-        self.in_time(answer, deadline)
+        operation.before_deadline(&self.hints.label)?;
+        let live = self.reopen(operation)?;
+        let answer = self.attempt(live, peer, operation);
+        self.in_time(answer, operation)
+    }
+
+    fn look(&mut self) -> Result<Presence> {
+        let found = self.find()?;
+        if tries_left(&found.info) == Tries::None {
+            return Err(locked(&found.name));
+        }
+        match &self.live {
+            Some(live) if !self.login.is_lost(&live.session) => Ok(Presence::Ready),
+            _ if self.login.is_locked() => Ok(Presence::Locked),
+            _ => Ok(Presence::Ready),
+        }
+    }
+
+    fn pin_state(&mut self) -> Result<PinState> {
+        Ok(manage::pin_state(&self.find()?.info))
     }
 }
 
 impl Pkcs11Token {
     /// Keeps the session unless it turns out lost. A lost one is closed here, before another is opened: a module that was reset
     /// hands out the same handles again, and closing late would close the new session.
-    fn attempt(&mut self, live: Live, peer: &PublicKey) -> std::result::Result<SharedSecret, Foreign> {
+    fn attempt(
+        &mut self,
+        live: Live,
+        peer: &PublicKey,
+        operation: &Operation<'_>,
+    ) -> std::result::Result<SharedSecret, Foreign> {
+        operation.enter(if self.hints.touch == Touch::Always { Stage::Touch } else { Stage::Device });
         let answer = objects::derive(&live.session, live.key, peer.as_bytes());
         if !answer.as_ref().is_err_and(|failure| failure.is_stale() || self.login.is_lost(&live.session)) {
             self.live = Some(live);
@@ -111,13 +150,18 @@ impl Pkcs11Token {
         answer
     }
 
-    fn in_time(&self, answer: std::result::Result<SharedSecret, Foreign>, deadline: Instant) -> Result<SharedSecret> {
+    fn in_time(
+        &self,
+        answer: std::result::Result<SharedSecret, Foreign>,
+        operation: &Operation<'_>,
+    ) -> Result<SharedSecret> {
         let secret = answer.map_err(|failure| failure.typed(&self.hints.label))?;
-        before(deadline, &self.hints.label)?;
+        operation.before_deadline(&self.hints.label)?;
         Ok(secret)
     }
 
-    fn reopen(&mut self) -> Result<Live> {
+    /// The token that was opened, if it is there.
+    fn find(&self) -> Result<Found> {
         let found = self.module.find_token(&self.uri)?;
         // Before any PIN is sent: another token of the same label would lose a try by it.
         if found.info.serial_number() != self.serial {
@@ -127,8 +171,13 @@ impl Pkcs11Token {
                 "Plug the right token in; one that replaces it for good needs a new ceremony.",
             ));
         }
+        Ok(found)
+    }
+
+    fn reopen(&mut self, operation: &mut Operation<'_>) -> Result<Live> {
+        let found = self.find()?;
         let session = self.module.context.open_ro_session(found.slot).map_err(|e| found.failed(e))?;
-        self.login.again(&self.module, &found, &session)?;
+        self.login.again(&self.module, &found, &session, operation)?;
         let key = objects::find_key(&session, &self.uri, &found.name).map_err(|e| e.typed(&found.name))?;
         check_expected(&key.public, Some(&self.public), &self.hints.label)?;
         Ok(Live { session, key: key.private })

@@ -6,17 +6,18 @@
 mod keyfile;
 
 use std::path::Path;
-use std::time::Instant;
 
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
 use crate::curve::{Curve, PublicKey, SoftKey, library_failed};
+use crate::device::PinState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{read_secret, write_new};
-use crate::pin::{PinEntry, PinRequest, Purpose, Tries};
+use crate::operation::Operation;
+use crate::pin::{PinRequest, Purpose, Tries};
 use crate::secret::SharedSecret;
-use crate::token::{Hints, Token, TokenKind, before, check_expected};
+use crate::token::{Hints, NewKey, PinPolicy, Presence, Token, TokenKind, Touch, check_expected, no_policies, prove};
 
 /// The largest key file that is read, in bytes; ours have about 400.
 const MAX_FILE: usize = 16 * 1024;
@@ -26,19 +27,27 @@ fn named(path: &Path) -> String {
 }
 
 /// Reads, asks for the passphrase, decrypts: see [`crate::open`].
-pub(crate) fn open(path: &Path, expected: Option<&PublicKey>, pins: &mut dyn PinEntry) -> Result<Box<dyn Token>> {
+pub(crate) fn open(path: &Path, expected: Option<&PublicKey>, operation: &mut Operation<'_>) -> Result<Box<dyn Token>> {
     let name = named(path);
     let text = read_secret(path, "software key file", false, MAX_FILE)?;
     // What can be refused without the passphrase is refused before anybody is asked for it.
     let sealed = keyfile::Sealed::parse(&text, &name, path)?;
-    let passphrase = pins.pin(&PinRequest::new(&name, Purpose::Passphrase, Tries::Unlimited))?;
+    let request = PinRequest::new(&name, Purpose::Passphrase, Tries::Unlimited);
+    let passphrase = match operation.ask(|pins| pins.credential(&request))? {
+        Some(passphrase) => passphrase,
+        None => operation.ask(|pins| pins.pin(&request))?,
+    };
     let key = sealed.open(&passphrase)?;
     check_expected(key.public(), expected, &name)?;
-    let ephemeral = SoftKey::generate(key.public().curve())?;
-    let start = Instant::now();
-    key.agree(ephemeral.public())?;
-    let hints =
-        Hints { kind: TokenKind::Software, label: name, hardware: false, touch: false, latency: start.elapsed() };
+    let latency = prove(key.public(), &name, |peer| key.agree(peer))?;
+    let hints = Hints {
+        kind: TokenKind::Software,
+        label: name,
+        hardware: false,
+        touch: Touch::Never,
+        pin: PinPolicy::Never,
+        latency,
+    };
     Ok(Box::new(SoftwareToken { key, hints }))
 }
 
@@ -50,7 +59,8 @@ pub(crate) fn open(path: &Path, expected: Option<&PublicKey>, pins: &mut dyn Pin
 ///
 /// # Errors
 /// `KeyExists`, `PinRequired`, `Io`.
-pub fn generate(path: &Path, curve: Curve, pins: &mut dyn PinEntry) -> Result<PublicKey> {
+pub(crate) fn generate(path: &Path, new: &NewKey, operation: &mut Operation<'_>) -> Result<PublicKey> {
+    no_policies(new, "A key file")?;
     let name = named(path);
     if path.symlink_metadata().is_ok() {
         return Err(Error::new(
@@ -59,8 +69,9 @@ pub fn generate(path: &Path, curve: Curve, pins: &mut dyn PinEntry) -> Result<Pu
             "Choose another path.",
         ));
     }
-    let passphrase = pins.pin(&PinRequest::new(&name, Purpose::NewPassphrase, Tries::Unlimited))?;
-    let (key, scalar) = fresh(curve)?;
+    let request = PinRequest::new(&name, Purpose::NewPassphrase, Tries::Unlimited);
+    let passphrase = operation.ask(|pins| pins.pin(&request))?;
+    let (key, scalar) = fresh(new.curve)?;
     let text = keyfile::seal(&key, &scalar, &passphrase)?;
     write_new(path, "software key file", text.as_bytes())?;
     Ok(key.public().clone())
@@ -94,10 +105,18 @@ impl Token for SoftwareToken {
         &self.hints
     }
 
-    fn agree(&mut self, peer: &PublicKey, deadline: Instant) -> Result<SharedSecret> {
-        before(deadline, &self.hints.label)?;
+    fn agree(&mut self, peer: &PublicKey, operation: &mut Operation<'_>) -> Result<SharedSecret> {
+        operation.before_deadline(&self.hints.label)?;
         let secret = self.key.agree(peer)?;
-        before(deadline, &self.hints.label)?;
+        operation.before_deadline(&self.hints.label)?;
         Ok(secret)
+    }
+
+    fn look(&mut self) -> Result<Presence> {
+        Ok(Presence::Ready)
+    }
+
+    fn pin_state(&mut self) -> Result<PinState> {
+        Ok(PinState::new(Tries::Unlimited))
     }
 }

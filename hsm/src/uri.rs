@@ -145,13 +145,7 @@ impl Pkcs11Uri {
     fn query_attribute(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
             "module-path" => once(name, &mut self.module_path, absolute(name, utf8(name, value)?)?),
-            "pin-source" => {
-                let value = utf8(name, value)?;
-                // RFC 8089: `file:/path` and `file:///path`.
-                let path = value.strip_prefix("file:").unwrap_or(&value);
-                let path = path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path);
-                once(name, &mut self.pin_source, absolute(name, path.into())?)
-            }
+            "pin-source" => once(name, &mut self.pin_source, file_path(value)?),
             "pin-value" => Err(Error::new(
                 ErrorKind::Locator,
                 "The PKCS#11 URI holds a PIN (`pin-value`); a PIN in a URI ends up in logs and process lists.",
@@ -225,6 +219,25 @@ impl fmt::Display for Pkcs11Uri {
         let pin_source = file(&self.pin_source).map(|path| format!("file:{path}"));
         join(f, "?", "&", [("module-path", file(&self.module_path)), ("pin-source", pin_source)])
     }
+}
+
+/// The path in the value of a `pin-source`: RFC 8089's `file:/path` and `file:///path`, or the path alone.
+pub(crate) fn file_path(value: &str) -> Result<PathBuf> {
+    let value = query_text(value)?;
+    let path = value.strip_prefix("file:").unwrap_or(&value);
+    let path = path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path);
+    absolute("pin-source", path.into())
+}
+
+/// The text of a value that stands in a query.
+pub(crate) fn query_text(value: &str) -> Result<String> {
+    allowed("query", value, QUERY_CHARACTERS)?;
+    utf8("query", value)
+}
+
+/// A value as it stands in a query.
+pub(crate) fn query_escaped(bytes: &[u8]) -> String {
+    encode(bytes, QUERY_CHARACTERS)
 }
 
 fn join<const N: usize>(

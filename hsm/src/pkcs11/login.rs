@@ -9,8 +9,9 @@ use super::Found;
 use super::fail::Foreign;
 use super::module::Module;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::read_secret;
-use crate::pin::{PinEntry, PinRequest, Purpose, Tries};
+use crate::operation::{Operation, Stage};
+use crate::pin::keeper::{last, locked};
+use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
 use crate::secret::Pin;
 use crate::uri::Pkcs11Uri;
 
@@ -20,59 +21,35 @@ pub(super) enum Login {
     NotNeeded,
     /// The token has a PIN pad of its own.
     Pad,
-    /// With this PIN. Where another session of this process was logged in already, it has not been tried yet.
-    Pin(Pin),
-    /// The PIN was kept and failed; it has been wiped.
-    Failed,
+    /// With a PIN.
+    Pin(Keeper),
 }
 
 impl Login {
-    /// The login of `open` and of `generate`: asks for the PIN once.
+    /// The login of `open` and of `generate`.
     pub(super) fn first(
         module: &Module,
         found: &Found,
         session: &Session,
         uri: &Pkcs11Uri,
-        pins: &mut dyn PinEntry,
+        keep: KeepPin,
+        operation: &mut Operation<'_>,
     ) -> Result<Self> {
         let info = module.token_info(found)?;
         if !info.token_initialized() {
             return Err(not_ready(found, "is not initialized"));
         }
-        if !info.login_required() {
-            return Ok(Self::NotNeeded);
-        }
-        if !info.user_pin_initialized() {
+        let mut login = if !info.login_required() {
+            Self::NotNeeded
+        } else if !info.user_pin_initialized() {
             return Err(not_ready(found, "has no user PIN yet"));
-        }
-        let tries = tries_left(&info);
-        let request = PinRequest::new(&found.name, Purpose::UserPin, tries);
-        match tries {
-            Tries::None => return Err(locked(found)),
-            Tries::Last if !pins.confirm_last_try(&request) => return Err(last(found)),
-            _ => {}
-        }
-        if info.protected_authentication_path() {
-            log_in(module, found, session, None)?;
-            return Ok(Self::Pad);
-        }
-        let pin = match uri.pin_source() {
-            Some(path) => {
-                let bytes = read_secret(path, "PIN file", true, Pin::MAX_LEN + 2)?;
-                let text = std::str::from_utf8(&bytes).map_err(|_| {
-                    Error::new(
-                        ErrorKind::PinRequired,
-                        format!("The PIN file \"{}\" is not UTF-8 text.", path.display()),
-                        "Write the PIN into it, with or without a newline at the end.",
-                    )
-                })?;
-                let text = text.strip_suffix('\n').unwrap_or(text);
-                Pin::new(text.strip_suffix('\r').unwrap_or(text).to_owned())?
-            }
-            None => pins.pin(&request)?,
+        } else if info.protected_authentication_path() {
+            Self::Pad
+        } else {
+            Self::Pin(Keeper::new(keep, uri.pin_source()))
         };
-        log_in(module, found, session, Some(&pin))?;
-        Ok(Self::Pin(pin))
+        login.again(module, found, session, operation)?;
+        Ok(login)
     }
 
     /// Whether the session, or its login, is gone. Modules do not always say so in the answer to an operation: kryoptic gives
@@ -83,27 +60,40 @@ impl Login {
         !logged_in && !matches!(self, Self::NotNeeded)
     }
 
-    /// The login of a session that replaces a stale one. Nobody is asked, so the last try is never spent here.
-    pub(super) fn again(&mut self, module: &Module, found: &Found, session: &Session) -> Result<()> {
-        let outcome = match self {
-            Self::NotNeeded => return Ok(()),
-            Self::Failed => {
-                return Err(Error::new(
-                    ErrorKind::WrongPin,
-                    format!("{} refused its PIN before; it is not sent again.", found.name),
-                    "Open the token again with the right PIN: restart what uses it.",
-                ));
+    /// Whether the next login needs somebody.
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self, Self::Pin(keeper) if !keeper.is_held())
+    }
+
+    /// The login of a session.
+    pub(super) fn again(
+        &mut self,
+        module: &Module,
+        found: &Found,
+        session: &Session,
+        operation: &mut Operation<'_>,
+    ) -> Result<()> {
+        match self {
+            Self::NotNeeded => Ok(()),
+            Self::Pad => {
+                let tries = tries_left(&module.token_info(found)?);
+                let request = PinRequest::new(&found.name, Purpose::UserPin, tries);
+                match tries {
+                    Tries::None => return Err(locked(&found.name)),
+                    Tries::Last if !operation.ask(|pins| pins.confirm_last_try(&request)) => {
+                        return Err(last(&found.name));
+                    }
+                    _ => {}
+                }
+                operation.enter(Stage::Pin);
+                log_in(module, found, session, None)
             }
-            Self::Pad | Self::Pin(_) => match tries_left(&module.token_info(found)?) {
-                Tries::None => return Err(locked(found)),
-                Tries::Last => return Err(last(found)),
-                _ => log_in(module, found, session, if let Self::Pin(pin) = self { Some(pin) } else { None }),
-            },
-        };
-        if outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::WrongPin) && matches!(self, Self::Pin(_)) {
-            *self = Self::Failed;
+            Self::Pin(keeper) => {
+                // One login holds for all of this process's sessions with the token; another may have made it.
+                let request = PinRequest::new(&found.name, Purpose::UserPin, tries_left(&module.token_info(found)?));
+                keeper.unlock(request, operation, |pin| log_in(module, found, session, Some(pin)))
+            }
         }
-        outcome
     }
 }
 
@@ -123,7 +113,7 @@ fn log_in(module: &Module, found: &Found, session: &Session, pin: Option<&Pin>) 
                 "Try again with the right PIN; it is not resent by itself.",
             ))
         }
-        Some(RvError::PinLocked) => Err(locked(found)),
+        Some(RvError::PinLocked) => Err(locked(&found.name)),
         _ => Err(error.typed(&found.name)),
     }
 }
@@ -146,21 +136,5 @@ fn not_ready(found: &Found, why: &str) -> Error {
         ErrorKind::TokenNotReady,
         format!("{} {why}.", found.name),
         "Initialize the token and set its user PIN with its maker's tool, for example `softhsm2-util --init-token`.",
-    )
-}
-
-fn locked(found: &Found) -> Error {
-    Error::new(
-        ErrorKind::PinLocked,
-        format!("{} has locked its PIN; no try is left.", found.name),
-        "Unlock it with its SO PIN or PUK and its maker's tool.",
-    )
-}
-
-fn last(found: &Found) -> Error {
-    Error::new(
-        ErrorKind::PinLast,
-        format!("{} has ONE try left before it locks; nothing was sent.", found.name),
-        "Make sure of the PIN, then run the command where it can ask you, and agree to spend the last try.",
     )
 }

@@ -7,6 +7,7 @@ use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
+use cryptoki::slot::TokenInfo;
 
 use super::Found;
 use super::fail::Foreign;
@@ -14,61 +15,13 @@ use super::login::{Login, tries_left};
 use super::module::{Module, trimmed};
 use super::objects::{self, OID_P256, OID_X25519};
 use crate::curve::{Curve, PublicKey};
+use crate::device::{Device, DeviceKey, PinState};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pin::{PinEntry, Tries};
+use crate::locator::Locator;
+use crate::operation::Operation;
+use crate::pin::{KeepPin, Tries};
+use crate::token::{NewKey, TokenKind, no_policies};
 use crate::uri::Pkcs11Uri;
-
-/// A token as it shows itself without a PIN.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct TokenInfo {
-    /// `CK_TOKEN_INFO.label`, given at initialization.
-    pub label: String,
-    /// The maker.
-    pub manufacturer: String,
-    /// The model.
-    pub model: String,
-    /// The serial number.
-    pub serial: String,
-    /// Firmware version, `major.minor`.
-    pub firmware: String,
-    /// Whether its slot calls itself hardware; SoftHSM and its like do not.
-    pub hardware: bool,
-    /// Whether the token has been initialized.
-    pub initialized: bool,
-    /// Its user PIN.
-    pub pin: PinState,
-    /// Curves on which it can make a key and agree.
-    pub curves: Vec<Curve>,
-    /// Public key objects that are visible without a PIN.
-    pub keys: Vec<KeyInfo>,
-    /// Why it cannot be used, if it cannot: a clause for people.
-    pub unusable: Option<String>,
-}
-
-/// The state of a user PIN.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct PinState {
-    /// A user PIN has been set.
-    pub set: bool,
-    /// The PIN is entered on the token itself.
-    pub pad: bool,
-    /// Tries left, as far as the token tells.
-    pub tries_left: Tries,
-}
-
-/// A public key object on a token.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct KeyInfo {
-    /// `CKA_LABEL` as it stands on the token, so escape it before a terminal sees it; empty where there is none.
-    pub label: String,
-    /// `CKA_ID`; empty where there is none.
-    pub id: Vec<u8>,
-    /// The public key, or why it is none that can be used: a clause for people.
-    pub public_key: std::result::Result<PublicKey, String>,
-}
 
 /// Whether the token of `uri` is in a slot that calls itself hardware.
 ///
@@ -83,21 +36,17 @@ pub fn is_hardware(uri: &Pkcs11Uri) -> Result<bool> {
 ///
 /// # Errors
 /// `ModuleMissing`, `ModuleFailed`.
-pub fn list(module_path: &Path) -> Result<Vec<TokenInfo>> {
+pub fn list(module_path: &Path) -> Result<Vec<Device>> {
     let module = Module::at(module_path)?;
-    Ok(module.tokens()?.iter().map(|found| describe(&module, found)).collect())
+    Ok(module.tokens()?.iter().map(|found| describe(&module, module_path, found)).collect())
 }
 
-fn describe(module: &Module, found: &Found) -> TokenInfo {
+fn describe(module: &Module, module_path: &Path, found: &Found) -> Device {
     let info = &found.info;
     let field = |text: &str| trimmed(text).to_owned();
-    let pin = PinState {
-        set: info.user_pin_initialized(),
-        pad: info.protected_authentication_path(),
-        tries_left: tries_left(info),
-    };
+    let pin = pin_state(info);
     let curves = curves(module, found);
-    let (keys, failure) = match visible_keys(module, found) {
+    let (keys, failure) = match visible_keys(module, module_path, found) {
         Ok(keys) => (keys, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
@@ -107,24 +56,34 @@ fn describe(module: &Module, found: &Found) -> TokenInfo {
         Some("it has no user PIN yet".into())
     } else if pin.tries_left == Tries::None {
         Some("its PIN is locked".into())
-    } else if curves.is_empty() {
+    } else if curves.is_empty() && keys.iter().all(|key| key.public_key.is_err()) {
         Some("it offers no Diffie-Hellman on x25519 or p256".into())
     } else {
         failure
     };
     let firmware = info.firmware_version();
-    TokenInfo {
-        label: field(info.label()),
-        manufacturer: field(info.manufacturer_id()),
-        model: field(info.model()),
+    Device {
+        kind: TokenKind::Pkcs11,
+        maker: field(info.manufacturer_id()),
+        model: found.name.clone(),
         serial: field(info.serial_number()),
         firmware: format!("{}.{}", firmware.major(), firmware.minor()),
         hardware: found.hardware,
-        initialized: info.token_initialized(),
-        pin,
+        seen_at: module_path.display().to_string(),
         curves,
+        pin: Some(pin),
         keys,
         unusable,
+    }
+}
+
+/// As far as `CK_TOKEN_INFO` tells (PKCS#11 3.0, section 3.2).
+pub(super) fn pin_state(info: &TokenInfo) -> PinState {
+    PinState {
+        set: info.user_pin_initialized(),
+        pad: info.protected_authentication_path(),
+        tries_left: tries_left(info),
+        verified: None,
     }
 }
 
@@ -151,31 +110,41 @@ fn dialect(module: &Module, found: &Found, curve: Curve) -> Option<(Mechanism<'s
     }
 }
 
-fn visible_keys(module: &Module, found: &Found) -> Result<Vec<KeyInfo>> {
+fn visible_keys(module: &Module, module_path: &Path, found: &Found) -> Result<Vec<DeviceKey>> {
     if !found.info.token_initialized() {
         return Ok(Vec::new());
     }
     let session = module.context.open_ro_session(found.slot).map_err(|error| found.failed(error))?;
-    let read = || -> std::result::Result<Vec<KeyInfo>, Foreign> {
+    let read = || -> std::result::Result<Vec<DeviceKey>, Foreign> {
         let template = [Attribute::Class(ObjectClass::PUBLIC_KEY)];
         let objects = session.find_objects(&template).map_err(Foreign::from_call)?;
-        objects.into_iter().map(|object| key_info(&session, object)).collect()
+        objects.into_iter().map(|object| key_info(&session, object, module_path, found)).collect()
     };
     read().map_err(|error| error.typed(&found.name))
 }
 
-fn key_info(session: &Session, object: ObjectHandle) -> std::result::Result<KeyInfo, Foreign> {
-    let mut info = KeyInfo { label: String::new(), id: Vec::new(), public_key: objects::read_public(session, object)? };
+fn key_info(
+    session: &Session,
+    object: ObjectHandle,
+    module_path: &Path,
+    found: &Found,
+) -> std::result::Result<DeviceKey, Foreign> {
+    let public_key = objects::read_public(session, object)?;
+    let (mut label, mut id) = (String::new(), Vec::new());
     for attribute in
         session.get_attributes(object, &[AttributeType::Label, AttributeType::Id]).map_err(Foreign::from_call)?
     {
         match attribute {
-            Attribute::Label(label) => info.label = String::from_utf8_lossy(&label).into_owned(),
-            Attribute::Id(id) => info.id = id,
+            Attribute::Label(found) => label = String::from_utf8_lossy(&found).into_owned(),
+            Attribute::Id(found) => id = found,
             _ => {}
         }
     }
-    Ok(info)
+    let (token, serial) = (trimmed(found.info.label()), trimmed(found.info.serial_number()));
+    let uri = Pkcs11Uri::for_key(module_path, token, &label).map(|uri| uri.narrowed(token, serial, &label, &id));
+    let mut key = DeviceKey::new(label, public_key);
+    key.locator = uri.ok().map(Locator::Pkcs11);
+    Ok(key)
 }
 
 /// Makes a key pair on the token that `uri` names: non-extractable, sensitive, kept on the token, for deriving only.
@@ -187,7 +156,8 @@ fn key_info(session: &Session, object: ObjectHandle) -> std::result::Result<KeyI
 /// # Errors
 /// `Locator` (no `object`), `KeyExists` (an object of that label or ID is there), `Unsupported` (curve), `KeyExposed`, and those of
 /// [`open`](crate::open).
-pub fn generate(uri: &Pkcs11Uri, curve: Curve, pins: &mut dyn PinEntry) -> Result<(Pkcs11Uri, PublicKey)> {
+pub(crate) fn generate(uri: &Pkcs11Uri, new: &NewKey, operation: &mut Operation<'_>) -> Result<(Pkcs11Uri, PublicKey)> {
+    let curve = new.curve;
     let Some(label) = uri.object() else {
         return Err(Error::new(
             ErrorKind::Locator,
@@ -195,6 +165,7 @@ pub fn generate(uri: &Pkcs11Uri, curve: Curve, pins: &mut dyn PinEntry) -> Resul
             "Add `object=NAME` to it.",
         ));
     };
+    no_policies(new, "A PKCS#11 token")?;
     let module = Module::load(uri)?;
     let found = module.find_token(uri)?;
     let Some((mechanism, key_type)) = dialect(&module, &found, curve) else {
@@ -220,7 +191,7 @@ pub fn generate(uri: &Pkcs11Uri, curve: Curve, pins: &mut dyn PinEntry) -> Resul
         }
     };
     let session = module.context.open_rw_session(found.slot).map_err(|error| found.failed(error))?;
-    Login::first(&module, &found, &session, uri, pins)?;
+    Login::first(&module, &found, &session, uri, KeepPin::Never, operation)?;
     let name = format!("{}, object \"{label}\"", found.name);
     refuse_existing(&session, label, &id, &name)?;
     let (public, private) =

@@ -1,0 +1,112 @@
+//! What surrounds a call into a token: how long it may take, who can be asked, and who is told what is being waited for.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::pin::PinEntry;
+
+/// What a call into a token is waiting for. Told as it changes, from within the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Another program holds the token, or may hold it: the call goes on when it lets go.
+    Access,
+    /// Somebody is being asked for a PIN.
+    Pin,
+    /// The device computes.
+    Device,
+    /// The device computes, and does so only after a touch.
+    Touch,
+}
+
+/// The surroundings of one call into a token.
+pub struct Operation<'a> {
+    deadline: Instant,
+    pins: &'a mut dyn PinEntry,
+    observer: Option<&'a dyn Fn(Stage)>,
+}
+
+impl<'a> Operation<'a> {
+    /// A call that should end by `deadline` and asks `pins` where it needs a PIN.
+    ///
+    /// The time in which somebody is asked for a PIN does not count: the deadline moves by it.
+    pub fn new(deadline: Instant, pins: &'a mut dyn PinEntry) -> Self {
+        Self { deadline, pins, observer: None }
+    }
+
+    /// The same, with a deadline from now on.
+    pub fn within(time: Duration, pins: &'a mut dyn PinEntry) -> Self {
+        Self::new(Instant::now() + time, pins)
+    }
+
+    /// Tells `observer` of every stage as it begins. It must return at once: the token waits for it.
+    #[must_use]
+    pub fn observed(mut self, observer: &'a dyn Fn(Stage)) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// When the call should have ended.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Says what is being waited for.
+    pub fn enter(&self, stage: Stage) {
+        if let Some(observer) = self.observer {
+            observer(stage);
+        }
+    }
+
+    /// Lets `ask` ask the people at the token. The deadline moves by the time it takes.
+    pub(crate) fn ask<T>(&mut self, ask: impl FnOnce(&mut dyn PinEntry) -> T) -> T {
+        self.enter(Stage::Pin);
+        let start = Instant::now();
+        let answer = ask(self.pins);
+        self.deadline += start.elapsed();
+        answer
+    }
+
+    /// Refuses to go on past the deadline. `what` is the token, for people.
+    pub(crate) fn before_deadline(&self, what: &str) -> Result<()> {
+        if Instant::now() < self.deadline {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Deadline,
+            format!("{what} did not agree in time."),
+            "If it waits for a touch, touch it when it blinks; otherwise see whether another program holds it.",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pin::PinRequest;
+    use crate::secret::Pin;
+
+    struct Nobody;
+
+    impl PinEntry for Nobody {
+        fn pin(&mut self, _: &PinRequest<'_>) -> Result<Pin> {
+            Err(Error::pin_required("Nobody is here.", "Come back."))
+        }
+    }
+
+    #[test]
+    fn a_past_deadline_is_refused() {
+        let mut nobody = Nobody;
+        let operation = Operation::within(Duration::ZERO, &mut nobody);
+        assert_eq!(operation.before_deadline("It").unwrap_err().kind(), ErrorKind::Deadline);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // sleep: the time that passes is what is tested.
+    fn asking_does_not_count() {
+        let mut nobody = Nobody;
+        let mut operation = Operation::within(Duration::from_millis(20), &mut nobody);
+        operation.ask(|_| std::thread::sleep(Duration::from_millis(30)));
+        assert!(operation.before_deadline("It").is_ok());
+    }
+}

@@ -1,0 +1,201 @@
+//! One token's PIN between its uses: kept as long as the policy says, and never sent again once it was refused.
+
+use std::path::{Path, PathBuf};
+
+use super::{KeepPin, PinRequest, Tries};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::read_secret;
+use crate::operation::Operation;
+use crate::secret::Pin;
+
+/// The PIN of one open token.
+pub(crate) struct Keeper {
+    policy: KeepPin,
+    /// The locator's `pin-source`.
+    source: Option<PathBuf>,
+    kept: Option<Pin>,
+    /// The last one that the token refused.
+    refused: Option<Pin>,
+}
+
+impl Keeper {
+    pub(crate) fn new(policy: KeepPin, source: Option<&Path>) -> Self {
+        Self { policy, source: source.map(Path::to_owned), kept: None, refused: None }
+    }
+
+    /// How long the PIN is kept.
+    #[allow(dead_code)] // Used by backends that a build may leave out.
+    pub(crate) fn policy(&self) -> KeepPin {
+        self.policy
+    }
+
+    /// Whether [`unlock`](Self::unlock) would ask nobody.
+    pub(crate) fn is_held(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Finds the PIN and has `send` send it, once. `request` says what is known of the tries left; nothing is sent when there is none, or one
+    /// that nobody agrees to spend. `send` answers `WrongPin` when the token refuses it: it is then remembered as refused. Any other
+    /// failure says nothing about the PIN, which is kept for the next call if the policy keeps it at all.
+    pub(crate) fn unlock(
+        &mut self,
+        request: PinRequest<'_>,
+        operation: &mut Operation<'_>,
+        send: impl FnOnce(&Pin) -> Result<()>,
+    ) -> Result<()> {
+        let what = request.what;
+        let source = self.source.clone();
+        let request = request.with_source(source.as_deref());
+        match request.tries_left {
+            Tries::None => return Err(locked(what)),
+            Tries::Last if !operation.ask(|pins| pins.confirm_last_try(&request)) => return Err(last(what)),
+            _ => {}
+        }
+        let pin = match self.kept.take() {
+            Some(pin) => pin,
+            None => self.find(&request, operation)?,
+        };
+        if self.refused.as_ref().is_some_and(|refused| refused.is(&pin)) {
+            return Err(Error::new(
+                ErrorKind::WrongPin,
+                format!("{what} refused this PIN before; it was not sent again ({}).", request.tries_left),
+                "Give another PIN; if this one has become right meanwhile, restart what uses the token.",
+            ));
+        }
+        match send(&pin) {
+            Ok(()) => self.refused = None,
+            Err(error) if error.kind() == ErrorKind::WrongPin => {
+                self.refused = Some(pin);
+                return Err(error);
+            }
+            Err(error) => {
+                self.keep(pin);
+                return Err(error);
+            }
+        }
+        self.keep(pin);
+        Ok(())
+    }
+
+    fn keep(&mut self, pin: Pin) {
+        self.kept = (self.policy == KeepPin::Once).then_some(pin);
+    }
+
+    /// In this order: a credential, the locator's file, somebody.
+    fn find(&self, request: &PinRequest<'_>, operation: &mut Operation<'_>) -> Result<Pin> {
+        if let Some(pin) = operation.ask(|pins| pins.credential(request))? {
+            return Ok(pin);
+        }
+        match request.source {
+            Some(path) => from_file(path),
+            None => operation.ask(|pins| pins.pin(request)),
+        }
+    }
+}
+
+/// The PIN in a file: its text, less one line end. The file belongs to this process's user or to root and is closed to everybody else.
+///
+/// # Errors
+/// `LoosePermissions`, `KeyFile`, `Io`, `PinRequired`.
+pub(crate) fn from_file(path: &Path) -> Result<Pin> {
+    let bytes = read_secret(path, "PIN file", true, Pin::MAX_LEN + 2)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| {
+        Error::new(
+            ErrorKind::PinRequired,
+            format!("The PIN file \"{}\" is not UTF-8 text.", path.display()),
+            "Write the PIN into it, with or without a newline at the end.",
+        )
+    })?;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    Pin::new(text.strip_suffix('\r').unwrap_or(text).to_owned())
+}
+
+/// No try is left.
+pub(crate) fn locked(what: &str) -> Error {
+    Error::new(
+        ErrorKind::PinLocked,
+        format!("{what} has locked its PIN; no try is left."),
+        "Unlock it with its SO PIN, admin PIN or PUK and its maker's tool.",
+    )
+}
+
+/// One try is left, and nobody said that it may be spent.
+pub(crate) fn last(what: &str) -> Error {
+    Error::new(
+        ErrorKind::PinLast,
+        format!("{what} has ONE try left before it locks; nothing was sent."),
+        "Make sure of the PIN, then run the command where it can ask you, and agree to spend the last try.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{PinEntry, Purpose};
+    use super::*;
+    use std::time::Duration;
+
+    /// Gives these, last first.
+    struct Given(Vec<&'static str>, bool);
+
+    impl PinEntry for Given {
+        fn pin(&mut self, _: &PinRequest<'_>) -> Result<Pin> {
+            let pin = self.0.pop().ok_or_else(|| Error::pin_required("Nobody is here.", "Come back."))?;
+            Pin::new(pin.into())
+        }
+
+        fn confirm_last_try(&mut self, _: &PinRequest<'_>) -> bool {
+            self.1
+        }
+    }
+
+    fn wrong() -> Error {
+        Error::new(ErrorKind::WrongPin, "It refuses the PIN.", "Try another.")
+    }
+
+    /// What was sent, and the outcome, with `right` as the only right PIN.
+    fn unlock(keeper: &mut Keeper, pins: &mut Given, tries: Tries, right: &str) -> (Vec<String>, Option<ErrorKind>) {
+        let mut sent = Vec::new();
+        let mut operation = Operation::within(Duration::from_secs(1), pins);
+        let outcome = keeper.unlock(PinRequest::new("It", Purpose::UserPin, tries), &mut operation, |pin| {
+            sent.push(pin.expose().to_owned());
+            if pin.expose() == right { Ok(()) } else { Err(wrong()) }
+        });
+        (sent, outcome.err().map(|error| error.kind()))
+    }
+
+    #[test]
+    fn a_right_pin_is_kept_as_the_policy_says() {
+        for (policy, held) in [(KeepPin::Once, true), (KeepPin::Always, false), (KeepPin::Never, false)] {
+            let mut keeper = Keeper::new(policy, None);
+            let mut pins = Given(vec!["1", "1"], false);
+            assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(3), "1"), (vec!["1".into()], None));
+            assert_eq!(keeper.is_held(), held);
+            unlock(&mut keeper, &mut pins, Tries::Left(3), "1");
+            assert_eq!(pins.0.len(), usize::from(held));
+        }
+    }
+
+    #[test]
+    fn a_refused_pin_is_not_sent_again() {
+        let mut keeper = Keeper::new(KeepPin::Once, None);
+        let mut pins = Given(vec!["3", "2", "1", "1"], false);
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(3), "3"), (vec!["1".into()], Some(ErrorKind::WrongPin)));
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(2), "3"), (vec![], Some(ErrorKind::WrongPin)));
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(2), "3"), (vec!["2".into()], Some(ErrorKind::WrongPin)));
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Last, "3"), (vec![], Some(ErrorKind::PinLast)));
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::None, "3"), (vec![], Some(ErrorKind::PinLocked)));
+        pins.1 = true;
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Last, "3"), (vec!["3".into()], None));
+    }
+
+    #[test]
+    fn another_failure_says_nothing_about_the_pin() {
+        let mut keeper = Keeper::new(KeepPin::Once, None);
+        let mut pins = Given(vec!["1"], false);
+        let mut operation = Operation::within(Duration::from_secs(1), &mut pins);
+        let request = PinRequest::new("It", Purpose::UserPin, Tries::Left(3));
+        let absent = Error::new(ErrorKind::TokenAbsent, "It is gone.", "Plug it in.");
+        assert!(keeper.unlock(request, &mut operation, |_| Err(absent)).is_err());
+        assert!(keeper.is_held());
+    }
+}

@@ -1,0 +1,127 @@
+//! A connection to a card, and looking for one.
+
+use std::ffi::{CStr, CString};
+
+use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
+use zeroize::Zeroizing;
+
+use super::fault;
+use super::{Exchange, Fault};
+use crate::error::Result;
+
+/// How often a transaction is begun anew when other programs reset the card.
+const TRIES: usize = 3;
+
+/// A shared connection to one card. The card is left as it is when this is dropped.
+pub(crate) struct Link {
+    /// `None` only while it is dropped.
+    card: Option<pcsc::Card>,
+    reader: CString,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // pcsc's own drop resets the card. A disconnect that fails has no card behind it any more.
+        if let Some(card) = self.card.take() {
+            let _ = card.disconnect(Disposition::LeaveCard);
+        }
+    }
+}
+
+impl Link {
+    fn connect(context: &Context, reader: &CStr) -> std::result::Result<Self, Fault> {
+        let card = context.connect(reader, ShareMode::Shared, Protocols::ANY)?;
+        Ok(Self { card: Some(card), reader: reader.to_owned() })
+    }
+
+    /// The reader's name, for people.
+    pub(crate) fn reader(&self) -> String {
+        self.reader.to_string_lossy().escape_debug().to_string()
+    }
+
+    /// Whether the card is still the one that was connected, without waiting for anybody. [`Fault::Reset`]: it is, and was reset.
+    pub(crate) fn look(&self) -> std::result::Result<(), Fault> {
+        let card = self.card.as_ref().ok_or(Fault::Removed)?;
+        card.status2_owned().map(drop).map_err(Fault::from)
+    }
+
+    /// Runs `work` in a transaction: nobody else reaches the card meanwhile. Waits until other programs have ended theirs, however long that takes.
+    ///
+    /// When the card was reset by others, before or while `work` runs, it runs again, at most [`TRIES`] times in all; nothing is then selected or
+    /// verified.
+    pub(crate) fn transact<T>(
+        &mut self,
+        mut work: impl FnMut(&mut dyn Exchange) -> std::result::Result<T, Fault>,
+    ) -> std::result::Result<T, Fault> {
+        let card = self.card.as_mut().ok_or(Fault::Removed)?;
+        for _ in 0..TRIES {
+            let outcome = match card.transaction() {
+                Ok(transaction) => {
+                    let mut exchange = InTransaction { transaction: &transaction };
+                    work(&mut exchange)
+                    // Dropped here: SCardEndTransaction with SCARD_LEAVE_CARD.
+                }
+                Err(error) => Err(error.into()),
+            };
+            match outcome {
+                Err(Fault::Reset) => card.reconnect(ShareMode::Shared, Protocols::ANY, Disposition::LeaveCard)?,
+                outcome => return outcome,
+            }
+        }
+        Err(Fault::Reset)
+    }
+}
+
+struct InTransaction<'a, 'card> {
+    transaction: &'a pcsc::Transaction<'card>,
+}
+
+impl Exchange for InTransaction<'_, '_> {
+    fn transmit(&mut self, command: &[u8]) -> std::result::Result<Zeroizing<Vec<u8>>, Fault> {
+        let mut buffer = Zeroizing::new([0; pcsc::MAX_BUFFER_SIZE]);
+        let answer = self.transaction.transmit(command, &mut *buffer)?;
+        if answer.len() < 2 {
+            // A card that is pulled in the middle of a command gives an empty answer before it is gone.
+            self.transaction.status2_owned()?;
+        }
+        Ok(Zeroizing::new(answer.to_vec()))
+    }
+}
+
+/// What [`find`] came across.
+pub(crate) struct Found<T> {
+    /// The cards that were looked for.
+    pub(crate) cards: Vec<(Link, T)>,
+    /// Readers whose card another program holds for itself: what is looked for may be there.
+    pub(crate) held: Vec<String>,
+}
+
+/// Connects to every card, one after the other, and keeps those for which `look`, in a transaction, gives something. A card that fails or is of
+/// another kind is passed over.
+///
+/// # Errors
+/// `ServiceAbsent`.
+pub(crate) fn find<T>(
+    mut look: impl FnMut(&mut dyn Exchange) -> std::result::Result<Option<T>, Fault>,
+) -> Result<Found<T>> {
+    let context = Context::establish(Scope::User).map_err(fault::service)?;
+    let readers = match context.list_readers_owned() {
+        Err(pcsc::Error::NoReadersAvailable) => Vec::new(),
+        readers => readers.map_err(fault::service)?,
+    };
+    let mut found = Found { cards: Vec::new(), held: Vec::new() };
+    for reader in readers {
+        let mut link = match Link::connect(&context, &reader) {
+            Ok(link) => link,
+            Err(Fault::Held) => {
+                found.held.push(reader.to_string_lossy().escape_debug().to_string());
+                continue;
+            }
+            Err(_) => continue,
+        };
+        if let Ok(Some(what)) = link.transact(&mut look) {
+            found.cards.push((link, what));
+        }
+    }
+    Ok(found)
+}
