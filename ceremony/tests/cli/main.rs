@@ -8,3 +8,4 @@ mod lab;
 mod prompts;
 mod refusals;
 mod session;
+mod tokens;
