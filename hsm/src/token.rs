@@ -184,6 +184,8 @@ pub fn open(
     operation: &mut Operation<'_>,
 ) -> Result<Box<dyn Token>> {
     match locator {
+        #[cfg(feature = "openpgp")]
+        Locator::OpenPgp(card) => crate::openpgp::open(card, expected, keep, operation),
         #[cfg(feature = "pkcs11")]
         Locator::Pkcs11(uri) => crate::pkcs11::open(uri, expected, keep, operation),
         #[cfg(feature = "piv")]
