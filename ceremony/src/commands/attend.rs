@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use claviger::error::Result;
 use claviger::program::{Pins, Terminal, one_line};
 use claviger::token::from_hsm;
-use claviger_hsm::{Operation, Stage};
+use claviger_hsm::{Locator, Operation, Stage};
 
 /// What a call may take, besides the time in which somebody types: enough to find the token and touch it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,6 +24,12 @@ pub(crate) struct Attended<T> {
     pub(crate) answer: T,
     /// Without the waits for other programs and for somebody to type.
     pub(crate) took: Duration,
+}
+
+/// What people are told of a token that is not open yet: its locator, without where its PIN or module is.
+pub(crate) fn name(locator: &Locator) -> String {
+    let text = locator.to_string();
+    text.split_once('?').map_or(text.clone(), |(name, _)| name.to_owned())
 }
 
 /// Makes the call `work` on the token that people know as `what`.

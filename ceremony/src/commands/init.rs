@@ -6,7 +6,7 @@ use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::{ClientAuthKeys, IdentityCard, OnionKeys, TokenKind};
 use claviger::store::{NewMachine, Store};
 
-use super::attend::attend;
+use super::attend::{attend, name};
 use super::token::{kind, parse, static_public};
 use crate::cli::Init;
 use crate::report::Identity;
@@ -18,7 +18,7 @@ pub(super) fn init(dir: &Path, init: &Init, terminal: &Terminal) -> Result<()> {
     // Before the token costs anybody a PIN or a touch.
     refuse_existing(dir)?;
     let open = |operation: &mut Operation<'_>| claviger_hsm::open(&locator, None, KeepPin::Once, operation);
-    let token = attend(terminal, &locator.to_string(), open)?.answer;
+    let token = attend(terminal, &name(&locator), open)?.answer;
     let static_public = static_public(token.public_key())?;
     let kind = kind(token.hints().hardware);
     if kind == TokenKind::Software {

@@ -11,8 +11,12 @@ use claviger_hsm::{Locator, NewKey, PinPolicy, PivSlot, Touch};
 
 use super::{kind, look, parse, static_public};
 use crate::cli::Generate;
-use crate::commands::attend::attend;
+use crate::commands::attend::{attend, name};
 use crate::report::Key;
+
+/// How a key that is there is overwritten without a terminal.
+const REPLACE: &str =
+    "Choose another place; or, if it is to be lost for ever, run it again with `--replace FINGERPRINT`.";
 
 pub(super) fn generate(store: Option<&Path>, generate: &Generate, terminal: &Terminal) -> Result<()> {
     let locator = match generate.slot {
@@ -30,8 +34,9 @@ pub(super) fn generate(store: Option<&Path>, generate: &Generate, terminal: &Ter
         );
     }
     agree_to_replace(&locator, &mut new, store, generate, terminal)?;
+    warn_of_the_factory_key(&locator, terminal)?;
     let make = |operation: &mut claviger_hsm::Operation<'_>| claviger_hsm::generate(&locator, &new, operation);
-    let (made, public) = attend(terminal, &locator.to_string(), make)?.answer;
+    let (made, public) = attend(terminal, &name(&locator), make)?.answer;
     let hardware = is_hardware(&made)?;
     let key = Key::new(made.to_string(), kind(hardware), &static_public(&public)?);
     say_what_it_means(&made, &new, terminal);
@@ -104,7 +109,10 @@ fn agree_to_replace(
                  Type its fingerprint to overwrite it, all digits: ",
                 public.curve()
             );
-            terminal.ask(&text, "Choose another place, or run it again with `--replace FINGERPRINT`; `claviger-ceremony token list` shows it.")?
+            terminal.ask(&text, REPLACE).map_err(|_| {
+                let what = format!("There is a key at {locator} already, fingerprint {print}, and nobody said that it may be overwritten.");
+                Error::new(ErrorKind::Declined, what, REPLACE)
+            })?
         }
     };
     if typed.is_empty() || !print.matches(&typed)? {
@@ -122,6 +130,18 @@ fn agree_to_replace(
 fn whose(public: &StaticPublic, store: Option<&Path>) -> Option<String> {
     let machine = Store::open(&store_dir(store).ok()?).ok()?.machine().ok()?;
     (machine.card.static_public == *public).then(|| machine.card.identifier.to_string())
+}
+
+/// A PIV card's management key that everybody knows is used without a question, so it is told.
+fn warn_of_the_factory_key(locator: &Locator, terminal: &Terminal) -> Result<()> {
+    if let Locator::Piv(piv) = locator
+        && claviger_hsm::piv::management_key_is_default(piv).map_err(from_hsm)? == Some(true)
+    {
+        terminal.warn(
+            "the card's management key is the factory's, which everybody knows: whoever has the card for a minute can overwrite its keys. Change it with `ykman piv access change-management-key --protect --generate`.",
+        );
+    }
+    Ok(())
 }
 
 fn say_what_it_means(locator: &Locator, new: &NewKey, terminal: &Terminal) {

@@ -1,5 +1,6 @@
 //! `token list`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use claviger::error::Result;
@@ -12,7 +13,7 @@ use serde::Serialize;
 use super::shown::{self, TokenReport};
 use super::{look, static_public};
 use crate::cli::{Backend, List};
-use crate::commands::attend::attend;
+use crate::commands::attend::{attend, name};
 use crate::report::Key;
 
 /// `token list --json`: `{"tokens": […], "key_files": […], "failed_modules": […], "failed_backends": […]}`.
@@ -85,6 +86,11 @@ pub(super) fn list(list: &List, terminal: &Terminal) -> Result<()> {
             "No token was found. Plug it in; name a PKCS#11 module that is not in a usual place with `claviger-ceremony token list --module PATH`.",
         );
     }
+    if listing.has_doubles() {
+        terminal.note(
+            "One device can stand here several times: as PIV card, as OpenPGP card, and behind a PKCS#11 module. `claviger-ceremony token explain` says which key is for what.",
+        );
+    }
     terminal.result(&listing.text(), &listing)
 }
 
@@ -130,6 +136,12 @@ impl Listing {
         ))
     }
 
+    /// Whether several ways lead to devices, which may be the same ones.
+    fn has_doubles(&self) -> bool {
+        let ways: BTreeSet<_> = self.tokens.iter().filter(|token| token.hardware).map(|token| &token.backend).collect();
+        ways.len() > 1
+    }
+
     fn text(&self) -> String {
         let mut blocks: Vec<String> = self.tokens.iter().map(TokenReport::text).collect();
         blocks.extend(self.key_files.iter().map(shown::key_file_text));
@@ -154,6 +166,6 @@ fn key_file(path: &Path, terminal: &Terminal) -> Result<Key> {
     let locator = Locator::File(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let open =
         |operation: &mut claviger_hsm::Operation<'_>| claviger_hsm::open(&locator, None, KeepPin::Never, operation);
-    let token = attend(terminal, &locator.to_string(), open)?.answer;
+    let token = attend(terminal, &name(&locator), open)?.answer;
     Ok(Key::new(locator.to_string(), Kind::Software, &static_public(token.public_key())?))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use claviger_hsm::{Device, DeviceKey, Error, Locator, OpenPgpLocator, PivLocator, Pkcs11Uri, TokenKind};
+use claviger_hsm::{CardId, Device, DeviceKey, Error, Locator, OpenPgpLocator, PivLocator, Pkcs11Uri, TokenKind};
 
 /// Where distributions put PKCS#11 modules.
 const USUAL_PLACES: [&str; 10] = [
@@ -29,6 +29,7 @@ pub(super) fn modules() -> Vec<PathBuf> {
 /// The cards of a family. `TokenKind::Pkcs11` and `Software` have no devices that are found without a name.
 pub(super) fn cards(kind: TokenKind) -> Result<Vec<Device>, Error> {
     match kind {
+        TokenKind::Piv => claviger_hsm::piv::list(),
         _ => Ok(Vec::new()),
     }
 }
@@ -81,13 +82,23 @@ fn means(given: &Locator, there: &Locator) -> bool {
 }
 
 fn is_device_of(locator: &Locator, device: &Device) -> bool {
+    let by_key =
+        || device.keys.iter().any(|key| key.locator.as_ref().is_some_and(|there| is_same_device(locator, there)));
     match locator {
         // A token without keys has no locator to compare with.
         Locator::Pkcs11(uri) => {
             uri.token().is_none_or(|token| device.model.ends_with(&format!(" token \"{token}\"")))
                 && uri.serial().is_none_or(|serial| device.serial == serial)
         }
-        other => device.keys.iter().any(|key| key.locator.as_ref().is_some_and(|there| is_same_device(other, there))),
+        Locator::Piv(piv) => {
+            by_key()
+                || device.serial
+                    == match piv.card {
+                        CardId::Serial(serial) => serial.to_string(),
+                        CardId::Guid(guid) => format!("{:032x}", u128::from_be_bytes(guid)),
+                    }
+        }
+        _ => by_key(),
     }
 }
 

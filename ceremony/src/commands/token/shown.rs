@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use claviger::program::one_line;
-use claviger_hsm::{Device, DeviceKey, Locator, PinState, TokenKind, Touch, Tries};
+use claviger_hsm::{Device, DeviceKey, Locator, PinState, Pkcs11Uri, TokenKind, Touch, Tries};
 use serde::Serialize;
 
 use super::{kind, look, static_public};
@@ -12,7 +12,7 @@ use crate::report::Key;
 #[derive(Serialize)]
 pub(super) struct TokenReport {
     /// `openpgp`, `piv`, `pkcs11`, `tpm`.
-    backend: String,
+    pub(super) backend: String,
     /// The PKCS#11 module; `null` for others.
     module: Option<String>,
     /// The label that a PKCS#11 token was given; empty for others.
@@ -24,13 +24,15 @@ pub(super) struct TokenReport {
     /// The reader, module or TPM: where it is just now.
     seen_at: String,
     /// Whether it is a device; a token in software can be copied.
-    hardware: bool,
+    pub(super) hardware: bool,
     curves: Vec<String>,
     /// The state of the PIN, for people.
     pin: String,
     /// The same for programs; `null` when it could not be read.
     pin_state: Option<PinReport>,
     keys: Vec<KeyReport>,
+    /// A locator for `token generate`, with SLOT or NAME where one is to be chosen; `null` where there is no room or no need.
+    new_key: Option<String>,
     /// Why it can not be used; `null` when it can.
     unusable: Option<String>,
     #[serde(skip)]
@@ -95,6 +97,7 @@ impl TokenReport {
             pin: device.pin.map_or_else(|| "could not be read".to_owned(), pin_text),
             pin_state: device.pin.map(PinReport::from),
             keys,
+            new_key: new_key(device, label),
             unusable: device.unusable.clone(),
             kind: device.kind,
         }
@@ -125,6 +128,9 @@ impl TokenReport {
         ] {
             let _ = writeln!(text, "  {name:<9} {value}");
         }
+        if let Some(place) = &self.new_key {
+            let _ = writeln!(text, "  new key   {place}");
+        }
         if let Some(why) = &self.unusable {
             let _ = writeln!(text, "  can not be used: {}", one_line(why));
         }
@@ -132,6 +138,29 @@ impl TokenReport {
             text += &key.text();
         }
         text
+    }
+}
+
+/// Where a new key could be made.
+fn new_key(device: &Device, label: &str) -> Option<String> {
+    if device.unusable.is_some() || device.curves.is_empty() {
+        return None;
+    }
+    match device.kind {
+        TokenKind::Piv if device.serial.is_empty() => None,
+        // A GUID has 32 digits, a serial number at most ten.
+        TokenKind::Piv if device.serial.len() == 32 => Some(format!("piv:guid={};slot=SLOT", device.serial)),
+        TokenKind::Piv => Some(format!("piv:serial={};slot=SLOT", device.serial)),
+        TokenKind::Pkcs11 if label.is_empty() => None,
+        TokenKind::Pkcs11 => {
+            let uri = Pkcs11Uri::for_key(device.seen_at.as_ref(), label, "NAME").ok()?;
+            Some(Locator::Pkcs11(uri).to_string())
+        }
+        // The one place that there is.
+        TokenKind::OpenPgp => {
+            device.keys.iter().find(|key| key.public_key.is_err())?.locator.as_ref().map(Locator::to_string)
+        }
+        _ => None,
     }
 }
 
@@ -169,6 +198,9 @@ impl KeyReport {
         let label = one_line(&self.label);
         let Some(key) = &self.key else {
             let why = self.unusable.as_deref().unwrap_or_default();
+            if self.locator.is_none() && why.starts_with("no key") {
+                return format!("  key \"{label}\": {}\n", one_line(why));
+            }
             return format!("  key \"{label}\": can not be used: {}\n", one_line(why));
         };
         let mut what = key.kind_on_curve();

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::shown::{PinReport, pin_text};
 use super::{parse, static_public};
 use crate::cli::Test;
-use crate::commands::attend::attend;
+use crate::commands::attend::{attend, name};
 use crate::report::Print;
 
 /// How many operations are timed.
@@ -48,9 +48,8 @@ struct Report {
 
 pub(super) fn test(test: &Test, terminal: &Terminal) -> Result<()> {
     let locator = parse(&test.locator)?;
-    let name = locator.to_string();
     let open = |operation: &mut Operation<'_>| claviger_hsm::open(&locator, None, KeepPin::Once, operation);
-    let mut token = attend(terminal, &name, open)?.answer;
+    let mut token = attend(terminal, &name(&locator), open)?.answer;
     let public = static_public(token.public_key())?;
     let label = one_line(&token.hints().label);
     terminal.note(&format!("The key of the {label} is on {}, and answers.", public.curve()));
@@ -66,7 +65,7 @@ pub(super) fn test(test: &Test, terminal: &Terminal) -> Result<()> {
     let findings = findings(token.hints(), &spread, before, after);
     let hints = token.hints();
     let report = Report {
-        locator: name,
+        locator: locator.to_string(),
         token: label,
         backend: hints.kind.to_string(),
         hardware: hints.hardware,
