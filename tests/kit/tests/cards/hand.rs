@@ -41,6 +41,7 @@ fn a_yubikey_waits_for_the_finger() {
         assert_eq!(card.operations(), 2);
         thread::scope(|scope| {
             let waiting = scope.spawn(|| connection.agree_piv(0x9D, X25519, &public).map(drop));
+            card.wait_asking();
             card.touch_now();
             assert_eq!(waiting.join().unwrap(), Ok(()));
         });
@@ -100,7 +101,7 @@ fn a_card_can_be_pulled_in_the_middle() {
             let waiting = scope.spawn(|| {
                 timed(|| connection.try_send([0, 0x87, P256, 0x9D], &[&[0x7C, 67, 0x85, 65], &public[..]].concat()))
             });
-            thread::yield_now();
+            card.wait_asking();
             card.pull();
             let (answer, time) = waiting.join().unwrap();
             assert!(!matches!(answer, Ok((_, 0x9000 | 0x6982))), "{answer:?}");
