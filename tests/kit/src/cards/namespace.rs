@@ -12,6 +12,9 @@ use crate::{support, token};
 /// Set for a process that [`isolated`] started: the directory of the card programs.
 const PROGRAMS: &str = "CLAVIGER_TESTKIT_CARDS";
 
+/// How long a test may take. pcscd offers no way out of an operation that a card never answers, so such a test ends here.
+const LIMIT_SECONDS: &str = "600";
+
 /// Run in the namespaces, before the program.
 const ENTER: &str =
     r#"ip link set lo up && mount -t tmpfs -o mode=755 tmpfs /run && mkdir /run/pcscd && echo entered && exec "$@""#;
@@ -28,7 +31,9 @@ pub fn isolated<F: FnOnce()>(body: F) {
         return body();
     }
     let home = token::temporary("cards");
-    let mut command = enter(home.path());
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "--signal=KILL", LIMIT_SECONDS]);
+    enter(home.path(), &mut command);
     let outcome = panic::catch_unwind(panic::AssertUnwindSafe(|| token::run_alone::<F>(&mut command)));
     if let Err(failure) = outcome {
         let text = failure.downcast_ref::<String>().map_or("", String::as_str);
@@ -48,7 +53,9 @@ pub fn isolated_main(body: impl FnOnce()) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let home = token::temporary("cards");
-    token::pass_through(&mut enter(home.path()))
+    let mut command = Command::new("env");
+    enter(home.path(), &mut command);
+    token::pass_through(&mut command)
 }
 
 /// The directory of the card programs, in a process that [`isolated`] started.
@@ -56,13 +63,14 @@ pub(super) fn programs() -> Option<PathBuf> {
     env::var_os(PROGRAMS).map(PathBuf::from)
 }
 
-/// This program in namespaces, without arguments. What it may need is built first: inside there is no network.
-fn enter(home: &Path) -> Command {
+/// Makes `command`, which runs another one, run this program in namespaces, without arguments. What it may need is built first:
+/// inside there is no network.
+fn enter(home: &Path, command: &mut Command) {
     let programs = support::build("cards", false);
     token::kryoptic_module();
     let temporary = home.join("tmp");
     fs::create_dir(&temporary).expect("create a temporary directory");
-    let mut command = Command::new("unshare");
+    command.arg("unshare");
     if !rustix::process::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
@@ -83,5 +91,4 @@ fn enter(home: &Path) -> Command {
     command.envs(token::environment(home)).env(PROGRAMS, programs);
     // What the test leaves when it is killed goes with its home.
     command.env("TMPDIR", temporary);
-    command
 }
