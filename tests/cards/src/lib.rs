@@ -19,6 +19,7 @@
 pub mod apdu;
 pub mod control;
 pub mod garbage;
+pub mod host;
 pub mod options;
 mod runner;
 pub mod tlv;

@@ -1,6 +1,9 @@
 //! The options that every card has, and how to read a program's own.
 
+use std::error::Error;
 use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt as _};
@@ -53,6 +56,13 @@ fn number(text: &str) -> Result<u32, std::num::ParseIntError> {
         Some(digits) => u32::from_str_radix(digits, 16),
         None => text.parse(),
     }
+}
+
+/// Says on the terminal why a program did not start.
+pub fn report(program: &str, usage: &str, outcome: Result<(), Box<dyn Error>>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    let _ = writeln!(std::io::stderr(), "{program}: {error}\n{usage}");
+    ExitCode::FAILURE
 }
 
 /// The bytes of a text of hexadecimal digits.

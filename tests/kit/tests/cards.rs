@@ -1,6 +1,10 @@
 //! The virtual cards through a real pcscd, and the software TPM.
 
+// What a test stands on may fail as the test does.
+#![allow(clippy::unwrap_used)]
+
 use std::ffi::CString;
+use std::process::Command;
 
 use claviger_testkit::cards::{self, Card, PIN, Pcscd};
 use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
@@ -59,7 +63,7 @@ fn apdu(header: [u8; 4], data: &[u8]) -> Vec<u8> {
     apdu
 }
 
-const SELECT_PIV: ([u8; 4], &[u8]) = ([0, 0xA4, 4, 0], &[0xA0, 0, 0, 3, 8]);
+const SELECT_PIV: ([u8; 4], &[u8]) = ([0, 0xA4, 4, 0], &[0xA0, 0, 0, 3, 8, 0, 0, 0x10, 0]);
 const VERIFY: [u8; 4] = [0, 0x20, 0, 0x80];
 
 fn padded_pin() -> Vec<u8> {
@@ -79,6 +83,38 @@ fn a_yubikey_answers() {
         assert_eq!(connection.done([0, 0xFD, 0, 0], &[]), [5, 7, 1]);
         assert_eq!(connection.done([0, 0xF8, 0, 0], &[]), 12_345_678_u32.to_be_bytes());
         assert_eq!(connection.send(&apdu(VERIFY, &[])).1, 0x63C3);
+    });
+}
+
+#[test]
+fn an_openpgp_card_answers_to_gpg() {
+    cards::isolated(|| {
+        let pcscd = Pcscd::start();
+        let card = Card::openpgp(&pcscd, 7);
+        assert_eq!(card.locator(), "openpgp:FFFE:00000007");
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("scdaemon.conf"), "disable-ccid\npcsc-shared\n").unwrap();
+        let status = Command::new("gpg").arg("--homedir").arg(home.path()).arg("--card-status").output().unwrap();
+        let text = String::from_utf8_lossy(&status.stdout);
+        assert!(text.contains("D2760001240103") && text.contains("FFFE00000007"), "{status:?}");
+        let ended = Command::new("gpgconf").arg("--homedir").arg(home.path()).args(["--kill", "all"]).status();
+        assert!(ended.unwrap().success());
+    });
+}
+
+#[test]
+fn a_piv_card_answers_to_opensc() {
+    cards::isolated(|| {
+        let pcscd = Pcscd::start();
+        let card = Card::piv(&pcscd, 0xBEEF);
+        assert_eq!(card.locator(), "piv:guid=C1A716E500004000800000010000BEEF;slot=9d");
+        let tool = Command::new("opensc-tool").args(["--reader", card.reader(), "--serial"]).output().unwrap();
+        assert!(tool.status.success(), "{tool:?}");
+        let connection = Connection::to(&card);
+        connection.done(SELECT_PIV.0, SELECT_PIV.1);
+        let chuid = connection.done([0, 0xCB, 0x3F, 0xFF], &[0x5C, 3, 0x5F, 0xC1, 2]);
+        let guid = data_encoding::HEXUPPER.decode(b"C1A716E500004000800000010000BEEF").unwrap();
+        assert!(chuid.windows(16).any(|window| window == guid), "{chuid:02x?}");
     });
 }
 

@@ -42,13 +42,7 @@ struct Model {
 }
 
 fn main() -> ExitCode {
-    match start() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("card-yubikey: {error}\n{USAGE}\n"));
-            ExitCode::FAILURE
-        }
-    }
+    options::report("card-yubikey", USAGE, start())
 }
 
 fn start() -> Result<(), Box<dyn Error>> {
