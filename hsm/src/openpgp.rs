@@ -10,14 +10,20 @@
 //!
 //! A card is found by maker and serial number, and its public key compared, before anything is sent to it that costs a try.
 
+mod attest;
 mod card;
+mod fingerprint;
+#[cfg(feature = "fuzzing")]
+mod fuzz;
 mod kdf;
 mod key;
 mod maker;
+mod manage;
 #[cfg(test)]
 mod script;
 mod view;
 
+use crate::attestation::Evidence;
 use crate::curve::{PublicKey, same_curve};
 use crate::device::PinState;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,7 +35,14 @@ use crate::secret::SharedSecret;
 use crate::smartcard::{Fault, Found, Link, find, held};
 use crate::token::{Hints, PinPolicy, Presence, Token, TokenKind, check_expected, prove};
 
-use card::{Answer, Password};
+pub(crate) use manage::generate;
+pub use manage::list;
+
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use fuzz::fuzz;
+
+use card::{Answer, Outcome, Password};
 use key::{Key, Step, Use};
 use view::View;
 
@@ -127,6 +140,11 @@ impl Token for OpenPgpToken {
         self.link = Some(link);
         answer
     }
+
+    fn attest(&mut self, operation: &mut Operation<'_>) -> Result<Evidence> {
+        operation.before_deadline(&self.hints.label)?;
+        self.with_card(operation, |token, link, operation| token.attested(link, operation))
+    }
 }
 
 impl OpenPgpToken {
@@ -183,28 +201,62 @@ impl OpenPgpToken {
                 return Err(Fault::Typed(Fault::Reset.typed(&what)));
             }
             operation.before_deadline(&what)?;
-            self.unlock(link, tries, operation)?;
+            self.unlock(link, Password::User, tries, operation)?;
             how = Use::Unlocked { forget: always && verified != Some(true) };
             operation.enter(Stage::Access);
         }
         Err(Fault::Reset)
     }
 
+    /// The attestation, with the PIN: a YubiKey does not tell whether it is verified for signing.
+    fn attested(&mut self, link: &mut Link, operation: &mut Operation<'_>) -> Answer<Evidence> {
+        let key = &mut self.key;
+        let what = &self.hints.label;
+        let (tries, stage) = link.transact(|card| {
+            key.select(card)?;
+            attest::check(card, key.aid(), what)?;
+            Ok((card::tries_left(card, Password::Sign)?, attest::stage(card)?))
+        })?;
+        operation.before_deadline(what)?;
+        self.unlock(link, Password::Sign, tries, operation)?;
+        let Self { key, keeper, hints, .. } = self;
+        operation.enter(Stage::Access);
+        link.transact(|card| {
+            key.select(card)?;
+            operation.before_deadline(&hints.label)?;
+            operation.enter(stage);
+            let outcome = attest::attest(card, key.aid());
+            if keeper.policy() == KeepPin::Always {
+                card::forget(card, Password::Sign)?;
+            }
+            match outcome? {
+                Outcome::Done(evidence) => Ok(evidence),
+                Outcome::Refused(_) if stage == Stage::Touch => Err(key.not_touched().into()),
+                Outcome::Refused(status) => Err(Fault::Status { command: "GET ATTESTATION", status }),
+            }
+        })
+    }
+
     /// Sends the PIN.
-    fn unlock(&mut self, link: &mut Link, tries: Tries, operation: &mut Operation<'_>) -> Answer<()> {
+    fn unlock(
+        &mut self,
+        link: &mut Link,
+        password: Password,
+        tries: Tries,
+        operation: &mut Operation<'_>,
+    ) -> Answer<()> {
         let Self { key, keeper, hints, .. } = self;
         let mut lost = None;
         let request = PinRequest::new(&hints.label, Purpose::UserPin, tries);
-        let sent = keeper.unlock(request, operation, |pin| {
-            match link.transact(|card| key.verify(card, Password::User, pin)) {
+        let sent =
+            keeper.unlock(request, operation, |pin| match link.transact(|card| key.verify(card, password, pin)) {
                 Ok(()) => Ok(()),
                 Err(fault) if fault.is_lost() => {
                     lost = Some(fault);
                     Err(Fault::Removed.typed(&hints.label))
                 }
                 Err(fault) => Err(fault.typed(&hints.label)),
-            }
-        });
+            });
         match (sent, lost) {
             (Ok(()), _) => Ok(()),
             // Found anew at once only where nobody has to be asked a second time.

@@ -52,6 +52,10 @@ impl Key {
         Self { aid, what, touch, tells: aid.tells_status(), believed: false, took: Duration::ZERO }
     }
 
+    pub(super) fn aid(&self) -> &Aid {
+        &self.aid
+    }
+
     /// The application selected; the PIN is no longer verified where that was needed.
     ///
     /// # Errors
@@ -158,7 +162,7 @@ impl Key {
         matches!(self.touch, Touch::Always | Touch::Cached)
     }
 
-    fn not_touched(&self) -> Error {
+    pub(super) fn not_touched(&self) -> Error {
         Error::new(
             ErrorKind::NotTouched,
             format!("{} waited for a touch and was not touched.", self.what),

@@ -109,20 +109,24 @@ impl View {
         label(self.aid.manufacturer, self.aid.serial)
     }
 
-    /// The curves on which the card can make a key, from its algorithm information; from its attributes where it gives none.
-    pub(super) fn curves(&self, card: &mut dyn Exchange) -> Answer<Vec<Curve>> {
-        let information = if self.changeable { card::find(card, card::ALGORITHMS)? } else { None };
-        Ok(match information {
-            Some(information) => offered(&information),
-            None => curve(&self.attributes).into_iter().collect(),
-        })
+    /// The curve of the decryption key, or of the next one.
+    pub(super) fn curve(&self) -> Option<Curve> {
+        curve(&self.attributes)
+    }
+
+    /// The curves on which the card can make a key, from its algorithm information; `None`: it has none.
+    pub(super) fn offers(&self, card: &mut dyn Exchange) -> Answer<Option<Vec<Curve>>> {
+        if !self.changeable {
+            return Ok(Some(self.curve().into_iter().collect()));
+        }
+        Ok(card::find(card, card::ALGORITHMS)?.map(|information| offered(&information)))
     }
 
     /// What `claviger-ceremony token list` shows; `seen_at` is left to the caller.
     pub(super) fn device(&self, card: &mut dyn Exchange) -> Answer<Device> {
         let firmware = maker::yubikey_firmware(card, &self.aid)?;
         let verified = if self.aid.tells_status() { card::status(card, Password::User)? } else { None };
-        let curves = self.curves(card)?;
+        let curves = self.offers(card)?.unwrap_or_else(|| self.curve().into_iter().collect());
         let mut key = DeviceKey::new("decryption", self.public.clone());
         key.locator = Some(Locator::OpenPgp(OpenPgpLocator {
             manufacturer: self.aid.manufacturer,
@@ -140,17 +144,12 @@ impl View {
             self.public.as_ref().err().cloned()
         };
         Ok(Device {
-            kind: TokenKind::OpenPgp,
-            maker: maker::name(self.aid.manufacturer).into(),
-            model: format!("OpenPGP card {}.{}", self.aid.version >> 8, self.aid.version & 0xff),
-            serial: format!("{:08X}", self.aid.serial),
             firmware: firmware.map(|[a, b, c]| format!("{a}.{b}.{c}")).unwrap_or_default(),
-            hardware: true,
-            seen_at: String::new(),
             curves,
             pin: Some(PinState { verified, ..PinState::new(self.user_tries) }),
             keys: vec![key],
             unusable,
+            ..device(&self.aid)
         })
     }
 }
@@ -162,6 +161,23 @@ pub(super) fn label(manufacturer: u16, serial: u32) -> String {
         name => format!("{name} "),
     };
     format!("{maker}OpenPGP card {manufacturer:04X}:{serial:08X}")
+}
+
+/// What the identifier alone tells of a card.
+pub(super) fn device(aid: &Aid) -> Device {
+    Device {
+        kind: TokenKind::OpenPgp,
+        maker: maker::name(aid.manufacturer).into(),
+        model: format!("OpenPGP card {}.{}", aid.version >> 8, aid.version & 0xff),
+        serial: format!("{:08X}", aid.serial),
+        firmware: String::new(),
+        hardware: true,
+        seen_at: String::new(),
+        curves: Vec::new(),
+        pin: None,
+        keys: Vec::new(),
+        unusable: None,
+    }
 }
 
 /// An object inside 6E, or inside 73 in it. GET DATA gives 6E with or without its own tag.
