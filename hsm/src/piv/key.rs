@@ -45,6 +45,8 @@ impl Key<'_> {
         operation: &Operation<'_>,
     ) -> Result<Outcome, Fault> {
         application::select(card)?;
+        // Whoever gave up while others had the card is asked for nothing.
+        operation.before_deadline(self.what)?;
         if self.pin != PinPolicy::Never {
             let status = pin::status(card, self.facts)?;
             if !status.verified || self.pin == PinPolicy::Always || self.keep == KeepPin::Always {

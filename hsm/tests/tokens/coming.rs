@@ -49,7 +49,9 @@ fn looking_finds_a_token_that_is_back<B: Coming>(curve: Curve) {
 
 each! {
     softhsm: crate::pkcs11::SoftHsmToken [X25519 P256],
-    kryoptic: crate::pkcs11::KryopticToken [X25519 P256]
+    kryoptic: crate::pkcs11::KryopticToken [X25519 P256],
+    piv_card: crate::piv::PivCard [P256],
+    yubikey: crate::piv::YubiKey [X25519 P256]
     => {
         a_pulled_token_is_a_state
         an_absence_that_nobody_saw_is_none

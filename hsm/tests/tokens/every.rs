@@ -190,7 +190,9 @@ fn bad_points_reach_no_token() {
 each! {
     softhsm: crate::pkcs11::SoftHsmToken [X25519 P256],
     kryoptic: crate::pkcs11::KryopticToken [X25519 P256],
-    software: crate::software::KeyFile [X25519 P256]
+    piv_card: crate::piv::PivCard [P256],
+    software: crate::software::KeyFile [X25519 P256],
+    yubikey: crate::piv::YubiKey [X25519 P256]
     => {
         a_generated_key_agrees
         another_key_and_another_curve_are_refused

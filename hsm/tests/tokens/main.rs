@@ -16,12 +16,11 @@
 
 mod backend;
 
-#[allow(dead_code)] // Until a backend with cards is here.
 mod cards;
 mod coming;
-#[allow(dead_code)] // Until a backend that counts is here.
 mod counting;
 mod every;
 
+mod piv;
 mod pkcs11;
 mod software;
