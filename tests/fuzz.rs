@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs, unreachable_pub)]
 
+#[path = "../fuzz/checks/attestation.rs"]
+mod attestation;
 #[path = "../fuzz/checks/card.rs"]
 mod card;
 #[path = "../fuzz/checks/knock.rs"]
@@ -89,6 +91,11 @@ fn run(target: &str, check: fn(&[u8]), changes: usize) {
         }
         tried(&input);
     }
+}
+
+#[test]
+fn attestation() {
+    run("attestation", attestation::check, 1_500);
 }
 
 #[test]

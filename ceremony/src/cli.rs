@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use claviger::identity::{Identifier, IdentityError, Role, Suites};
 
-pub(crate) use token::{Backend, Explain, Generate, List, Test, Token};
+pub(crate) use token::{Attest, Backend, Explain, Generate, List, Test, Token};
 
 const EXAMPLE: &str = "\
 A ceremony, on each machine:

@@ -39,6 +39,14 @@ whoever copies the file and learns its passphrase has it.
 A key that is there already is shown, and is overwritten only when its fingerprint is typed or given with --replace. X25519 on PIV \
 needs a YubiKey with firmware 5.7 or later; nobody has reported it from a real one yet: run `claviger-ceremony token test` on the key.")]
     Generate(Generate),
+    /// Get the maker's statement that a key was made in its device, and verify it
+    #[command(after_help = "\
+Examples:
+  claviger-ceremony token attest 'piv:serial=12345678;slot=9d'
+  claviger-ceremony token attest openpgp:0006:12345678 --out attestation.pem
+
+The verdict goes to stdout, the certificates in PEM to --out. `init` does the same and puts the attestation into the identity card.")]
+    Attest(Attest),
     /// Try a key: ten timed operations, checked against software, and the state of the PIN before and after
     #[command(after_help = "\
 Examples:
@@ -116,6 +124,18 @@ pub(crate) struct Generate {
     pub(crate) replace: Option<String>,
     /// Where: openpgp:…, piv:…, tpm2:…, a PKCS#11 URI that names token and object, or file:PATH
     pub(crate) locator: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Attest {
+    /// The key
+    pub(crate) locator: String,
+    /// Write the certificates there, PEM, the statement about the key first; - is stdout, and the verdict goes to stderr
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// A further root to trust, PEM; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) attestation_root: Vec<PathBuf>,
 }
 
 #[derive(Args)]

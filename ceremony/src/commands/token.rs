@@ -1,5 +1,6 @@
 //! `token`: what is on tokens, and keys for machines.
 
+mod attest;
 mod explain;
 mod generate;
 mod list;
@@ -19,6 +20,7 @@ pub(super) fn run(store: Option<&std::path::Path>, token: &Token, terminal: &Ter
     match token {
         Token::List(list) => list::list(list, terminal),
         Token::Generate(generate) => generate::generate(store, generate, terminal),
+        Token::Attest(attest) => attest::attest(attest, terminal),
         Token::Test(test) => test::test(test, terminal),
         Token::Explain(explain) => explain::explain(store, explain, terminal),
     }

@@ -29,6 +29,7 @@ pub(super) fn modules() -> Vec<PathBuf> {
 /// The cards of a family. `TokenKind::Pkcs11` and `Software` have no devices that are found without a name.
 pub(super) fn cards(kind: TokenKind) -> Result<Vec<Device>, Error> {
     match kind {
+        TokenKind::OpenPgp => claviger_hsm::openpgp::list(),
         TokenKind::Piv => claviger_hsm::piv::list(),
         _ => Ok(Vec::new()),
     }
