@@ -133,6 +133,9 @@ pub(crate) struct Attest {
     /// Write the certificates there, PEM, the statement about the key first; - is stdout, and the verdict goes to stderr
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// Overwrite a file that holds something else
+    #[arg(long)]
+    pub(crate) force: bool,
     /// A further root to trust, PEM; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(crate) attestation_root: Vec<PathBuf>,
