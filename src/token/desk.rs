@@ -44,6 +44,8 @@ struct Facts {
 struct Now {
     current: Option<Current>,
     news: VecDeque<Notice>,
+    /// The token was told to be lost, and not yet to be back.
+    lost: bool,
     /// When the telling thread wakes by itself. `None`: it is to be woken.
     wakes: Option<Instant>,
     closed: bool,
@@ -240,9 +242,6 @@ impl Desk {
             }
             changed || !told
         });
-        if state == before {
-            return;
-        }
         let told = |what| Notice {
             machine: self.machine.clone(),
             reason: Reason::OPENING,
@@ -250,6 +249,11 @@ impl Desk {
             label: self.label().to_owned(),
             phase: Phase::Ended(Outcome::Done),
         };
+        // At the start the state is absent before anything was seen, which is no loss.
+        let lost = std::mem::replace(&mut now.lost, state.is_lost());
+        if state == before && lost == state.is_lost() {
+            return;
+        }
         match &trouble {
             Some(Trouble { kind, what, hint }) => {
                 tracing::warn!(target: "claviger::token", token = self.label(), %state, reason = kind.as_str(), hint, "{what}");
@@ -257,7 +261,7 @@ impl Desk {
                     now.news.push_back(told(What::Gone(what.clone())));
                 }
             }
-            None if before.is_lost() => {
+            None if lost => {
                 tracing::info!(target: "claviger::token", token = self.label(), %state, "{} is back", self.label());
                 now.news.push_back(told(What::Back));
             }

@@ -145,6 +145,13 @@ struct Ended(Arc<Queue>, Arc<Desk>);
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.close();
+        if std::thread::panicking() {
+            self.1.saw(Err(&claviger_hsm::Error::new(
+                claviger_hsm::ErrorKind::Device,
+                format!("The thread of {} failed by a fault of this program.", self.1.label()),
+                "Start the program again, and report this.",
+            )));
+        }
         self.1.close();
     }
 }
