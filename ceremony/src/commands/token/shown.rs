@@ -161,7 +161,8 @@ fn new_key(device: &Device, label: &str) -> Option<String> {
         // A GUID has 32 digits, a serial number at most ten.
         TokenKind::Piv if device.serial.len() == 32 => Some(format!("piv:guid={};slot=SLOT", device.serial)),
         TokenKind::Piv => Some(format!("piv:serial={};slot=SLOT", device.serial)),
-        TokenKind::Pkcs11 if label.is_empty() => None,
+        // Cards behind OpenSC are better used directly, and it makes keys on few of them.
+        TokenKind::Pkcs11 if label.is_empty() || device.seen_at.contains("opensc-pkcs11") => None,
         TokenKind::Pkcs11 => {
             let uri = Pkcs11Uri::for_key(device.seen_at.as_ref(), label, "NAME").ok()?;
             Some(Locator::Pkcs11(uri).to_string())
@@ -232,13 +233,13 @@ pub(super) fn key_file_text(key: &Key) -> String {
     format!("{}\n  fingerprint {}\n  {}\n", key.kind_on_curve(), key.grouped(), key.locator)
 }
 
-/// `set; 3 tries left; verified just now`.
+/// `set; 3 tries left; verified just now`: until the card is reset or loses power, and for every program.
 pub(super) fn pin_text(pin: PinState) -> String {
     if !pin.set {
         return "not set".to_owned();
     }
     let pad = if pin.pad { ", entered on the token" } else { "" };
-    let verified = if pin.verified == Some(true) { "; verified just now, for every program" } else { "" };
+    let verified = if pin.verified == Some(true) { "; verified just now" } else { "" };
     format!("set{pad}; {}{verified}", pin.tries_left)
 }
 

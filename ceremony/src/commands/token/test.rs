@@ -170,8 +170,8 @@ fn deadline(hints: &Hints) -> (Duration, &'static str) {
 impl Report {
     fn text(&self, hints: &Hints, spread: &Spread, before: PinState, after: PinState) -> String {
         let touch = match hints.touch {
-            Touch::Always => "always: every operation waits for a person; the times above are theirs",
-            Touch::Cached => "cached: an operation waits for a person, unless there was a touch just before",
+            Touch::Always => "always: every operation waits for a person; the times are theirs",
+            Touch::Cached => "cached: one touch serves the operations of the next seconds",
             Touch::Never => "never",
             _ => "the token does not tell",
         };
@@ -199,7 +199,7 @@ impl Report {
             format!("  touch       {touch}"),
             format!("  PIN         policy {}; {}; {pin}", self.pin_policy, pin_text(after)),
             format!(
-                "  handshakes  KK takes 2 operations on each side, here {}; KK1 and XK take 1",
+                "  handshakes  KK takes 2 operations on each side ({}), KK1 and XK take 1",
                 shown(spread.median * 2)
             ),
             format!("  deadline    {} s an operation{with_touch}", deadline.as_secs()),
