@@ -41,6 +41,8 @@ mod files;
 mod locator;
 mod operation;
 mod pin;
+#[cfg(feature = "piv")]
+pub mod piv;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
 mod secret;
