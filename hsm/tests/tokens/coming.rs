@@ -49,7 +49,9 @@ fn looking_finds_a_token_that_is_back<B: Coming>(curve: Curve) {
 
 each! {
     softhsm: crate::pkcs11::SoftHsmToken [X25519 P256],
-    kryoptic: crate::pkcs11::KryopticToken [X25519 P256]
+    kryoptic: crate::pkcs11::KryopticToken [X25519 P256],
+    #[cfg(feature = "tpm")] tpm: crate::tpm::Persistent [P256],
+    #[cfg(feature = "tpm")] tpm_owner: crate::tpm::Owner [P256]
     => {
         a_pulled_token_is_a_state
         an_absence_that_nobody_saw_is_none

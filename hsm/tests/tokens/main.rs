@@ -19,9 +19,11 @@ mod backend;
 #[allow(dead_code)] // Until a backend with cards is here.
 mod cards;
 mod coming;
-#[allow(dead_code)] // Until a backend that counts is here.
+#[cfg_attr(not(feature = "tpm"), allow(dead_code))]
 mod counting;
 mod every;
 
 mod pkcs11;
 mod software;
+#[cfg(feature = "tpm")]
+mod tpm;
