@@ -43,6 +43,8 @@ mod locator;
 pub mod openpgp;
 mod operation;
 mod pin;
+#[cfg(feature = "piv")]
+pub mod piv;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
 mod secret;

@@ -43,7 +43,9 @@ fn a_locked_pin_is_a_state<B: Counting>(curve: Curve) {
 }
 
 each! {
-    #[cfg(feature = "tpm")] tpm: crate::tpm::Persistent [P256]
+    #[cfg(feature = "tpm")] tpm: crate::tpm::Persistent [P256],
+    piv_card: crate::piv::PivCard [P256],
+    yubikey: crate::piv::YubiKey [X25519 P256]
     => {
         the_tries_left_are_always_shown
         the_last_try_needs_a_yes

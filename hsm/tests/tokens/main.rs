@@ -16,13 +16,12 @@
 
 mod backend;
 
-#[allow(dead_code)] // Until a backend with cards is here.
 mod cards;
 mod coming;
-#[cfg_attr(not(feature = "tpm"), allow(dead_code))]
 mod counting;
 mod every;
 
+mod piv;
 mod pkcs11;
 mod software;
 #[cfg(feature = "tpm")]

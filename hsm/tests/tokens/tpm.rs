@@ -336,3 +336,30 @@ fn a_tpm_that_is_back_is_in_time() {
         agrees(token.as_mut());
     });
 }
+
+/// What holds for every token, but for a PIN of its own and for being made once. Two programs at once would need a resource manager.
+mod owner {
+    use crate::backend::each;
+    use crate::coming::{
+        a_pulled_token_is_a_state, an_absence_that_nobody_saw_is_none, looking_finds_a_token_that_is_back,
+    };
+    use crate::every::{
+        a_deadline_that_passed_stops_the_token, a_generated_key_agrees, a_pin_is_kept_as_the_policy_says,
+        a_thousand_operations_leave_nothing_behind, another_key_and_another_curve_are_refused, looking_changes_nothing,
+    };
+
+    each! {
+        owner_key: crate::tpm::Owner [P256]
+        => {
+            a_deadline_that_passed_stops_the_token
+            a_generated_key_agrees
+            a_pin_is_kept_as_the_policy_says
+            a_pulled_token_is_a_state
+            a_thousand_operations_leave_nothing_behind
+            an_absence_that_nobody_saw_is_none
+            another_key_and_another_curve_are_refused
+            looking_changes_nothing
+            looking_finds_a_token_that_is_back
+        }
+    }
+}
