@@ -3,6 +3,7 @@
 //! [`TokenHandle`] runs a token on a thread of its own: a queue with a limit, a deadline for every operation, and no operation for a caller
 //! that has given up.
 
+pub mod attestation;
 mod error;
 #[cfg(feature = "net")]
 mod worker;
