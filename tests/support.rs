@@ -4,9 +4,9 @@ use claviger::config::{Config, Pattern, TransportKind};
 use claviger::identity::{ClientAuthKeys, Curve, IdentityCard, OnionKeys, StaticPublic, Suites, TokenKind};
 use claviger::session::Session;
 use claviger::store::{AttestationPolicy, NewMachine, Peer, Store};
-use claviger::token::TokenHandle;
+use claviger::token::{PinPrompt, Settings, TokenHandle};
 use claviger::{Endpoint, transport};
-use claviger_hsm::{Locator, Pin, PinEntry, PinRequest};
+use claviger_hsm::{NewKey, Operation, Pin, PinEntry, PinRequest};
 use claviger_testkit::token::PIN;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,8 @@ impl PinEntry for Pins {
     }
 }
 
+impl PinPrompt for Pins {}
+
 pub fn hsm_curve(curve: Curve) -> claviger_hsm::Curve {
     match curve {
         Curve::X25519 => claviger_hsm::Curve::X25519,
@@ -30,10 +32,10 @@ pub fn hsm_curve(curve: Curve) -> claviger_hsm::Curve {
 
 /// Makes a key where `locator` says and gives the public half.
 pub fn generate(locator: &str, curve: Curve) -> StaticPublic {
-    let public = match locator.parse().unwrap() {
-        Locator::Pkcs11(uri) => claviger_hsm::pkcs11::generate(&uri, hsm_curve(curve), &mut Pins).unwrap().1,
-        Locator::File(path) => claviger_hsm::software::generate(&path, hsm_curve(curve), &mut Pins).unwrap(),
-    };
+    let mut pins = Pins;
+    let mut operation = Operation::within(Duration::from_secs(60), &mut pins);
+    let new = NewKey::new(hsm_curve(curve));
+    let (_, public) = claviger_hsm::generate(&locator.parse().unwrap(), &new, &mut operation).unwrap();
     StaticPublic::new(curve, public.as_bytes()).unwrap()
 }
 
@@ -107,7 +109,12 @@ impl Machine {
     }
 
     pub fn token(&self) -> TokenHandle {
-        TokenHandle::open(&self.locator, &self.card.static_public, &mut Pins).unwrap()
+        TokenHandle::open(&self.locator, &self.card.static_public, self.settings()).unwrap()
+    }
+
+    /// The machine's token settings, with the PIN of tests.
+    pub fn settings(&self) -> Settings {
+        Settings { config: self.config.token.clone(), ..Settings::new(self.card.identifier.as_str(), Pins) }
     }
 
     /// Writes claviger.toml for the program, which listens on the machine's port from now on.

@@ -1,12 +1,16 @@
 //! The command line.
 
+mod token;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use claviger::identity::{Curve, Identifier, IdentityError, Role, Suites};
+use claviger::identity::{Identifier, IdentityError, Role, Suites};
+
+pub(crate) use token::{Attest, Backend, Explain, Generate, List, Test, Token};
 
 const EXAMPLE: &str = "\
 A ceremony, on each machine:
@@ -52,7 +56,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
 
-    /// Print one line of JSON on stdout; on stderr, {"error":{"kind","message","hint"}} and {"warning":{"message"}}
+    /// Print one line of JSON on stdout; on stderr, {"error":{"kind","message","hint"}}, {"warning":{"message"}} and {"request":{"message"}}
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
@@ -135,49 +139,6 @@ Example:
         /// The directory, which must be there
         dir: Option<PathBuf>,
     },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum Token {
-    /// List tokens: maker, serial number, curves, keys, PIN state, and why one can not be used
-    #[command(after_help = "\
-Examples:
-  claviger-ceremony token list
-  claviger-ceremony token list --module /usr/lib/softhsm/libsofthsm2.so
-  claviger-ceremony token list --key-file cosigner.pem
-
-Without --module and --key-file the modules in the usual places of a distribution are looked at. No PIN is asked for; \
-a key file's passphrase is.")]
-    List(List),
-    /// Make a key on a token, or in a file
-    #[command(after_help = "\
-Examples:
-  claviger-ceremony token generate --curve x25519 \\
-      'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
-  claviger-ceremony token generate --curve p256 file:cosigner.pem
-
-Prints the locator to give to `init --token`. A key on a token never leaves it. A key in a file is a software key: \
-whoever copies the file and learns its passphrase has it.")]
-    Generate(Generate),
-}
-
-#[derive(Args)]
-pub(crate) struct List {
-    /// A PKCS#11 module; may be repeated
-    #[arg(long, value_name = "PATH")]
-    pub(crate) module: Vec<PathBuf>,
-    /// A software key file; may be repeated
-    #[arg(long, value_name = "PATH")]
-    pub(crate) key_file: Vec<PathBuf>,
-}
-
-#[derive(Args)]
-pub(crate) struct Generate {
-    /// x25519, or p256, the only curve that every family of tokens has; peers must share it
-    #[arg(long, value_parser = parsed::<Curve>)]
-    pub(crate) curve: Curve,
-    /// Where: a PKCS#11 URI that names token and object, or file:PATH
-    pub(crate) locator: String,
 }
 
 #[derive(Args)]

@@ -186,7 +186,7 @@ pub(crate) struct Key {
     pub(crate) locator: String,
     token: String,
     curve: String,
-    static_public_key: String,
+    pub(crate) static_public_key: String,
     fingerprint: Print,
 }
 
@@ -203,8 +203,18 @@ impl Key {
 
     /// `key on x25519, key fingerprint 0f1e …`.
     pub(crate) fn what(&self) -> String {
+        format!("{}, key fingerprint {}", self.kind_on_curve(), self.grouped())
+    }
+
+    /// `key on x25519`, `software key on p256`.
+    pub(crate) fn kind_on_curve(&self) -> String {
         let kind = if self.token == "software" { "software key" } else { "key" };
-        format!("{kind} on {}, key fingerprint {}", self.curve, grouped(&self.fingerprint.hex))
+        format!("{kind} on {}", self.curve)
+    }
+
+    /// The fingerprint's digits in groups of four.
+    pub(crate) fn grouped(&self) -> String {
+        grouped(&self.fingerprint.hex)
     }
 }
 

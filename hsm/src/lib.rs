@@ -39,8 +39,12 @@ mod device;
 mod error;
 mod files;
 mod locator;
+#[cfg(feature = "openpgp")]
+pub mod openpgp;
 mod operation;
 mod pin;
+#[cfg(feature = "piv")]
+pub mod piv;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
 mod secret;
@@ -58,5 +62,5 @@ pub use locator::{CardId, Locator, OpenPgpLocator, PivLocator, PivSlot, TpmKey, 
 pub use operation::{Operation, Stage};
 pub use pin::{KeepPin, PinEntry, PinRequest, Purpose, Tries};
 pub use secret::{Pin, SharedSecret};
-pub use token::{Hints, NewKey, PinPolicy, Presence, Token, TokenKind, Touch, generate, open};
+pub use token::{Hints, NewKey, PinPolicy, Presence, Token, TokenKind, Touch, generate, open, rehearse};
 pub use uri::Pkcs11Uri;

@@ -184,8 +184,12 @@ pub fn open(
     operation: &mut Operation<'_>,
 ) -> Result<Box<dyn Token>> {
     match locator {
+        #[cfg(feature = "openpgp")]
+        Locator::OpenPgp(card) => crate::openpgp::open(card, expected, keep, operation),
         #[cfg(feature = "pkcs11")]
         Locator::Pkcs11(uri) => crate::pkcs11::open(uri, expected, keep, operation),
+        #[cfg(feature = "piv")]
+        Locator::Piv(piv) => crate::piv::open(piv, expected, keep, operation),
         #[cfg(feature = "software")]
         Locator::File(path) => crate::software::open(path, expected, operation),
         #[allow(unreachable_patterns)] // Reached in builds that leave a backend out.
@@ -226,10 +230,20 @@ impl NewKey {
 /// Otherwise those of [`open`].
 pub fn generate(locator: &Locator, new: &NewKey, operation: &mut Operation<'_>) -> Result<(Locator, PublicKey)> {
     match locator {
+        #[cfg(feature = "openpgp")]
+        Locator::OpenPgp(card) => {
+            let (card, public) = crate::openpgp::generate(card, new, operation)?;
+            Ok((Locator::OpenPgp(card), public))
+        }
         #[cfg(feature = "pkcs11")]
         Locator::Pkcs11(uri) => {
             let (uri, public) = crate::pkcs11::generate(uri, new, operation)?;
             Ok((Locator::Pkcs11(uri), public))
+        }
+        #[cfg(feature = "piv")]
+        Locator::Piv(piv) => {
+            let (piv, public) = crate::piv::generate(piv, new, operation)?;
+            Ok((Locator::Piv(piv), public))
         }
         #[cfg(feature = "software")]
         Locator::File(path) => Ok((locator.clone(), crate::software::generate(path, new, operation)?)),
@@ -302,4 +316,13 @@ pub(crate) fn prove(
         ));
     }
     Ok(latency)
+}
+
+/// One agree of `token` with a fresh software key, which must come to the same secret as that key does.
+///
+/// # Errors
+/// `KeyMismatch` when they differ, and those of [`Token::agree`].
+pub fn rehearse(token: &mut dyn Token, operation: &mut Operation<'_>) -> Result<()> {
+    let (public, what) = (token.public_key().clone(), token.hints().label.clone());
+    prove(&public, &what, |peer| token.agree(peer, operation)).map(|_| ())
 }

@@ -6,19 +6,19 @@ use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::{ClientAuthKeys, IdentityCard, OnionKeys, TokenKind};
 use claviger::store::{NewMachine, Store};
 
+use super::attend::{attend, name};
 use super::token::{kind, parse, static_public};
 use crate::cli::Init;
 use crate::report::Identity;
-use claviger::program::{Pins, Terminal};
-use claviger::token::from_hsm;
+use claviger::program::Terminal;
+use claviger_hsm::{KeepPin, Operation};
 
 pub(super) fn init(dir: &Path, init: &Init, terminal: &Terminal) -> Result<()> {
     let locator = parse(&init.token)?;
     // Before the token costs anybody a PIN or a touch.
     refuse_existing(dir)?;
-    let mut pins = Pins::new(terminal);
-    let opened = claviger_hsm::open(&locator, None, &mut pins);
-    let token = pins.outcome(opened.map_err(from_hsm))?;
+    let open = |operation: &mut Operation<'_>| claviger_hsm::open(&locator, None, KeepPin::Once, operation);
+    let token = attend(terminal, &name(&locator), open)?.answer;
     let static_public = static_public(token.public_key())?;
     let kind = kind(token.hints().hardware);
     if kind == TokenKind::Software {

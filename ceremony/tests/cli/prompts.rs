@@ -9,7 +9,7 @@ const TIMEOUT_MS: u64 = 60_000;
 
 impl Lab {
     /// On a terminal that shows what is typed, as people's do; rexpect's does not by itself.
-    fn on_a_terminal(&self, arguments: &[&str]) -> PtySession {
+    pub(crate) fn on_a_terminal(&self, arguments: &[&str]) -> PtySession {
         self.shell(r#"stty echo; exec "$0" "$@""#, arguments)
     }
 
@@ -21,7 +21,7 @@ impl Lab {
 }
 
 /// Reads to the end, and gives what was shown and the exit code.
-fn ended(mut session: PtySession) -> (String, i32) {
+pub(crate) fn ended(mut session: PtySession) -> (String, i32) {
     let shown = session.exp_eof().unwrap();
     match session.process().wait().unwrap() {
         WaitStatus::Exited(_, code) => (shown, code),
@@ -29,7 +29,7 @@ fn ended(mut session: PtySession) -> (String, i32) {
     }
 }
 
-fn type_at(session: &mut PtySession, prompt: &str, answer: &str) -> String {
+pub(crate) fn type_at(session: &mut PtySession, prompt: &str, answer: &str) -> String {
     let before = session.exp_string(prompt).unwrap();
     session.send_line(answer).unwrap();
     before
