@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
 /// Longest input, in bytes: longer than the longest of every target's limits.
-const MAX_INPUT: usize = 5000;
+const MAX_INPUT: usize = 24_000;
 
 /// Xorshift64* (Vigna, 2014): the same changes in every run.
 struct Random(u64);

@@ -80,7 +80,9 @@ Example:
       --token 'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
 
 The token is opened once, which may ask for its PIN and for a touch. The onion service's key is made here, so the address is \
-known before anything runs.")]
+known before anything runs.
+
+A YubiKey attests the keys that it made. The card then carries the proof, which each importing machine verifies up to the maker's root.")]
     Init(Init),
     /// Write this machine's identity card
     #[command(after_help = "\
@@ -98,7 +100,9 @@ Examples:
   claviger-ceremony import cosigner.card --fingerprint '0f1e 2d3c 4b5a 6978 8796 a5b4 c3d2 e1f0'
 
 `claviger-ceremony show` on the other machine shows its fingerprint. Here two of its eight words, others for each card, are left \
-out; type them from the other machine's screen. --fingerprint compares in full and asks nothing.")]
+out; type them from the other machine's screen. --fingerprint compares in full and asks nothing.
+
+An attestation on a card is verified, and the card refused when it does not hold. A card without one has only its own word for where its key is.")]
     Import(Import),
     /// List the recorded peers
     #[command(after_help = "Example:\n  claviger-ceremony peers --json | jq -r '.peers[].identifier'")]
@@ -155,6 +159,15 @@ pub(crate) struct Init {
     /// The suites it offers, most wanted first, separated by one space: ChaChaPoly_BLAKE2s, AESGCM_SHA256
     #[arg(long, default_value_t, value_parser = parsed::<Suites>)]
     pub(crate) suites: Suites,
+    /// Leave the token's attestation out of the card: it tells every peer the device's serial number
+    #[arg(long)]
+    pub(crate) no_attestation: bool,
+    /// Record no card, ever, that does not prove that its key is in a device
+    #[arg(long)]
+    pub(crate) require_attestation: bool,
+    /// A root certificate, PEM, to believe beside the makers', in every import; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) attestation_root: Vec<PathBuf>,
 }
 
 #[derive(Args)]
@@ -174,6 +187,12 @@ pub(crate) struct Import {
     /// The fingerprint that the other machine shows: all its words or all its digits; one for each file, in order
     #[arg(long, value_name = "WORDS|HEX")]
     pub(crate) fingerprint: Vec<String>,
+    /// Record no card now that does not prove that its key is in a device
+    #[arg(long)]
+    pub(crate) require_attestation: bool,
+    /// A root certificate, PEM, to believe beside the makers', this time; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) attestation_root: Vec<PathBuf>,
 }
 
 impl Cli {

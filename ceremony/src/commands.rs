@@ -1,6 +1,6 @@
 //! One file per group of commands.
 
-mod attend;
+pub(crate) mod attend;
 mod cards;
 mod init;
 mod peers;

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use super::row::{COLUMNS, Raw, unreadable};
 use super::{Added, Event, Machine, Peer, Store, fail, log, row};
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{Identifier, StaticPublic};
+use crate::identity::{Identifier, StaticPublic, attestation};
 
 impl Store {
     /// Every peer, ordered by identifier.
@@ -67,7 +67,7 @@ impl Store {
         }
         transaction
             .execute(
-                &format!("INSERT INTO peers ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"),
+                &format!("INSERT INTO peers ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"),
                 params![
                     peer.identifier.as_str(),
                     peer.role.as_str(),
@@ -77,6 +77,7 @@ impl Store {
                     peer.onion_address.map(|address| address.to_string()),
                     peer.client_auth.map(|key| key.to_string()),
                     peer.suites.to_string(),
+                    attestation::to_field(peer.attestation.as_ref()),
                 ],
             )
             .map_err(&failed)?;

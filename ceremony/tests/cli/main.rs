@@ -4,6 +4,7 @@
 // Helpers fail as the tests do that they serve: by a panic.
 #![allow(clippy::unwrap_used)]
 
+mod attestations;
 mod devices;
 mod lab;
 mod prompts;
