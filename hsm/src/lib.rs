@@ -53,6 +53,8 @@ mod smartcard;
 #[cfg(feature = "software")]
 mod software;
 mod token;
+#[cfg(feature = "tpm")]
+pub mod tpm;
 mod uri;
 
 pub use curve::{Curve, PublicKey};

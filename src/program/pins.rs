@@ -126,6 +126,8 @@ impl PinEntry for Pins {
         let what = request.what;
         let tries = Some(request.tries_left);
         let on_a_terminal = "Run the command on a terminal.";
+        let passphrase = "Run the command on a terminal; or give the passphrase as the service manager's credential `claviger-pin`, or in a file of \
+             mode 0600 that `pin-file` under [token] names.";
         let unattended = "Run the command on a terminal; or give the PIN as the service manager's credential `claviger-pin`, or in a file of mode 0600 \
              that `pin-file` under [token] or `pin-source=file:/path` in the locator names.";
         let (title, tries, again, hint) = match request.purpose {
@@ -137,7 +139,7 @@ impl PinEntry for Pins {
             Purpose::OwnerAuth => (format!("Owner authorization of {what}"), tries, false, on_a_terminal),
             Purpose::NewPin => (format!("New PIN of {what}"), None, true, on_a_terminal),
             Purpose::NewPassphrase => (format!("New passphrase of {what}"), None, true, on_a_terminal),
-            _ => (format!("Passphrase of {what}"), None, false, unattended),
+            _ => (format!("Passphrase of {what}"), None, false, passphrase),
         };
         Pin::new(String::clone(&*self.ask(&title, tries, again, hint)?))
     }

@@ -211,6 +211,14 @@ impl Desk {
         self.rouse(&now);
     }
 
+    /// The call has ended, and its failure is told by whoever made it.
+    pub(super) fn cancel(&self) {
+        let mut now = self.lock();
+        let ended = now.current.take().and_then(|mut current| self.end(&mut current, Outcome::GaveUp));
+        now.news.extend(ended);
+        self.rouse(&now);
+    }
+
     /// The token was looked at.
     pub(super) fn saw(&self, seen: Result<TokenState, &claviger_hsm::Error>) {
         let mut now = self.lock();

@@ -80,7 +80,9 @@ impl TokenHandle {
     fn at(locator: &str, expected: &StaticPublic, settings: Settings, wait: bool) -> Result<Self> {
         let locator: claviger_hsm::Locator = locator.parse().map_err(from_hsm)?;
         let (key, keep) = (point(expected)?, settings.config.keep_pin.into());
-        let name = format!("the token at {locator}");
+        let name = locator.to_string();
+        // Without its query: where a module and a PIN file are is not the token's name.
+        let name = format!("the token `{}`", name.split('?').next().unwrap_or_default());
         let open = move |operation: &mut claviger_hsm::Operation<'_>| {
             claviger_hsm::open(&locator, Some(&key), keep, operation)
         };

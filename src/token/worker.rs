@@ -51,8 +51,10 @@ impl Worker {
     /// Opens the token and tells `opened` how that went; then works until the queue is closed. `wait`: a token that is not there yet is no failure.
     pub(super) fn run(mut self, wait: bool, opened: &SyncSender<Result<()>>) {
         let _ended = Ended(Arc::clone(&self.queue), Arc::clone(&self.desk));
-        let outcome = match self.open(&Reason::OPENING) {
-            Err(error) if wait && matches!(error.kind(), ErrorKind::TokenAbsent | ErrorKind::TokenBusy) => Ok(()),
+        let waits = |kind| wait && matches!(kind, ErrorKind::TokenAbsent | ErrorKind::TokenBusy);
+        // What the caller is told is no event.
+        let outcome = match self.open(&Reason::OPENING, waits) {
+            Err(error) if waits(error.kind()) => Ok(()),
             outcome => outcome,
         };
         let failed = outcome.is_err();
@@ -83,7 +85,7 @@ impl Worker {
     fn serve(&mut self, job: Job) {
         let Job { point, reason, reply } = job;
         if self.token.is_none()
-            && let Err(error) = self.open(&reason)
+            && let Err(error) = self.open(&reason, |_| true)
         {
             let _ = reply.send(Err(error));
             return;
@@ -104,7 +106,7 @@ impl Worker {
     fn look(&mut self) {
         let Some(token) = &mut self.token else {
             // Its failure is in the state.
-            let _ = self.open(&Reason::OPENING);
+            let _ = self.open(&Reason::OPENING, |_| true);
             return;
         };
         let seen = token.look();
@@ -114,7 +116,8 @@ impl Worker {
         }));
     }
 
-    fn open(&mut self, reason: &Reason) -> Result<()> {
+    /// `tell`: which failures are told to people.
+    fn open(&mut self, reason: &Reason, tell: impl Fn(ErrorKind) -> bool) -> Result<()> {
         if let Some(trouble) = &self.refused {
             return Err(trouble.again());
         }
@@ -127,15 +130,23 @@ impl Worker {
         if let Ok(token) = &opened {
             self.desk.opened(token.hints());
         }
-        self.desk.finish(opened.as_ref().err());
-        let failed = |error: claviger_hsm::Error| {
-            let wrong = error.kind() == claviger_hsm::ErrorKind::WrongPin && !typed;
-            let error = from_hsm(error);
-            self.refused = wrong.then(|| Trouble::from(&error));
-            error
+        let error = match opened {
+            Ok(token) => {
+                self.desk.finish(None);
+                self.token = Some(token);
+                return Ok(());
+            }
+            Err(error) => error,
         };
-        self.token = Some(opened.map_err(failed)?);
-        Ok(())
+        let failure = from_hsm(error.clone());
+        if tell(failure.kind()) {
+            self.desk.finish(Some(&error));
+        } else {
+            self.desk.cancel();
+        }
+        let wrong = error.kind() == claviger_hsm::ErrorKind::WrongPin && !typed;
+        self.refused = wrong.then(|| Trouble::from(&failure));
+        Err(failure)
     }
 }
 

@@ -98,7 +98,7 @@ fn with(library: Library, patterns: &[Pattern]) {
     let locator = hsm.init_token("interop", SO_PIN, PIN).uri("key");
     let public = generate(&locator, Curve::X25519);
     run(async {
-        let token = TokenHandle::open(&locator, &public, Settings::new("interop", Pins)).unwrap();
+        let token = TokenHandle::open(&locator, &public, Settings::new("interop", Pins::of(&locator))).unwrap();
         for pattern in patterns {
             for suite in Suite::ALL {
                 for initiator in [true, false] {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use claviger_testkit::cards::{self, Card, Kind, Options, PIN, Pcscd};
+use claviger_testkit::cards::{self, ADMIN_PIN, Card, Kind, Options, PIN, Pcscd};
 
 use crate::lab::{Lab, snapshot};
 use crate::prompts::{ended, type_at};
@@ -196,5 +196,82 @@ fn a_token_goes_while_it_is_tried() {
         card.insert();
         card.touch_now();
         lab.ok(&["token", "test", &key]);
+    });
+}
+
+#[test]
+fn keys_are_made_by_whoever_has_the_admin_pin() {
+    cards::isolated(|| {
+        let lab = Lab::new();
+        let pcscd = Pcscd::start();
+        let (openpgp, piv) = (Card::openpgp(&pcscd, 7), Card::piv(&pcscd, 9));
+        let key = with_pin(&lab, &openpgp.locator());
+        let generate = ["token", "generate", "--curve", "x25519", &key];
+        let mut text = lab.fails(7, &generate);
+        text += &lab.fails(6, &[&generate[..], &["--pin-policy", "always"]].concat());
+        let mut session = lab.on_a_terminal(&generate);
+        let asked = type_at(&mut session, "Admin PIN of", ADMIN_PIN);
+        let (shown, code) = ended(session);
+        assert!(code == 0 && shown.contains("Made a key on x25519"), "{asked}{shown}");
+        assert!(!shown.contains(ADMIN_PIN) && !shown.contains(PIN), "a PIN was shown: {shown}");
+
+        let key = with_pin(&lab, &piv.locator());
+        let mut session = lab.on_a_terminal(&["token", "generate", "--curve", "p256", &key]);
+        type_at(&mut session, "Management key of", &"0102030405060708".repeat(3));
+        let (shown, code) = ended(session);
+        assert!(code == 0 && shown.contains("Made a key on p256"), "{shown}");
+        text += &lab.fails(6, &["token", "generate", "--curve", "x25519", "--slot", "82", &key]);
+
+        text += &lab.transcript(&[
+            &["token", "list", "--backend", "openpgp"],
+            &["token", "list", "--backend", "piv"],
+            &["token", "test", "-q", &with_pin(&lab, &openpgp.locator())],
+            &["token", "test", "-q", &key],
+        ]);
+        text += &lab.fails(6, &["token", "attest", &with_pin(&lab, &openpgp.locator())]);
+        snapshot("devices-admin", &text);
+    });
+}
+
+#[test]
+fn keys_are_attested() {
+    cards::isolated(|| {
+        let lab = Lab::new();
+        let pcscd = Pcscd::start();
+        let card = Card::yubikey(&pcscd, SERIAL);
+        let key = with_pin(&lab, &card.locator());
+        lab.ok(&["token", "generate", "--curve", "x25519", &key]);
+        let root = lab.write("root.pem", std::fs::read(card.attestation_root()).unwrap());
+        let attest = ["token", "attest", &key];
+        let rooted = [&attest[..], &["--attestation-root", "root.pem"]].concat();
+        let mut text = lab.transcript(&[&rooted]);
+        // The virtual card's maker is none, a root that is none, and a file that is taken: no certificate is written.
+        text += &lab.fails(4, &[&attest[..], &["--out", "chain.pem"]].concat());
+        text += &lab.fails(4, &[&attest[..], &["--attestation-root", "card.pin"]].concat());
+        text += &lab.fails(1, &[&attest[..], &["--attestation-root", "absent.pem"]].concat());
+        lab.write("taken.pem", "something else");
+        text += &lab.fails(1, &[&rooted[..], &["--out", "taken.pem"]].concat());
+        snapshot("devices-attest", &text);
+        // Each time the device signs anew.
+        let begins = |text: &str| text.matches("-----BEGIN CERTIFICATE-----").count();
+        lab.ok(&[&rooted[..], &["--out", "taken.pem", "--force"]].concat());
+        assert_eq!(begins(&lab.read("taken.pem")), 2);
+        assert_eq!(begins(&lab.ok(&[&rooted[..], &["--out", "-"]].concat())), 2);
+        let report = lab.json(&[&rooted[..], &["--out", "chain.pem"]].concat());
+        assert_eq!((&report["pem"], &report["serial"]), (&lab.read("chain.pem").into(), &SERIAL.into()));
+        // Somebody else's reader of certificates agrees.
+        let verified = std::process::Command::new("openssl")
+            .args([
+                "verify",
+                "-partial_chain",
+                "-trusted",
+                &root,
+                "-untrusted",
+                lab.path("chain.pem").to_str().unwrap(),
+            ])
+            .arg(lab.path("chain.pem"))
+            .output()
+            .unwrap();
+        assert!(verified.status.success(), "{verified:?}");
     });
 }

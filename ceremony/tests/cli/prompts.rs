@@ -86,8 +86,8 @@ fn a_pin_is_asked_for() {
 #[test]
 fn an_interrupted_prompt_gives_the_terminal_back() {
     let lab = Lab::new();
-    // The shell tells, after the program, whether the terminal shows again what is typed.
-    let script = r#"stty echo; "$0" "$@"; echo "code=$?"; stty -a"#;
+    // The shell, which the terminal interrupts as well, tells after the program whether the terminal shows again what is typed.
+    let script = r#"trap : INT; stty echo; "$0" "$@"; echo "code=$?"; stty -a"#;
     let mut session = lab.shell(script, &["token", "generate", "--curve", "x25519", "file:key.pem"]);
     session.exp_string("New passphrase of").unwrap();
     session.send_control('c').unwrap();

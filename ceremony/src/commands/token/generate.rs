@@ -115,7 +115,14 @@ fn agree_to_replace(
             })?
         }
     };
-    if typed.is_empty() || !print.matches(&typed)? {
+    let same = print.matches(&typed).map_err(|_| {
+        Error::new(
+            ErrorKind::FingerprintInvalid,
+            format!("The key at {locator} was not overwritten: what was given is no fingerprint."),
+            "Give all 32 digits, as `claviger-ceremony token list` shows them; or choose another place.",
+        )
+    });
+    if typed.is_empty() || !same? {
         return Err(Error::new(
             ErrorKind::FingerprintMismatch,
             format!("The key at {locator} was not overwritten: that is not its fingerprint."),

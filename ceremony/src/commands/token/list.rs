@@ -86,12 +86,13 @@ pub(super) fn list(list: &List, terminal: &Terminal) -> Result<()> {
             "No token was found. Plug it in; name a PKCS#11 module that is not in a usual place with `claviger-ceremony token list --module PATH`.",
         );
     }
+    terminal.result(&listing.text(), &listing)?;
     if listing.has_doubles() {
         terminal.note(
             "One device can stand here several times: as PIV card, as OpenPGP card, and behind a PKCS#11 module. `claviger-ceremony token explain` says which key is for what.",
         );
     }
-    terminal.result(&listing.text(), &listing)
+    Ok(())
 }
 
 impl Listing {

@@ -98,7 +98,7 @@ impl TokenReport {
             pin_state: device.pin.map(PinReport::from),
             keys,
             new_key: new_key(device, label),
-            unusable: device.unusable.clone(),
+            unusable: unusable(device),
             kind: device.kind,
         }
     }
@@ -110,20 +110,23 @@ impl TokenReport {
 
     /// A block of lines.
     pub(super) fn text(&self) -> String {
-        let or_none = |value: &str| if value.is_empty() { "none".to_owned() } else { one_line(value) };
+        let or = |value: &str, otherwise: &str| if value.is_empty() { otherwise.to_owned() } else { one_line(value) };
         let name = if self.kind == TokenKind::Pkcs11 {
             format!("{} \"{}\"", one_line(&self.model), one_line(&self.label))
         } else {
             one_line(&self.model)
         };
         let software = if self.hardware { "" } else { ", in software: its keys can be copied" };
-        let mut text = format!("{name} ({}){software}\n", look::family(self.kind));
+        let family = look::family(self.kind);
+        // Some models are called by their family.
+        let family = if name.starts_with(family) { String::new() } else { format!(" ({family})") };
+        let mut text = format!("{name}{family}{software}\n");
         for (name, value) in [
             ("seen at", one_line(&self.seen_at)),
-            ("maker", or_none(&self.manufacturer)),
-            ("serial", or_none(&self.serial)),
-            ("firmware", or_none(&self.firmware)),
-            ("curves", or_none(&self.curves.join(" "))),
+            ("maker", or(&self.manufacturer, "not told")),
+            ("serial", or(&self.serial, "not told")),
+            ("firmware", or(&self.firmware, "not told")),
+            ("curves", or(&self.curves.join(" "), "none")),
             ("PIN", self.pin.clone()),
         ] {
             let _ = writeln!(text, "  {name:<9} {value}");
@@ -141,9 +144,16 @@ impl TokenReport {
     }
 }
 
+/// Why it can not be used. A card that has no key, or another's, can still get one.
+fn unusable(device: &Device) -> Option<String> {
+    let about_a_key =
+        |why: &String| device.keys.iter().any(|key| key.public_key.as_ref().is_err_and(|reason| reason == why));
+    device.unusable.clone().filter(|why| device.curves.is_empty() || !about_a_key(why))
+}
+
 /// Where a new key could be made.
 fn new_key(device: &Device, label: &str) -> Option<String> {
-    if device.unusable.is_some() || device.curves.is_empty() {
+    if unusable(device).is_some() || device.curves.is_empty() {
         return None;
     }
     match device.kind {
@@ -151,7 +161,8 @@ fn new_key(device: &Device, label: &str) -> Option<String> {
         // A GUID has 32 digits, a serial number at most ten.
         TokenKind::Piv if device.serial.len() == 32 => Some(format!("piv:guid={};slot=SLOT", device.serial)),
         TokenKind::Piv => Some(format!("piv:serial={};slot=SLOT", device.serial)),
-        TokenKind::Pkcs11 if label.is_empty() => None,
+        // Cards behind OpenSC are better used directly, and it makes keys on few of them.
+        TokenKind::Pkcs11 if label.is_empty() || device.seen_at.contains("opensc-pkcs11") => None,
         TokenKind::Pkcs11 => {
             let uri = Pkcs11Uri::for_key(device.seen_at.as_ref(), label, "NAME").ok()?;
             Some(Locator::Pkcs11(uri).to_string())
@@ -198,7 +209,8 @@ impl KeyReport {
         let label = one_line(&self.label);
         let Some(key) = &self.key else {
             let why = self.unusable.as_deref().unwrap_or_default();
-            if self.locator.is_none() && why.starts_with("no key") {
+            // A place for a key that is free.
+            if why.contains("no key") || why.contains("no decryption key") {
                 return format!("  key \"{label}\": {}\n", one_line(why));
             }
             return format!("  key \"{label}\": can not be used: {}\n", one_line(why));
@@ -221,13 +233,13 @@ pub(super) fn key_file_text(key: &Key) -> String {
     format!("{}\n  fingerprint {}\n  {}\n", key.kind_on_curve(), key.grouped(), key.locator)
 }
 
-/// `set; 3 tries left; verified just now`.
+/// `set; 3 tries left; verified just now`: until the card is reset or loses power, and for every program.
 pub(super) fn pin_text(pin: PinState) -> String {
     if !pin.set {
         return "not set".to_owned();
     }
     let pad = if pin.pad { ", entered on the token" } else { "" };
-    let verified = if pin.verified == Some(true) { "; verified just now, for every program" } else { "" };
+    let verified = if pin.verified == Some(true) { "; verified just now" } else { "" };
     format!("set{pad}; {}{verified}", pin.tries_left)
 }
 

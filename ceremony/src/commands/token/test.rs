@@ -6,11 +6,11 @@ use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::Fingerprint;
 use claviger::program::{Terminal, one_line};
 use claviger::token::from_hsm;
-use claviger_hsm::{Hints, KeepPin, Operation, PinState, Token, TokenKind, Touch, rehearse};
+use claviger_hsm::{Hints, KeepPin, Operation, PinState, Token, TokenKind, Touch, Tries, rehearse};
 use serde::Serialize;
 
 use super::shown::{PinReport, pin_text};
-use super::{parse, static_public};
+use super::{look, parse, static_public};
 use crate::cli::Test;
 use crate::commands::attend::{attend, name};
 use crate::report::Print;
@@ -48,6 +48,11 @@ struct Report {
 
 pub(super) fn test(test: &Test, terminal: &Terminal) -> Result<()> {
     let locator = parse(&test.locator)?;
+    // Opening verifies the PIN: what it was before is seen from outside.
+    let seen = match look::of(&locator).map_err(from_hsm)?.as_slice() {
+        [device] => device.pin,
+        _ => None,
+    };
     let open = |operation: &mut Operation<'_>| claviger_hsm::open(&locator, None, KeepPin::Once, operation);
     let mut token = attend(terminal, &name(&locator), open)?.answer;
     let public = static_public(token.public_key())?;
@@ -57,7 +62,7 @@ pub(super) fn test(test: &Test, terminal: &Terminal) -> Result<()> {
         terminal.note(&format!("It wants a touch for each of the {OPERATIONS} operations that follow."));
     }
 
-    let before = token.pin_state().map_err(from_hsm)?;
+    let before = seen.map_or_else(|| token.pin_state().map_err(from_hsm), Ok)?;
     let times = operations(&mut *token, &label, terminal)?;
     let after = token.pin_state().map_err(from_hsm)?;
 
@@ -82,7 +87,7 @@ pub(super) fn test(test: &Test, terminal: &Terminal) -> Result<()> {
         passed: findings.is_empty(),
         findings,
     };
-    terminal.result(&report.text(hints, &spread, after), &report)?;
+    terminal.result(&report.text(hints, &spread, before, after), &report)?;
     if report.passed {
         return Ok(());
     }
@@ -126,8 +131,8 @@ impl Spread {
 
 fn findings(hints: &Hints, spread: &Spread, before: PinState, after: PinState) -> Vec<String> {
     let mut findings = Vec::new();
-    if before.tries_left != after.tries_left {
-        findings.push(format!("The PIN's tries changed: before {}, after {}.", before.tries_left, after.tries_left));
+    if lost_tries(before.tries_left, after.tries_left) {
+        findings.push(format!("The PIN lost tries: before {}, after {}.", before.tries_left, after.tries_left));
     }
     if before.verified == Some(true) && after.verified == Some(false) {
         findings
@@ -144,6 +149,17 @@ fn findings(hints: &Hints, spread: &Spread, before: PinState, after: PinState) -
     findings
 }
 
+/// A right PIN gives tries back, and some cards tell no number while it is verified.
+fn lost_tries(before: Tries, after: Tries) -> bool {
+    match after {
+        Tries::Left(after) => matches!(before, Tries::Left(before) if after < before),
+        Tries::Low => !matches!(before, Tries::Low | Tries::Last | Tries::None),
+        Tries::Last => !matches!(before, Tries::Last | Tries::None),
+        Tries::None => before != Tries::None,
+        _ => false,
+    }
+}
+
 fn deadline(hints: &Hints) -> (Duration, &'static str) {
     match hints.touch {
         Touch::Never | Touch::Unknown => (DEADLINE, ""),
@@ -152,14 +168,22 @@ fn deadline(hints: &Hints) -> (Duration, &'static str) {
 }
 
 impl Report {
-    fn text(&self, hints: &Hints, spread: &Spread, after: PinState) -> String {
+    fn text(&self, hints: &Hints, spread: &Spread, before: PinState, after: PinState) -> String {
         let touch = match hints.touch {
-            Touch::Always => "always: every operation waits for a person; the times above are theirs",
-            Touch::Cached => "cached: an operation waits for a person, unless there was a touch just before",
+            Touch::Always => "always: every operation waits for a person; the times are theirs",
+            Touch::Cached => "cached: one touch serves the operations of the next seconds",
             Touch::Never => "never",
             _ => "the token does not tell",
         };
-        let pin = if self.pin_before == self.pin_after { "unchanged" } else { "CHANGED" };
+        let pin = if before == after {
+            "unchanged"
+        } else if lost_tries(before.tries_left, after.tries_left)
+            || before.verified == Some(true) && after.verified == Some(false)
+        {
+            "CHANGED"
+        } else {
+            "no try lost"
+        };
         let (deadline, with_touch) = deadline(hints);
         // A key file's label says what it is.
         let software = if self.hardware || hints.kind == TokenKind::Software { "" } else { ", in SOFTWARE" };
@@ -175,7 +199,7 @@ impl Report {
             format!("  touch       {touch}"),
             format!("  PIN         policy {}; {}; {pin}", self.pin_policy, pin_text(after)),
             format!(
-                "  handshakes  KK takes 2 operations on each side, here {}; KK1 and XK take 1",
+                "  handshakes  KK takes 2 operations on each side ({}), KK1 and XK take 1",
                 shown(spread.median * 2)
             ),
             format!("  deadline    {} s an operation{with_touch}", deadline.as_secs()),
@@ -210,6 +234,22 @@ mod tests {
         let spread = Spread::of(&times);
         assert_eq!((spread.min.as_millis(), spread.median.as_millis(), spread.max.as_millis()), (1, 3, 5));
         assert_eq!(Spread::of(&times[..3]).median.as_millis(), 4);
+    }
+
+    #[test]
+    fn lost_tries_are_seen() {
+        for (before, after, lost) in [
+            (Tries::Left(3), Tries::Left(3), false),
+            (Tries::Left(3), Tries::Left(2), true),
+            (Tries::Left(2), Tries::Last, true),
+            (Tries::Last, Tries::Left(3), false),
+            (Tries::Left(3), Tries::Unknown, false),
+            (Tries::Unknown, Tries::Left(3), false),
+            (Tries::Unknown, Tries::Low, true),
+            (Tries::Last, Tries::None, true),
+        ] {
+            assert_eq!(lost_tries(before, after), lost, "{before:?} {after:?}");
+        }
     }
 
     #[test]

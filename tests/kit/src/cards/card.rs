@@ -126,9 +126,14 @@ impl Card {
         self.command("touch never");
     }
 
+    /// Whether the card waits for a touch.
+    pub fn is_asking(&self) -> bool {
+        self.command("asking") == "true"
+    }
+
     /// Waits until the card asks for a touch.
     pub fn wait_asking(&self) {
-        let asking = support::poll(LIMIT, || (self.command("asking") == "true").then_some(()));
+        let asking = support::poll(LIMIT, || self.is_asking().then_some(()));
         assert!(asking.is_some(), "the card asks for no touch");
     }
 

@@ -6,6 +6,7 @@
 mod connection;
 mod hand;
 mod isolation;
+mod people;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
