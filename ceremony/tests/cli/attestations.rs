@@ -2,6 +2,7 @@
 
 use claviger::identity::{Attestation, AttestationFormat, IdentityCard, TokenKind};
 use claviger_testkit::attestation::{Signer, Template};
+use claviger_testkit::cards::{self, Card, PIN, Pcscd};
 
 use crate::lab::{Lab, snapshot};
 
@@ -101,4 +102,37 @@ fn import() {
     text += &lab.fails(4, &[&init[..], &["--attestation-root", "text.pem"]].concat());
     text += &lab.fails(1, &[&init[..], &["--attestation-root", "absent.pem"]].concat());
     snapshot("attestation-refused", &hide(text));
+}
+
+#[test]
+fn init() {
+    cards::isolated(|| {
+        let lab = Lab::new();
+        let pcscd = Pcscd::start();
+        let card = Card::yubikey(&pcscd, 12_345_678);
+        let pin = lab.write("card.pin", format!("{PIN}\n"));
+        let locator = format!("{}?pin-source=file:{pin}", card.locator());
+        lab.ok(&["token", "generate", "--curve", "x25519", &locator]);
+        lab.write("root.pem", std::fs::read(card.attestation_root()).unwrap());
+        let init = |store: &str, more: &[&str]| {
+            let first = ["--store", store, "init", "--name", store, "--role", "cosigner", "--token", &locator];
+            lab.transcript(&[&[&first[..], more].concat()])
+        };
+        // The virtual maker is none of the makers, and one who was told of it may believe it.
+        let mut text = init("unknown", &[]);
+        text += &init("private", &["--no-attestation", "--attestation-root", "root.pem"]);
+        text += &init("proven", &["--attestation-root", "root.pem"]);
+        text += &lab.transcript(&[&["--store", "proven", "show", "--json"]]);
+        lab.ok(&["--store", "proven", "export"]);
+        lab.machine("wallet", "x25519", &["--require-attestation", "--attestation-root", "root.pem"]);
+        let words = lab.words("proven");
+        let import = ["--store", "wallet", "import", "proven.card", "--fingerprint", &words];
+        text += &lab.transcript(&[&import]).replace(&words, "WORDS");
+        snapshot("attested-init", &text);
+        for (store, line) in [("unknown", "attestation: none\n"), ("private", "attestation: none\n")] {
+            lab.ok(&["--store", store, "export"]);
+            assert!(lab.read(&format!("{store}.card")).contains(line), "{store}");
+        }
+        assert!(lab.read("proven.card").contains("attestation: yubico-piv MII"));
+    });
 }

@@ -151,7 +151,7 @@ fn words_are_compared() {
     type_at(&mut session, &format!("Word {second}: "), word(second));
     let (shown, code) = ended(session);
     assert!(code == 0 && shown.contains("Peer \"cosigner\" is recorded."), "{shown}");
-    assert_eq!(lab.json(&["--store", "wallet", "log"])["log"][1]["detail"], "words compared");
+    assert_eq!(lab.json(&["--store", "wallet", "log"])["log"][1]["detail"], "words compared; no attestation");
 
     let remove = ["--store", "wallet", "remove", "cosigner"];
     let mut session = lab.on_a_terminal(&remove);
