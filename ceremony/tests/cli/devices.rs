@@ -241,6 +241,33 @@ fn keys_are_made_by_whoever_has_the_admin_pin() {
     });
 }
 
+/// scdaemon takes a card for itself unless it is told otherwise.
+#[test]
+fn another_program_holds_the_card() {
+    cards::isolated(|| {
+        let lab = Lab::new();
+        let pcscd = Pcscd::start();
+        let card = Card::openpgp(&pcscd, 7);
+        let gnupg = |program: &str, arguments: &[&str]| {
+            let output = lab.command(program, arguments).output().unwrap();
+            assert!(output.status.success(), "{program}: {output:?}");
+        };
+        gnupg("gpg", &["--card-status"]);
+        let mut text =
+            lab.transcript(&[&["token", "list", "--backend", "openpgp"], &["token", "list", "--backend", "piv"]]);
+        for arguments in [
+            &["token", "explain", &card.locator()][..],
+            &["token", "test", &card.locator()],
+            &["token", "generate", "--curve", "x25519", &card.locator()],
+        ] {
+            text += &lab.fails(6, arguments);
+        }
+        snapshot("devices-held", &text);
+        gnupg("gpgconf", &["--kill", "all"]);
+        lab.ok(&["token", "explain", &card.locator()]);
+    });
+}
+
 #[test]
 fn keys_are_attested() {
     cards::isolated(|| {

@@ -58,11 +58,7 @@ pub(super) fn explain(store: Option<&Path>, explain: &Explain, terminal: &Termin
         Some(locator) => {
             let devices = look::of(locator).map_err(from_hsm)?;
             if devices.is_empty() {
-                return Err(Error::new(
-                    ErrorKind::TokenAbsent,
-                    format!("No token answers to {locator}."),
-                    "Plug it in, see what is there with `claviger-ceremony token list`, or leave the locator out.",
-                ));
+                return Err(absent(locator));
             }
             devices
         }
@@ -97,6 +93,22 @@ pub(super) fn explain(store: Option<&Path>, explain: &Explain, terminal: &Termin
         }
     }
     terminal.result(&blocks.join("\n"), &explanation)
+}
+
+fn absent(locator: &Locator) -> Error {
+    let is_card = matches!(locator, Locator::OpenPgp(_) | Locator::Piv(_));
+    if is_card && look::held().is_ok_and(|held| !held.is_empty()) {
+        return Error::new(
+            ErrorKind::TokenBusy,
+            format!("No token answers to {locator}, and another program holds a card for itself alone."),
+            "End that program (GnuPG: `gpgconf --kill scdaemon`), or leave the locator out.",
+        );
+    }
+    Error::new(
+        ErrorKind::TokenAbsent,
+        format!("No token answers to {locator}."),
+        "Plug it in, see what is there with `claviger-ceremony token list`, or leave the locator out.",
+    )
 }
 
 fn kind_of(locator: &Locator) -> TokenKind {

@@ -40,7 +40,11 @@ pub(super) fn generate(store: Option<&Path>, generate: &Generate, terminal: &Ter
     let hardware = is_hardware(&made)?;
     let key = Key::new(made.to_string(), kind(hardware), &static_public(&public)?);
     say_what_it_means(&made, &new, terminal);
-    terminal.note(&format!("Made a {}. Its locator, for `claviger-ceremony init --token`:", key.what()));
+    terminal.note(&format!(
+        "Made a {}, with the fingerprint\n  {}\nIts locator, for `claviger-ceremony init --token`:",
+        key.kind_on_curve(),
+        key.grouped()
+    ));
     terminal.result(&format!("{}\n", key.locator), &key)
 }
 

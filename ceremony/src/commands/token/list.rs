@@ -64,6 +64,10 @@ pub(super) fn list(list: &List, terminal: &Terminal) -> Result<()> {
             listing.add(backend.kind(), look::cards(backend.kind()));
         }
     }
+    if wanted.has(Backend::Openpgp) && !wanted.has(Backend::Piv) {
+        // When it fails, so did the other.
+        listing.tokens.extend(look::held().unwrap_or_default().iter().map(TokenReport::new));
+    }
     listing.add_tpm(list, &wanted)?;
     for module in &list.module {
         let module = std::path::absolute(module).unwrap_or_else(|_| module.clone());
