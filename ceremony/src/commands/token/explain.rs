@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::shown::TokenReport;
 use super::{look, parse};
 use crate::cli::Explain;
+use crate::commands::attend;
 use texts::{FAMILIES, Family, MACHINE, Rows, THIEF};
 
 /// The width of the text, and where its second column begins.
@@ -56,16 +57,16 @@ pub(super) fn explain(store: Option<&Path>, explain: &Explain, terminal: &Termin
     let devices = match &locator {
         Some(Locator::File(_)) => Vec::new(),
         Some(locator) => {
-            let devices = look::of(locator).map_err(from_hsm)?;
+            let devices = attend::look(terminal, || look::of(locator)).map_err(from_hsm)?;
             if devices.is_empty() {
-                return Err(absent(locator));
+                return Err(attend::look(terminal, || absent(locator)));
             }
             devices
         }
         // What can not be looked for is no part of an explanation.
         None => [TokenKind::OpenPgp, TokenKind::Piv]
             .into_iter()
-            .flat_map(|kind| look::cards(kind).unwrap_or_default())
+            .flat_map(|kind| attend::look(terminal, || look::cards(kind)).unwrap_or_default())
             .collect(),
     };
     let explanation = Explanation {
