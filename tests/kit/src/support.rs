@@ -4,8 +4,10 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Bytes read from the end of a log for an error message.
 const TAIL_BYTES: u64 = 8 * 1024;
@@ -65,6 +67,46 @@ pub(crate) fn lock(path: &Path, limit: Duration) -> io::Result<Option<File>> {
 /// Waits for `child` to end; `None` when it still runs after `limit`.
 pub(crate) fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     poll(limit, || child.try_wait().transpose()).transpose()
+}
+
+/// Runs `command` to its end. Panics when it cannot be started, as the tests do that this serves.
+pub(crate) fn output(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{:?} cannot be started: {error}", command.get_program()))
+}
+
+/// What a command wrote.
+pub(crate) fn shown(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Builds the package `tests/NAME`, a workspace of its own, and returns the directory of what was built. Panics when that fails.
+/// The second time in a target directory this takes no time.
+pub(crate) fn build(name: &str, release: bool) -> PathBuf {
+    let target = target_dir().join(name);
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("Cargo.toml");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--locked", "--quiet", "--manifest-path"]).arg(manifest);
+    cargo.arg("--target-dir").arg(&target);
+    if release {
+        cargo.arg("--release");
+    }
+    let output = output(&mut cargo);
+    assert!(output.status.success(), "building {name} failed: {}\n{}", output.status, shown(&output));
+    target.join(if release { "release" } else { "debug" })
+}
+
+/// Asks `child` to end (SIGTERM), kills it when it is still there after 3 s, and waits until it is gone. The pid is ours until
+/// the child is reaped, so no signal can hit a stranger.
+pub(crate) fn end(child: &mut Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    if let (Ok(None), Some(pid)) = (child.try_wait(), pid) {
+        // A process that has just ended is what was wanted.
+        let _ = kill_process(pid, Signal::TERM);
+        if !matches!(wait(child, Duration::from_secs(3)), Ok(Some(_))) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// Runs `command` to its end with `input` on its standard input and both outputs appended to `log`.

@@ -16,11 +16,13 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::OnceLock;
 use std::{env, fs};
 
 use tempfile::TempDir;
+
+use crate::support::{self, shown};
 
 /// Set for a process that [`isolated`] started: the directory of its tokens.
 const HOME: &str = "CLAVIGER_TESTKIT_TOKENS";
@@ -43,11 +45,15 @@ pub fn isolated<F: FnOnce()>(body: F) {
     if env::var_os(HOME).is_some() {
         return body();
     }
-    let name = test_name(std::any::type_name::<F>());
     let home = temporary("tokens");
-    let mut command = this_program(home.path());
+    run_alone::<F>(&mut this_program(home.path()));
+}
+
+/// Runs the test whose body is `F` by `command`, a test program without arguments. Panics if it fails.
+pub(crate) fn run_alone<F>(command: &mut Command) {
+    let name = test_name(std::any::type_name::<F>());
     command.args([name.as_str(), "--exact", "--include-ignored", "--nocapture", "--test-threads=1"]);
-    let output = run(command.stdin(Stdio::null()));
+    let output = support::output(command.stdin(Stdio::null()));
     let text = shown(&output);
     assert!(output.status.success(), "{name}, run alone, failed: {}\n{text}", output.status);
     assert!(text.contains("1 passed"), "no test is called {name}\n{text}");
@@ -60,8 +66,12 @@ pub fn isolated_main(body: impl FnOnce()) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let home = temporary("tokens");
-    let status = this_program(home.path()).args(env::args_os().skip(1)).status();
-    match status.map(|status| status.code()) {
+    pass_through(&mut this_program(home.path()))
+}
+
+/// Runs `command` with this program's arguments, and gives its exit code.
+pub(crate) fn pass_through(command: &mut Command) -> ExitCode {
+    match command.args(env::args_os().skip(1)).status().map(|status| status.code()) {
         Ok(Some(code)) => u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from),
         _ => ExitCode::FAILURE,
     }
@@ -75,11 +85,17 @@ fn test_name(closure: &str) -> String {
 
 fn this_program(home: &Path) -> Command {
     let mut command = Command::new(env::current_exe().expect("a running program has a path"));
+    command.envs(environment(home));
     command
-        .env(HOME, home)
-        .env(SOFTHSM_CONF, home.join("softhsm/softhsm2.conf"))
-        .env(KRYOPTIC_CONF, home.join("kryoptic/kryoptic.conf"));
-    command
+}
+
+/// What a process needs in its environment to have its tokens in `home`.
+pub(crate) fn environment(home: &Path) -> [(&'static str, PathBuf); 3] {
+    [
+        (HOME, home.to_owned()),
+        (SOFTHSM_CONF, home.join("softhsm/softhsm2.conf")),
+        (KRYOPTIC_CONF, home.join("kryoptic/kryoptic.conf")),
+    ]
 }
 
 /// Where a module keeps its tokens.
@@ -279,43 +295,19 @@ fn init_token(module: &Path, env: (&str, PathBuf), slot: &[&str], label: &str, s
         .arg("--init-token")
         .args(slot);
     command.args(["--label", label, "--so-pin", so_pin, "--pin", pin]);
-    let output = run(&mut command);
+    let output = support::output(&mut command);
     assert!(output.status.success(), "softhsm2-util --init-token: {}\n{}", output.status, shown(&output));
 }
 
 /// Builds kryoptic as a PKCS#11 module and returns its path. The second time in a target directory this takes no time.
-fn kryoptic_module() -> PathBuf {
+pub(crate) fn kryoptic_module() -> PathBuf {
     static MODULE: OnceLock<PathBuf> = OnceLock::new();
-    let build = || {
-        let target = target_directory().join("kryoptic");
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kryoptic/Cargo.toml");
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--release", "--locked", "--quiet", "--manifest-path"]).arg(manifest);
-        cargo.arg("--target-dir").arg(&target);
-        let output = run(&mut cargo);
-        assert!(output.status.success(), "building kryoptic failed: {}\n{}", output.status, shown(&output));
-        target.join("release/libclaviger_kryoptic.so")
-    };
+    let build = || support::build("kryoptic", true).join("libclaviger_kryoptic.so");
     MODULE.get_or_init(build).clone()
 }
 
-/// The target directory that this program was built in: cargo marks it.
-fn target_directory() -> PathBuf {
-    let program = env::current_exe().expect("a running program has a path");
-    let marked = program.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists());
-    marked.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), Path::to_owned)
-}
-
-fn temporary(what: &str) -> TempDir {
+pub(crate) fn temporary(what: &str) -> TempDir {
     tempfile::Builder::new().prefix(&format!("claviger-{what}-")).tempdir().expect("create a temporary directory")
-}
-
-fn run(command: &mut Command) -> Output {
-    command.output().unwrap_or_else(|error| panic!("{:?} cannot be started: {error}", command.get_program()))
-}
-
-fn shown(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 #[cfg(test)]
