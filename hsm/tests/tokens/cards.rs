@@ -228,6 +228,8 @@ fn a_card_that_answers_anything_is_a_failure<B: SmartCard>(curve: Curve) {
 }
 
 each! {
+    #[cfg(feature = "openpgp")]
+    openpgp: crate::openpgp::OpenPgpCard [X25519 P256]
     => {
         pulled_in_the_middle_of_an_operation
         reset_by_another_program

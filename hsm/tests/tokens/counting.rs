@@ -60,6 +60,8 @@ fn a_pin_that_locks_meanwhile_is_told<B: Counting>(curve: Curve) {
 }
 
 each! {
+    #[cfg(feature = "openpgp")]
+    openpgp: crate::openpgp::OpenPgpCard [X25519 P256]
     => {
         the_tries_left_are_always_shown
         the_last_try_needs_a_yes

@@ -23,5 +23,7 @@ mod coming;
 mod counting;
 mod every;
 
+#[cfg(feature = "openpgp")]
+mod openpgp;
 mod pkcs11;
 mod software;
