@@ -5,9 +5,12 @@
 
 use std::hint::black_box;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use claviger_hsm::{Curve, Locator, Pin, PinEntry, PinRequest, PublicKey, Result, open, pkcs11, software};
+use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, X25519};
+use claviger_hsm::{
+    Curve, KeepPin, Locator, NewKey, Operation, Pin, PinEntry, PinRequest, PublicKey, Result, generate, open,
+};
 use claviger_testkit::token::{Kryoptic, PIN, SO_PIN, SoftHsm, isolated_main};
 use criterion::Criterion;
 
@@ -33,18 +36,17 @@ fn agree(criterion: &mut Criterion) {
         ];
         let mut group = criterion.benchmark_group(format!("agree/{curve}"));
         for (backend, locator) in locators {
-            let public = match &locator {
-                Locator::Pkcs11(uri) => pkcs11::generate(uri, curve, &mut Given).unwrap().1,
-                Locator::File(path) => software::generate(path, curve, &mut Given).unwrap(),
-            };
-            let mut token = open(&locator, Some(&public), &mut Given).unwrap();
-            let deadline = Instant::now() + Duration::from_secs(3600);
+            let mut given = Given;
+            let mut operation = Operation::within(Duration::from_secs(3600), &mut given);
+            let (locator, public) = generate(&locator, &NewKey::new(curve), &mut operation).unwrap();
+            let mut token = open(&locator, Some(&public), KeepPin::Once, &mut operation).unwrap();
             // Its own key is as good a peer as any.
-            group
-                .bench_function(backend, |bencher| bencher.iter(|| token.agree(black_box(&public), deadline).unwrap()));
+            group.bench_function(backend, |bencher| {
+                bencher.iter(|| token.agree(black_box(&public), &mut operation).unwrap());
+            });
         }
-        let public =
-            software::generate(&directory.path().join(format!("{object}-peer.pem")), curve, &mut Given).unwrap();
+        let peer = PrivateKey::generate(if curve == Curve::X25519 { &X25519 } else { &ECDH_P256 }).unwrap();
+        let public = PublicKey::new(curve, peer.compute_public_key().unwrap().as_ref()).unwrap();
         group.bench_function("check a peer's point", |bencher| {
             bencher.iter(|| PublicKey::new(curve, black_box(public.as_bytes())).unwrap());
         });

@@ -39,6 +39,8 @@ mod device;
 mod error;
 mod files;
 mod locator;
+#[cfg(feature = "openpgp")]
+pub mod openpgp;
 mod operation;
 mod pin;
 #[cfg(feature = "pkcs11")]

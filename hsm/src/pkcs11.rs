@@ -54,7 +54,7 @@ pub(crate) fn open(
     let module = Module::load(uri)?;
     let found = module.find_token(uri)?;
     let session = module.context.open_ro_session(found.slot).map_err(|e| found.failed(e))?;
-    let login = Login::first(&module, &found, &session, uri, keep, operation)?;
+    let (login, ours) = Login::first(&module, &found, &session, uri, keep, operation)?;
     let key = objects::find_key(&session, uri, &found.name).map_err(|e| e.typed(&found.name))?;
     let name = format!("{}, object \"{}\"", found.name, key.label);
     check_expected(&key.public, expected, &name)?;
@@ -69,7 +69,7 @@ pub(crate) fn open(
         pin: if matches!(login, Login::NotNeeded) { PinPolicy::Never } else { PinPolicy::Once },
         latency,
     };
-    let live = Some(Live { session, key: key.private });
+    let live = login.keep(Live { session, key: key.private, ours });
     let serial = found.info.serial_number().to_owned();
     Ok(Box::new(Pkcs11Token { module, uri: uri.clone(), serial, public: key.public, hints, login, live }))
 }
@@ -89,6 +89,8 @@ struct Pkcs11Token {
 struct Live {
     session: Session,
     key: ObjectHandle,
+    /// The login was made for this session; otherwise something else in this process had made it.
+    ours: bool,
 }
 
 impl Token for Pkcs11Token {
@@ -104,15 +106,16 @@ impl Token for Pkcs11Token {
         same_curve(self.public.curve(), peer)?;
         operation.before_deadline(&self.hints.label)?;
         if let Some(live) = self.live.take() {
-            let answer = self.attempt(live, peer, operation);
-            if self.live.is_some() {
+            let (answer, lost) = self.attempt(live, peer, operation);
+            if !lost {
                 return self.in_time(answer, operation);
             }
         }
         // The session was lost, now or before: one try on a new one.
         operation.before_deadline(&self.hints.label)?;
         let live = self.reopen(operation)?;
-        let answer = self.attempt(live, peer, operation);
+        operation.before_deadline(&self.hints.label)?;
+        let (answer, _) = self.attempt(live, peer, operation);
         self.in_time(answer, operation)
     }
 
@@ -121,11 +124,14 @@ impl Token for Pkcs11Token {
         if tries_left(&found.info) == Tries::None {
             return Err(locked(&found.name));
         }
-        match &self.live {
-            Some(live) if !self.login.is_lost(&live.session) => Ok(Presence::Ready),
-            _ if self.login.is_locked() => Ok(Presence::Locked),
-            _ => Ok(Presence::Ready),
+        if self.live.as_ref().is_some_and(|live| !self.login.is_lost(&live.session)) {
+            return Ok(Presence::Ready);
         }
+        // Closed before another is opened: see `attempt`.
+        self.live = None;
+        let session = self.module.context.open_ro_session(found.slot).map_err(|e| found.failed(e))?;
+        objects::check_visible(&session, &self.uri, &self.public, &self.hints.label)?;
+        Ok(if self.login.is_locked() { Presence::Locked } else { Presence::Ready })
     }
 
     fn pin_state(&mut self) -> Result<PinState> {
@@ -134,20 +140,21 @@ impl Token for Pkcs11Token {
 }
 
 impl Pkcs11Token {
-    /// Keeps the session unless it turns out lost. A lost one is closed here, before another is opened: a module that was reset
-    /// hands out the same handles again, and closing late would close the new session.
+    /// Keeps the session unless it turns out lost, which the second value says. A lost one is closed here, before another is opened: a
+    /// module that was reset hands out the same handles again, and closing late would close the new session.
     fn attempt(
         &mut self,
         live: Live,
         peer: &PublicKey,
         operation: &Operation<'_>,
-    ) -> std::result::Result<SharedSecret, Foreign> {
+    ) -> (std::result::Result<SharedSecret, Foreign>, bool) {
         operation.enter(if self.hints.touch == Touch::Always { Stage::Touch } else { Stage::Device });
         let answer = objects::derive(&live.session, live.key, peer.as_bytes());
-        if !answer.as_ref().is_err_and(|failure| failure.is_stale() || self.login.is_lost(&live.session)) {
-            self.live = Some(live);
+        let lost = answer.as_ref().is_err_and(|failure| failure.is_stale() || self.login.is_lost(&live.session));
+        if !lost {
+            self.live = self.login.keep(live);
         }
-        answer
+        (answer, lost)
     }
 
     fn in_time(
@@ -177,10 +184,10 @@ impl Pkcs11Token {
     fn reopen(&mut self, operation: &mut Operation<'_>) -> Result<Live> {
         let found = self.find()?;
         let session = self.module.context.open_ro_session(found.slot).map_err(|e| found.failed(e))?;
-        self.login.again(&self.module, &found, &session, operation)?;
+        let ours = self.login.again(&self.module, &found, &session, operation)?;
         let key = objects::find_key(&session, &self.uri, &found.name).map_err(|e| e.typed(&found.name))?;
         check_expected(&key.public, Some(&self.public), &self.hints.label)?;
-        Ok(Live { session, key: key.private })
+        Ok(Live { session, key: key.private, ours })
     }
 }
 

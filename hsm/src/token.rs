@@ -184,6 +184,8 @@ pub fn open(
     operation: &mut Operation<'_>,
 ) -> Result<Box<dyn Token>> {
     match locator {
+        #[cfg(feature = "openpgp")]
+        Locator::OpenPgp(card) => crate::openpgp::open(card, expected, keep, operation),
         #[cfg(feature = "pkcs11")]
         Locator::Pkcs11(uri) => crate::pkcs11::open(uri, expected, keep, operation),
         #[cfg(feature = "software")]
@@ -226,6 +228,11 @@ impl NewKey {
 /// Otherwise those of [`open`].
 pub fn generate(locator: &Locator, new: &NewKey, operation: &mut Operation<'_>) -> Result<(Locator, PublicKey)> {
     match locator {
+        #[cfg(feature = "openpgp")]
+        Locator::OpenPgp(card) => {
+            let (card, public) = crate::openpgp::generate(card, new, operation)?;
+            Ok((Locator::OpenPgp(card), public))
+        }
         #[cfg(feature = "pkcs11")]
         Locator::Pkcs11(uri) => {
             let (uri, public) = crate::pkcs11::generate(uri, new, operation)?;

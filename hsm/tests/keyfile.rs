@@ -6,9 +6,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use claviger_hsm::{
-    Curve, ErrorKind, Locator, Pin, PinEntry, PinRequest, Purpose, Result, Token, Tries, open, software,
+    Curve, ErrorKind, KeepPin, Locator, NewKey, Operation, Pin, PinEntry, PinRequest, PublicKey, Purpose, Result,
+    Token, Tries,
 };
 use tempfile::TempDir;
 
@@ -33,8 +35,20 @@ fn right() -> Given {
     Given { wrong: false, asked: Vec::new() }
 }
 
+fn open(path: &Path, pins: &mut Given) -> Result<Box<dyn Token>> {
+    let mut operation = Operation::within(Duration::from_secs(20), pins);
+    claviger_hsm::open(&Locator::File(path.into()), None, KeepPin::Once, &mut operation)
+}
+
 fn load(path: &Path) -> Result<Box<dyn Token>> {
-    open(&Locator::File(path.into()), None, &mut right())
+    open(path, &mut right())
+}
+
+fn generate(path: &Path, curve: Curve, pins: &mut Given) -> Result<PublicKey> {
+    let mut operation = Operation::within(Duration::from_secs(20), pins);
+    let (locator, public) = claviger_hsm::generate(&Locator::File(path.into()), &NewKey::new(curve), &mut operation)?;
+    assert_eq!(locator, Locator::File(path.into()));
+    Ok(public)
 }
 
 fn refusal(path: &Path) -> ErrorKind {
@@ -47,7 +61,7 @@ fn made(curve: Curve) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key.pem");
     let mut pins = right();
-    software::generate(&path, curve, &mut pins).unwrap();
+    generate(&path, curve, &mut pins).unwrap();
     assert_eq!(pins.asked, [Purpose::NewPassphrase]);
     (directory, path)
 }
@@ -146,13 +160,13 @@ fn damage_is_an_error_and_never_another_key() {
     let mut pins = right();
     for length in 0..whole.len() - 1 {
         write(&path, &whole[..length]);
-        let error = open(&Locator::File(path.clone()), None, &mut pins).err().unwrap();
+        let error = open(&path, &mut pins).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::KeyFile, "{length}");
     }
     for other in [&[0xff; 100][..], &[b'a'; 20_000], b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
     {
         write(&path, other);
-        assert_eq!(open(&Locator::File(path.clone()), None, &mut pins).err().unwrap().kind(), ErrorKind::KeyFile);
+        assert_eq!(open(&path, &mut pins).err().unwrap().kind(), ErrorKind::KeyFile);
     }
     assert!(pins.asked.is_empty());
     // A letter of the ciphertext: the passphrase seems wrong.
@@ -163,7 +177,7 @@ fn damage_is_an_error_and_never_another_key() {
     let kind = refusal(&path);
     assert!(matches!(kind, ErrorKind::WrongPin | ErrorKind::KeyFile), "{kind:?}");
     write(&path, &whole);
-    let wrong = open(&Locator::File(path.clone()), None, &mut Given { wrong: true, asked: Vec::new() });
+    let wrong = open(&path, &mut Given { wrong: true, asked: Vec::new() });
     assert_eq!(wrong.err().unwrap().kind(), ErrorKind::WrongPin);
     load(&path).unwrap();
 }
@@ -174,13 +188,13 @@ fn generating_leaves_nothing_when_it_fails() {
     let names = || std::fs::read_dir(directory.path()).unwrap().count();
     let before = std::fs::read(&path).unwrap();
     let mut pins = right();
-    let again = software::generate(&path, Curve::X25519, &mut pins).unwrap_err();
+    let again = generate(&path, Curve::X25519, &mut pins).unwrap_err();
     assert_eq!((again.kind(), pins.asked.len()), (ErrorKind::KeyExists, 0));
     // Also where the name is a dangling link.
     let link = directory.path().join("link.pem");
     std::os::unix::fs::symlink("nowhere", &link).unwrap();
-    assert_eq!(software::generate(&link, Curve::X25519, &mut right()).unwrap_err().kind(), ErrorKind::KeyExists);
+    assert_eq!(generate(&link, Curve::X25519, &mut right()).unwrap_err().kind(), ErrorKind::KeyExists);
     let lost = directory.path().join("no/such/key.pem");
-    assert_eq!(software::generate(&lost, Curve::X25519, &mut right()).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(generate(&lost, Curve::X25519, &mut right()).unwrap_err().kind(), ErrorKind::Io);
     assert_eq!((names(), std::fs::read(&path).unwrap()), (2, before));
 }

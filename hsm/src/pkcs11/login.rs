@@ -5,9 +5,9 @@ use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::TokenInfo;
 use cryptoki::types::AuthPin;
 
-use super::Found;
 use super::fail::Foreign;
 use super::module::Module;
+use super::{Found, Live};
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::{Operation, Stage};
 use crate::pin::keeper::{last, locked};
@@ -20,13 +20,13 @@ pub(super) enum Login {
     /// The token asks for none.
     NotNeeded,
     /// The token has a PIN pad of its own.
-    Pad,
+    Pad(KeepPin),
     /// With a PIN.
     Pin(Keeper),
 }
 
 impl Login {
-    /// The login of `open` and of `generate`.
+    /// The login of `open` and of `generate`, and whether it was made here: see [`Login::again`].
     pub(super) fn first(
         module: &Module,
         found: &Found,
@@ -34,7 +34,7 @@ impl Login {
         uri: &Pkcs11Uri,
         keep: KeepPin,
         operation: &mut Operation<'_>,
-    ) -> Result<Self> {
+    ) -> Result<(Self, bool)> {
         let info = module.token_info(found)?;
         if !info.token_initialized() {
             return Err(not_ready(found, "is not initialized"));
@@ -44,12 +44,12 @@ impl Login {
         } else if !info.user_pin_initialized() {
             return Err(not_ready(found, "has no user PIN yet"));
         } else if info.protected_authentication_path() {
-            Self::Pad
+            Self::Pad(keep)
         } else {
             Self::Pin(Keeper::new(keep, uri.pin_source()))
         };
-        login.again(module, found, session, operation)?;
-        Ok(login)
+        let ours = login.again(module, found, session, operation)?;
+        Ok((login, ours))
     }
 
     /// Whether the session, or its login, is gone. Modules do not always say so in the answer to an operation: kryoptic gives
@@ -62,20 +62,43 @@ impl Login {
 
     /// Whether the next login needs somebody.
     pub(super) fn is_locked(&self) -> bool {
-        matches!(self, Self::Pin(keeper) if !keeper.is_held())
+        match self {
+            Self::NotNeeded => false,
+            Self::Pad(_) => true,
+            Self::Pin(keeper) => !keeper.is_held(),
+        }
     }
 
-    /// The login of a session.
+    /// What is kept of a session after its operation. By the policy `always` nothing: a login that was made for it is ended, one that something
+    /// else in this process made is left alone.
+    pub(super) fn keep(&self, live: Live) -> Option<Live> {
+        let policy = match self {
+            Self::NotNeeded => return Some(live),
+            Self::Pad(policy) => *policy,
+            Self::Pin(keeper) => keeper.policy(),
+        };
+        if policy != KeepPin::Always {
+            return Some(live);
+        }
+        if live.ours {
+            // Where it fails, the session is gone, and the login with it.
+            let _ = live.session.logout();
+        }
+        None
+    }
+
+    /// The login of a session. Gives whether it was made here; one login holds for all of this process's sessions with the token, and another
+    /// may have made it.
     pub(super) fn again(
         &mut self,
         module: &Module,
         found: &Found,
         session: &Session,
         operation: &mut Operation<'_>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         match self {
-            Self::NotNeeded => Ok(()),
-            Self::Pad => {
+            Self::NotNeeded => Ok(false),
+            Self::Pad(_) => {
                 let tries = tries_left(&module.token_info(found)?);
                 let request = PinRequest::new(&found.name, Purpose::UserPin, tries);
                 match tries {
@@ -89,19 +112,23 @@ impl Login {
                 log_in(module, found, session, None)
             }
             Self::Pin(keeper) => {
-                // One login holds for all of this process's sessions with the token; another may have made it.
                 let request = PinRequest::new(&found.name, Purpose::UserPin, tries_left(&module.token_info(found)?));
-                keeper.unlock(request, operation, |pin| log_in(module, found, session, Some(pin)))
+                let mut ours = false;
+                keeper.unlock(request, operation, |pin| {
+                    ours = log_in(module, found, session, Some(pin))?;
+                    Ok(())
+                })?;
+                Ok(ours)
             }
         }
     }
 }
 
-fn log_in(module: &Module, found: &Found, session: &Session, pin: Option<&Pin>) -> Result<()> {
+fn log_in(module: &Module, found: &Found, session: &Session, pin: Option<&Pin>) -> Result<bool> {
     let pin = pin.map(|pin| AuthPin::new(pin.expose().into()));
     let error = match session.login(UserType::User, pin.as_ref()) {
-        // One login holds for all of this process's sessions with the token.
-        Ok(()) | Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => return Ok(()),
+        Ok(()) => return Ok(true),
+        Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => return Ok(false),
         Err(error) => Foreign::from_call(error),
     };
     match error.rv() {

@@ -66,6 +66,24 @@ pub(super) fn find_key(session: &Session, uri: &Pkcs11Uri, token: &str) -> Resul
     Ok(Key { private, public, label: printable(&named.label) })
 }
 
+/// Compares what is seen without a login: `KeyMismatch` when public objects answer to `uri` and none is `expected`. Where the token shows
+/// none, nothing is known.
+pub(super) fn check_visible(session: &Session, uri: &Pkcs11Uri, expected: &PublicKey, name: &str) -> crate::Result<()> {
+    let mut template = vec![Attribute::Class(ObjectClass::PUBLIC_KEY)];
+    template.extend(uri.object().map(|label| Attribute::Label(label.into())));
+    template.extend(uri.id().map(|id| Attribute::Id(id.to_vec())));
+    let seen = session.find_objects(&template).map_err(|error| Foreign::from_call(error).typed(name))?;
+    let mut other = None;
+    for object in seen {
+        match read_public(session, object).map_err(|error| error.typed(name))? {
+            Ok(public) if public == *expected => return Ok(()),
+            Ok(public) => other = Some(public),
+            Err(_) => {}
+        }
+    }
+    other.map_or(Ok(()), |other| crate::token::check_expected(&other, Some(expected), name))
+}
+
 /// What ties the two halves of a pair together.
 struct Named {
     label: String,

@@ -1,0 +1,71 @@
+//! Tokens that count wrong PINs, tell the number, and lock.
+
+use claviger_hsm::{Curve, ErrorKind, Tries};
+
+use crate::backend::{Counting, Given, Nobody, WRONG_PIN, agrees, each, kind, open, ready};
+
+fn the_tries_left_are_always_shown<B: Counting>(curve: Curve) {
+    let (_backend, locator, _) = ready::<B>(curve);
+    let mut wrong = Given::new(WRONG_PIN);
+    for left in (2..=B::TRIES).rev() {
+        let error = open(&locator, None, &mut wrong).err().unwrap();
+        assert_eq!((error.kind(), wrong.tries), (ErrorKind::WrongPin, Some(Tries::Left(left))));
+        assert!(error.to_string().contains(&Tries::counted(left - 1).to_string()), "{error}");
+    }
+}
+
+fn the_last_try_needs_a_yes<B: Counting>(curve: Curve) {
+    let (_backend, locator, _) = ready::<B>(curve);
+    let mut wrong = Given::new(WRONG_PIN);
+    (1..B::TRIES).for_each(|_| assert_eq!(kind(open(&locator, None, &mut wrong)), ErrorKind::WrongPin));
+    // However often: nobody is asked for the PIN, and nothing is sent.
+    for _ in 0..3 {
+        assert_eq!(kind(open(&locator, None, &mut wrong)), ErrorKind::PinLast);
+    }
+    assert_eq!(wrong.asked, u32::from(B::TRIES) - 1);
+    let mut token = open(&locator, None, &mut Given::all(B::PIN)).unwrap();
+    let left = if B::FORGIVES { Tries::counted(B::TRIES) } else { Tries::Last };
+    assert_eq!(token.pin_state().unwrap().tries_left, left);
+}
+
+fn a_locked_pin_is_a_state<B: Counting>(curve: Curve) {
+    let (_backend, locator, _) = ready::<B>(curve);
+    let mut wrong = Given::all(WRONG_PIN);
+    for _ in 0..B::TRIES {
+        let kind = kind(open(&locator, None, &mut wrong));
+        assert!(matches!(kind, ErrorKind::WrongPin | ErrorKind::PinLocked), "{kind:?}");
+    }
+    assert_eq!(wrong.asked, u32::from(B::TRIES));
+    for _ in 0..3 {
+        assert_eq!(kind(open(&locator, None, &mut Given::all(B::PIN))), ErrorKind::PinLocked);
+        assert_eq!(kind(open(&locator, None, &mut Nobody)), ErrorKind::PinLocked);
+    }
+}
+
+/// Somebody else locks the PIN while the token is open.
+fn a_pin_that_locks_meanwhile_is_told<B: Counting>(curve: Curve) {
+    let (_backend, locator, _) = ready::<B>(curve);
+    let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
+    agrees(token.as_mut());
+    (0..B::TRIES).for_each(|_| drop(open(&locator, None, &mut Given::all(WRONG_PIN))));
+    // Cards that hold the PIN as verified need none for the other openings, and lose no try.
+    let state = token.pin_state().unwrap();
+    if state.tries_left == Tries::None {
+        assert_eq!(kind(token.look()), ErrorKind::PinLocked);
+        assert_eq!(kind(crate::backend::agree(token.as_mut())), ErrorKind::PinLocked);
+    } else {
+        assert_eq!(state.verified, Some(true));
+        agrees(token.as_mut());
+    }
+}
+
+each! {
+    #[cfg(feature = "openpgp")]
+    openpgp: crate::openpgp::OpenPgpCard [X25519 P256]
+    => {
+        the_tries_left_are_always_shown
+        the_last_try_needs_a_yes
+        a_locked_pin_is_a_state
+        a_pin_that_locks_meanwhile_is_told
+    }
+}
