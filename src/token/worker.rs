@@ -4,7 +4,7 @@ use super::from_hsm;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Curve, StaticPublic};
 use crate::secret::SharedSecret;
-use claviger_hsm::PinEntry;
+use claviger_hsm::{KeepPin, Operation, Pin, PinEntry, PinRequest, Touch};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -51,10 +51,12 @@ impl TokenHandle {
     /// Every token kind of [`ErrorKind`], from [`ErrorKind::LocatorInvalid`] to [`ErrorKind::TokenFailed`].
     pub fn open(locator: &str, expected: &StaticPublic, pins: &mut dyn PinEntry) -> Result<Self> {
         let locator: claviger_hsm::Locator = locator.parse().map_err(from_hsm)?;
-        let token = claviger_hsm::open(&locator, Some(&point(expected)?), pins).map_err(from_hsm)?;
+        let mut operation = Operation::within(Duration::from_secs(60), pins);
+        let token =
+            claviger_hsm::open(&locator, Some(&point(expected)?), KeepPin::Once, &mut operation).map_err(from_hsm)?;
         let label = token.hints().label.clone();
         let software = !token.hints().hardware;
-        let touch = token.hints().touch;
+        let touch = token.hints().touch != Touch::Never;
         let operations = Arc::new(AtomicU64::new(0));
         let (queue, jobs) = sync_channel(QUEUE);
         let counter = Arc::clone(&operations);
@@ -153,6 +155,14 @@ fn gone(label: &str) -> Error {
     Error::new(ErrorKind::TokenFailed, format!("The thread of {label} has ended."), "Start the program again.")
 }
 
+struct Nobody;
+
+impl PinEntry for Nobody {
+    fn pin(&mut self, _: &PinRequest<'_>) -> claviger_hsm::Result<Pin> {
+        Err(claviger_hsm::Error::pin_required("Nobody is here.", "Come back."))
+    }
+}
+
 fn work(mut token: Box<dyn claviger_hsm::Token>, requests: &Receiver<Request>, operations: &AtomicU64) {
     for request in requests {
         let job = match request {
@@ -167,7 +177,8 @@ fn work(mut token: Box<dyn claviger_hsm::Token>, requests: &Receiver<Request>, o
             continue;
         }
         operations.fetch_add(1, Ordering::Relaxed);
-        let result = token.agree(&job.point, Instant::now() + job.timeout).map_err(from_hsm);
+        let mut nobody = Nobody;
+        let result = token.agree(&job.point, &mut Operation::within(job.timeout, &mut nobody)).map_err(from_hsm);
         // Who gave up in the meantime does not want it; the secret is wiped with the message.
         let _ = job.reply.send(result.map(|secret| SharedSecret::new(*secret.as_bytes())));
     }
