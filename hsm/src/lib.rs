@@ -39,6 +39,8 @@ mod device;
 mod error;
 mod files;
 mod locator;
+#[cfg(feature = "openpgp")]
+pub mod openpgp;
 mod operation;
 mod pin;
 #[cfg(feature = "piv")]
@@ -51,6 +53,8 @@ mod smartcard;
 #[cfg(feature = "software")]
 mod software;
 mod token;
+#[cfg(feature = "tpm")]
+pub mod tpm;
 mod uri;
 
 pub use curve::{Curve, PublicKey};

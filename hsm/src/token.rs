@@ -184,8 +184,12 @@ pub fn open(
     operation: &mut Operation<'_>,
 ) -> Result<Box<dyn Token>> {
     match locator {
+        #[cfg(feature = "openpgp")]
+        Locator::OpenPgp(card) => crate::openpgp::open(card, expected, keep, operation),
         #[cfg(feature = "pkcs11")]
         Locator::Pkcs11(uri) => crate::pkcs11::open(uri, expected, keep, operation),
+        #[cfg(feature = "tpm")]
+        Locator::Tpm(tpm) => crate::tpm::open(tpm, expected, keep, operation),
         #[cfg(feature = "piv")]
         Locator::Piv(piv) => crate::piv::open(piv, expected, keep, operation),
         #[cfg(feature = "software")]
@@ -228,10 +232,20 @@ impl NewKey {
 /// Otherwise those of [`open`].
 pub fn generate(locator: &Locator, new: &NewKey, operation: &mut Operation<'_>) -> Result<(Locator, PublicKey)> {
     match locator {
+        #[cfg(feature = "openpgp")]
+        Locator::OpenPgp(card) => {
+            let (card, public) = crate::openpgp::generate(card, new, operation)?;
+            Ok((Locator::OpenPgp(card), public))
+        }
         #[cfg(feature = "pkcs11")]
         Locator::Pkcs11(uri) => {
             let (uri, public) = crate::pkcs11::generate(uri, new, operation)?;
             Ok((Locator::Pkcs11(uri), public))
+        }
+        #[cfg(feature = "tpm")]
+        Locator::Tpm(tpm) => {
+            let (tpm, public) = crate::tpm::generate(tpm, new, operation)?;
+            Ok((Locator::Tpm(tpm), public))
         }
         #[cfg(feature = "piv")]
         Locator::Piv(piv) => {

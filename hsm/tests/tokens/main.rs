@@ -24,3 +24,5 @@ mod every;
 mod piv;
 mod pkcs11;
 mod software;
+#[cfg(feature = "tpm")]
+mod tpm;

@@ -1,0 +1,265 @@
+//! The decryption key between transactions: what is believed of its PIN, and what one attempt to use it comes to. No PC/SC here.
+
+use std::time::{Duration, Instant};
+
+use super::card::{self, Aid, Answer, Outcome, Password, Verified};
+use crate::curve::PublicKey;
+use crate::error::{Error, ErrorKind, Result};
+use crate::operation::Stage;
+use crate::pin::Tries;
+use crate::pin::keeper::locked;
+use crate::secret::{Pin, SharedSecret};
+use crate::smartcard::{Exchange, Fault};
+use crate::token::Touch;
+
+/// The key of one card.
+pub(super) struct Key {
+    aid: Aid,
+    /// For people.
+    what: String,
+    pub(super) touch: Touch,
+    /// Whether the card tells if a PIN is verified.
+    tells: bool,
+    /// Of a card that does not tell: whether the last thing seen of the PIN was that it is verified. Cleared by whatever may have changed it.
+    pub(super) believed: bool,
+    /// How long the last agree took in the card.
+    pub(super) took: Duration,
+}
+
+/// How an attempt treats the PIN.
+#[derive(Clone, Copy)]
+pub(super) enum Use {
+    /// Goes on where the card holds the PIN as verified, whoever sent it.
+    AsItIs,
+    /// Wants the PIN sent first, whatever the card holds.
+    AfterPin,
+    /// It was sent just now. With `forget`, the card forgets it afterwards.
+    Unlocked { forget: bool },
+}
+
+/// What one attempt came to.
+pub(super) enum Step {
+    Agreed(SharedSecret),
+    /// The PIN has to be sent. `verified`: whether the card held it as verified, where it tells.
+    Pin {
+        tries: Tries,
+        verified: Option<bool>,
+    },
+}
+
+impl Key {
+    pub(super) fn new(aid: Aid, what: String, touch: Touch) -> Self {
+        Self { aid, what, touch, tells: aid.tells_status(), believed: false, took: Duration::ZERO }
+    }
+
+    pub(super) fn aid(&self) -> &Aid {
+        &self.aid
+    }
+
+    /// The application selected; the PIN is no longer verified where that was needed.
+    ///
+    /// # Errors
+    /// `Removed`: this is not the card, or not any more.
+    pub(super) fn select(&mut self, card: &mut dyn Exchange) -> Answer<()> {
+        let (aid, selected) = card::select(card)?.ok_or(Fault::Removed)?;
+        if (aid.manufacturer, aid.serial) != (self.aid.manufacturer, self.aid.serial) {
+            return Err(Fault::Removed);
+        }
+        self.believed &= !selected;
+        Ok(())
+    }
+
+    /// Whether the PIN is verified; `None`: the card does not tell.
+    pub(super) fn status(&mut self, card: &mut dyn Exchange, password: Password) -> Answer<Option<bool>> {
+        if !self.tells {
+            return Ok(None);
+        }
+        let status = card::status(card, password)?;
+        self.tells = status.is_some();
+        Ok(status)
+    }
+
+    /// Agrees, if it may without a PIN. `before` is called right before the card computes, and may refuse.
+    pub(super) fn attempt(
+        &mut self,
+        card: &mut dyn Exchange,
+        peer: &PublicKey,
+        how: Use,
+        before: &mut dyn FnMut(Stage) -> Result<()>,
+    ) -> Answer<Step> {
+        self.select(card)?;
+        let verified = self.status(card, Password::User)?;
+        if verified == Some(false) || matches!(how, Use::AfterPin) {
+            return self.wants_pin(card, verified);
+        }
+        before(if self.wants_touch() { Stage::Touch } else { Stage::Device })?;
+        let start = Instant::now();
+        let outcome = card::decipher(card, peer);
+        self.took = start.elapsed();
+        let outcome = match outcome? {
+            Outcome::Done(secret) => {
+                self.believed = true;
+                Ok(Step::Agreed(secret))
+            }
+            Outcome::Refused(status) => {
+                let sure = verified.unwrap_or(self.believed || matches!(how, Use::Unlocked { .. }));
+                self.refused(card, status, sure)
+            }
+        };
+        if let Use::Unlocked { forget: true } = how {
+            card::forget(card, Password::User)?;
+            self.believed = false;
+        }
+        outcome
+    }
+
+    /// Why the card refused. `sure`: as far as is known, the PIN was verified before.
+    fn refused(&mut self, card: &mut dyn Exchange, status: u16, sure: bool) -> Answer<Step> {
+        // 6600 is the specification's word for it (section 7.1); 6985 is other cards'.
+        if status == 0x6600 || (status == 0x6985 && self.wants_touch()) {
+            return Err(self.not_touched().into());
+        }
+        let verified = self.status(card, Password::User)?;
+        if status == 0x6982 && !verified.unwrap_or(sure) {
+            return self.wants_pin(card, verified);
+        }
+        // If the belief was wrong, the next call sends the PIN.
+        self.believed = false;
+        match status {
+            0x6982 if self.wants_touch() => Err(self.not_touched().into()),
+            status => Err(Fault::Status { command: "PSO: DECIPHER", status }),
+        }
+    }
+
+    fn wants_pin(&mut self, card: &mut dyn Exchange, verified: Option<bool>) -> Answer<Step> {
+        self.believed = false;
+        Ok(Step::Pin { tries: card::tries_left(card, Password::User)?, verified })
+    }
+
+    /// Sends a PIN, once.
+    pub(super) fn verify(&mut self, card: &mut dyn Exchange, password: Password, pin: &Pin) -> Answer<()> {
+        self.select(card)?;
+        let verified = card::verify(card, password, pin)?;
+        if password == Password::User {
+            self.believed = verified == Verified::Yes;
+        }
+        match verified {
+            Verified::Yes => Ok(()),
+            Verified::Locked => Err(locked(&self.what).into()),
+            Verified::Wrong => {
+                let tries = card::tries_left(card, password)?;
+                let which = if password == Password::Admin { "admin PIN" } else { "PIN" };
+                Err(Fault::Typed(Error::new(
+                    ErrorKind::WrongPin,
+                    format!("{} refuses the {which} (VERIFY); {tries}.", self.what),
+                    "Try again with the right PIN; it is not resent by itself.",
+                )))
+            }
+        }
+    }
+
+    fn wants_touch(&self) -> bool {
+        matches!(self.touch, Touch::Always | Touch::Cached)
+    }
+
+    pub(super) fn not_touched(&self) -> Error {
+        Error::new(
+            ErrorKind::NotTouched,
+            format!("{} waited for a touch and was not touched.", self.what),
+            "Run it again and touch the token when it blinks; the PIN was right, no try is lost.",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::script::Script;
+    use super::*;
+    use crate::curve::Curve;
+
+    const AID: &str = "d27600012401030400060000004200009000";
+    const SECRET: &str = "11111111111111111111111111111111111111111111111111111111111111119000";
+
+    fn key(version: u16, touch: Touch) -> Key {
+        Key::new(Aid { version, manufacturer: 6, serial: 0x42 }, "It".into(), touch)
+    }
+
+    fn attempt(key: &mut Key, how: Use, answers: &[&str]) -> (Answer<Step>, Vec<Stage>) {
+        let peer = PublicKey::new(Curve::X25519, &[9; 32]).unwrap();
+        let mut card = Script::any(answers);
+        let mut stages = Vec::new();
+        let step = key.attempt(&mut card, &peer, how, &mut |stage| {
+            stages.push(stage);
+            Ok(())
+        });
+        assert!(card.is_over());
+        (step, stages)
+    }
+
+    fn kind(step: Answer<Step>) -> ErrorKind {
+        step.err().expect("a fault").typed("It").kind()
+    }
+
+    #[test]
+    fn a_verified_card_agrees_without_a_pin() {
+        let (step, stages) = attempt(&mut key(0x304, Touch::Never), Use::AsItIs, &[AID, "9000", SECRET]);
+        assert!(matches!(step, Ok(Step::Agreed(_))));
+        assert_eq!(stages, [Stage::Device]);
+        // Nothing is asked of a card whose specification does not know the question.
+        let (step, _) = attempt(&mut key(0x201, Touch::Never), Use::AsItIs, &[AID, SECRET]);
+        assert!(matches!(step, Ok(Step::Agreed(_))));
+    }
+
+    #[test]
+    fn a_pin_is_wanted_before_the_card_is_made_to_work() {
+        let tries = "ff7f7f7f0300039000";
+        let (step, stages) = attempt(&mut key(0x304, Touch::Always), Use::AsItIs, &[AID, "63c3", tries]);
+        assert!(matches!(step, Ok(Step::Pin { tries: Tries::Left(3), verified: Some(false) })));
+        assert!(stages.is_empty());
+        let (step, stages) = attempt(&mut key(0x304, Touch::Always), Use::AfterPin, &[AID, "9000", tries]);
+        assert!(matches!(step, Ok(Step::Pin { verified: Some(true), .. })));
+        assert!(stages.is_empty());
+        // A YubiKey does not tell: it says so by refusing.
+        let mut yubikey = key(0x304, Touch::Never);
+        let (step, _) = attempt(&mut yubikey, Use::AsItIs, &[AID, "6a80", "6982", tries]);
+        assert!(matches!(step, Ok(Step::Pin { verified: None, .. })));
+        let (step, _) = attempt(&mut yubikey, Use::Unlocked { forget: true }, &[AID, SECRET, "9000"]);
+        assert!(matches!(step, Ok(Step::Agreed(_))));
+        assert!(!yubikey.believed);
+    }
+
+    #[test]
+    fn no_touch_is_no_wrong_pin() {
+        for status in ["6600", "6985"] {
+            let mut key = key(0x304, Touch::Always);
+            let (step, stages) = attempt(&mut key, Use::AsItIs, &[AID, "9000", status]);
+            assert_eq!((kind(step), stages), (ErrorKind::NotTouched, vec![Stage::Touch]));
+        }
+        let (step, _) = attempt(&mut key(0x304, Touch::Cached), Use::AsItIs, &[AID, "9000", "6982", "9000"]);
+        assert_eq!(kind(step), ErrorKind::NotTouched);
+        // Where the card does not tell, the belief does; and it is believed only once.
+        let mut old = key(0x201, Touch::Always);
+        let (step, _) = attempt(&mut old, Use::Unlocked { forget: false }, &[AID, "6982"]);
+        assert_eq!(kind(step), ErrorKind::NotTouched);
+        let (step, _) = attempt(&mut old, Use::AsItIs, &[AID, "6982", "ff7f7f7f0300039000"]);
+        assert!(matches!(step, Ok(Step::Pin { .. })));
+        // A key without touch policy fails otherwise.
+        let (step, _) = attempt(&mut key(0x304, Touch::Never), Use::AsItIs, &[AID, "9000", "6985", "9000"]);
+        assert_eq!(kind(step), ErrorKind::Device);
+    }
+
+    #[test]
+    fn another_card_is_not_ours() {
+        let other = "d27600012401030400060000004300009000";
+        let (step, _) = attempt(&mut key(0x304, Touch::Never), Use::AsItIs, &[other]);
+        assert_eq!(kind(step), ErrorKind::TokenAbsent);
+    }
+
+    #[test]
+    fn selecting_ends_the_belief() {
+        let mut old = key(0x201, Touch::Always);
+        old.believed = true;
+        let (step, _) = attempt(&mut old, Use::AsItIs, &["6d00", "9000", AID, "6982", "ff7f7f7f0300039000"]);
+        assert!(matches!(step, Ok(Step::Pin { .. })));
+    }
+}
