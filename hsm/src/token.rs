@@ -188,6 +188,10 @@ pub fn open(
         Locator::OpenPgp(card) => crate::openpgp::open(card, expected, keep, operation),
         #[cfg(feature = "pkcs11")]
         Locator::Pkcs11(uri) => crate::pkcs11::open(uri, expected, keep, operation),
+        #[cfg(feature = "tpm")]
+        Locator::Tpm(tpm) => crate::tpm::open(tpm, expected, keep, operation),
+        #[cfg(feature = "piv")]
+        Locator::Piv(piv) => crate::piv::open(piv, expected, keep, operation),
         #[cfg(feature = "software")]
         Locator::File(path) => crate::software::open(path, expected, operation),
         #[allow(unreachable_patterns)] // Reached in builds that leave a backend out.
@@ -237,6 +241,16 @@ pub fn generate(locator: &Locator, new: &NewKey, operation: &mut Operation<'_>) 
         Locator::Pkcs11(uri) => {
             let (uri, public) = crate::pkcs11::generate(uri, new, operation)?;
             Ok((Locator::Pkcs11(uri), public))
+        }
+        #[cfg(feature = "tpm")]
+        Locator::Tpm(tpm) => {
+            let (tpm, public) = crate::tpm::generate(tpm, new, operation)?;
+            Ok((Locator::Tpm(tpm), public))
+        }
+        #[cfg(feature = "piv")]
+        Locator::Piv(piv) => {
+            let (piv, public) = crate::piv::generate(piv, new, operation)?;
+            Ok((Locator::Piv(piv), public))
         }
         #[cfg(feature = "software")]
         Locator::File(path) => Ok((locator.clone(), crate::software::generate(path, new, operation)?)),

@@ -43,6 +43,17 @@ impl Keeper {
         operation: &mut Operation<'_>,
         send: impl FnOnce(&Pin) -> Result<()>,
     ) -> Result<()> {
+        self.unlock_for(request, operation, |pin, _| send(pin))
+    }
+
+    /// The same, where sending the PIN and the operation that needs it are one step: `send` sees the operation's stages and its deadline, which
+    /// asking has moved.
+    pub(crate) fn unlock_for(
+        &mut self,
+        request: PinRequest<'_>,
+        operation: &mut Operation<'_>,
+        send: impl FnOnce(&Pin, &mut Operation<'_>) -> Result<()>,
+    ) -> Result<()> {
         let what = request.what;
         let source = self.source.clone();
         let request = request.with_source(source.as_deref());
@@ -62,7 +73,7 @@ impl Keeper {
                 "Give another PIN; if this one has become right meanwhile, restart what uses the token.",
             ));
         }
-        match send(&pin) {
+        match send(&pin, operation) {
             Ok(()) => self.refused = None,
             Err(error) if error.kind() == ErrorKind::WrongPin => {
                 self.refused = Some(pin);
