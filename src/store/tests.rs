@@ -141,8 +141,7 @@ fn attestations_and_their_policy_are_kept() {
     store.add_peer(&cosigner, "").unwrap();
     assert_eq!(store.peer(&cosigner.identifier).unwrap(), cosigner);
     assert_eq!(store.add_peer(&cosigner, "").unwrap(), Added::AlreadyThere);
-    let other = Peer { attestation: None, ..cosigner };
-    assert_eq!(kind(store.add_peer(&other, "")), ErrorKind::PeerConflict, "a proof is not dropped in silence");
+    assert_eq!(kind(store.add_peer(&peer("bare", 2), "")), ErrorKind::AttestationMissing);
 }
 
 #[test]
@@ -194,6 +193,7 @@ fn nothing_recorded_is_ever_replaced() {
     let other = peer("watchtower", 2);
     let cases = [
         ("name, other key", Peer { identifier: there.identifier.clone(), ..other.clone() }, ErrorKind::PeerConflict),
+        ("attestation", Peer { attestation: attested("x", 3).attestation, ..there.clone() }, ErrorKind::PeerConflict),
         (
             "same name and key, other role",
             Peer { role: "spare".parse().unwrap(), ..there.clone() },
