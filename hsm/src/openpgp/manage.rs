@@ -62,7 +62,7 @@ pub(crate) fn generate(
         .map_err(|fault| fault.typed(&what))?;
     let plan = Plan::check(&view, offers.as_deref(), new)?;
     operation.before_deadline(&what)?;
-    let mut key = Key::new(view.aid, what.clone(), view.touch);
+    let mut key = Key::of(&view, what.clone());
     let mut made = None;
     // An admin PIN is never kept, and its source is not the locator's file: that holds the user PIN.
     let mut keeper = Keeper::new(KeepPin::Never, None);
@@ -196,24 +196,11 @@ fn unsupported(what: &str, why: &str) -> Error {
 mod tests {
     use super::super::script::Script;
     use super::*;
-    use crate::pin::Tries;
-    use view::Origin;
 
     const AID: Aid = Aid { version: 0x0304, manufacturer: 6, serial: 0x42 };
 
     fn empty() -> View {
-        View {
-            aid: AID,
-            attributes: vec![1, 8, 0, 0, 17, 0],
-            changeable: true,
-            origin: Origin::None,
-            public: Err("it has no decryption key".into()),
-            occupied: false,
-            user_tries: Tries::Left(3),
-            touch: Touch::Never,
-            touch_fixed: false,
-            touch_settable: true,
-        }
+        view::tests::empty(AID)
     }
 
     fn refused(view: &View, offers: Option<&[Curve]>, new: &NewKey) -> Option<ErrorKind> {
@@ -272,7 +259,7 @@ mod tests {
             // The admin PIN is forgotten all the same.
             ("0020ff83", "9000"),
         ]);
-        let mut key = Key::new(AID, "It".into(), Touch::Never);
+        let mut key = Key::of(&empty(), "It".into());
         let fault = plan.carry_out(&mut card, &mut key, &pin).unwrap_err();
         assert_eq!(fault.typed("It").kind(), ErrorKind::Unsupported);
         assert!(card.is_over());

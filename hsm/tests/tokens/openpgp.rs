@@ -364,6 +364,27 @@ fn cards_are_told_apart_by_their_numbers_alone() {
 }
 
 #[test]
+fn a_touch_policy_that_is_set_meanwhile_is_seen() {
+    cards::isolated(|| {
+        let pcscd = Pcscd::start();
+        let options = Options { touch_timeout: Some(Duration::from_millis(300)), ..Options::default() };
+        let card = Card::with(&pcscd, Kind::OpenPgp, 0x1234, &options);
+        let backend = OpenPgpCard { card, pcscd };
+        let (locator, _) = backend.make(Curve::X25519);
+        let mut token = open(&locator, None, &mut Pins::right()).unwrap();
+        let raw = Raw::to(&backend.card);
+        raw.verify_admin();
+        raw.done([0x00, 0xDA, 0x00, 0xD7], &[0x01, 0x20]);
+        drop(raw);
+        backend.card.touch_never();
+        assert_eq!(kind(crate::backend::agree(token.as_mut())), ErrorKind::NotTouched);
+        backend.card.touch_now();
+        agrees(token.as_mut());
+        assert_eq!(token.hints().touch, Touch::Always);
+    });
+}
+
+#[test]
 fn only_yubikeys_attest() {
     cards::isolated(|| {
         let (_backend, locator, _) = crate::backend::ready::<OpenPgpCard>(Curve::X25519);
