@@ -12,7 +12,8 @@ use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
 use crate::locator::OpenPgpLocator;
 use crate::operation::{Operation, Stage};
-use crate::pin::{KeepPin, Keeper, PinRequest, Purpose};
+use crate::pin::keeper::locked;
+use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
 use crate::secret::Pin;
 use crate::smartcard::{Exchange, Fault, find};
 use crate::token::{NewKey, PinPolicy, Touch};
@@ -61,6 +62,10 @@ pub(crate) fn generate(
         })
         .map_err(|fault| fault.typed(&what))?;
     let plan = Plan::check(&view, offers.as_deref(), new)?;
+    if view.user_tries == Tries::None {
+        // The key could not be proved.
+        return Err(locked(&what));
+    }
     operation.before_deadline(&what)?;
     let mut key = Key::of(&view, what.clone());
     let mut made = None;
