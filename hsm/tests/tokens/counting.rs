@@ -46,6 +46,8 @@ fn a_locked_pin_is_a_state<B: Counting>(curve: Curve) {
 }
 
 each! {
+    #[cfg(feature = "openpgp")]
+    openpgp: crate::openpgp::OpenPgpCard [X25519 P256],
     #[cfg(feature = "tpm")] tpm: crate::tpm::Persistent [P256],
     piv_card: crate::piv::PivCard [P256],
     yubikey: crate::piv::YubiKey [X25519 P256]
