@@ -8,6 +8,9 @@
 //! 82, and only where the card does not hold it as verified already, by us or by GnuPG. Cards from version 3.1 on are asked (VERIFY without data,
 //! section 7.2.2); older ones, and YubiKeys, which do not answer that, are told by the outcome. A PIN goes through the card's key derivation (KDF-DO).
 //!
+//! The application is selected only where it is not: that clears PINs on some cards. On a YubiKey, PIV and OpenPGP used by turns cost each other
+//! theirs; nothing can be done about that here.
+//!
 //! A card is found by maker and serial number, and its public key compared, before anything is sent to it that costs a try.
 
 mod attest;
@@ -63,7 +66,7 @@ pub(crate) fn open(
     check_expected(&public, expected, &label)?;
     let mut token = OpenPgpToken {
         locator: locator.clone(),
-        key: Key::new(view.aid, label.clone(), view.touch),
+        key: Key::of(&view, label.clone()),
         keeper: Keeper::new(keep, locator.pin_source.as_deref()),
         hints: Hints {
             kind: TokenKind::OpenPgp,
@@ -104,7 +107,9 @@ impl Token for OpenPgpToken {
     fn agree(&mut self, peer: &PublicKey, operation: &mut Operation<'_>) -> Result<SharedSecret> {
         same_curve(self.public.curve(), peer)?;
         operation.before_deadline(&self.hints.label)?;
-        let secret = self.with_card(operation, |token, link, operation| token.rounds(link, peer, operation))?;
+        let answer = self.with_card(operation, |token, link, operation| token.rounds(link, peer, operation));
+        self.hints.touch = self.key.touch;
+        let secret = answer?;
         operation.before_deadline(&self.hints.label)?;
         Ok(secret)
     }
@@ -288,7 +293,7 @@ impl OpenPgpToken {
         let (link, view) = locate(&self.locator, Some(&self.public))?;
         check_expected(&usable(&view, &self.hints.label)?, Some(&self.public), &self.hints.label)?;
         self.hints.touch = view.touch;
-        self.key = Key::new(view.aid, self.hints.label.clone(), view.touch);
+        self.key = Key::of(&view, self.hints.label.clone());
         Ok(link)
     }
 }
