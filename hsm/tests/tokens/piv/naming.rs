@@ -180,3 +180,19 @@ fn keys_are_attested() {
         }
     });
 }
+
+/// Looking for a PIV application on a card that has none leaves a PIN of that card's as it is.
+#[test]
+fn cards_of_another_kind_are_left_alone() {
+    isolated(|| {
+        let pcscd = Pcscd::start();
+        let openpgp = Card::openpgp(&pcscd, 9);
+        let raw = Raw::connect(&openpgp);
+        raw.ok(0xA4, 0x04, 0x00, &[0xD2, 0x76, 0x00, 0x01, 0x24, 0x01]);
+        raw.ok(0x20, 0x00, 0x82, YubiKey::PIN.as_bytes());
+        assert!(piv::list().unwrap().is_empty());
+        let nowhere = format!("piv:serial={SERIAL};slot=9d").parse().unwrap();
+        assert_eq!(kind(open(&nowhere, None, &mut Nobody)), ErrorKind::TokenAbsent);
+        assert_eq!(raw.send(0x20, 0x00, 0x82, &[]).1, 0x9000);
+    });
+}
