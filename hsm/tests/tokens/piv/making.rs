@@ -42,17 +42,15 @@ fn x25519_came_with_firmware_5_7() {
             (Options { firmware: Some("5.4.3".into()), ..Options::default() }, "5.4.3"),
             (Options { fips: true, ..Options::default() }, "FIPS"),
         ] {
-            {
-                let backend = YubiKey::with(&options);
-                let place = backend.place(Curve::X25519);
-                let mut people = Given::new(YubiKey::PIN);
-                let error =
-                    claviger_hsm::generate(&place, &NewKey::new(Curve::X25519), &mut soon(&mut people)).unwrap_err();
-                assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains(named), "{error:?}");
-                let (locator, public) =
-                    claviger_hsm::generate(&place, &NewKey::new(Curve::P256), &mut soon(&mut people)).unwrap();
-                agrees(open(&locator, Some(&public), &mut Given::new(YubiKey::PIN)).unwrap().as_mut());
-            }
+            let backend = YubiKey::with(&options);
+            let place = backend.place(Curve::X25519);
+            let mut people = Given::new(YubiKey::PIN);
+            let error =
+                claviger_hsm::generate(&place, &NewKey::new(Curve::X25519), &mut soon(&mut people)).unwrap_err();
+            assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains(named), "{error:?}");
+            let (locator, public) =
+                claviger_hsm::generate(&place, &NewKey::new(Curve::P256), &mut soon(&mut people)).unwrap();
+            agrees(open(&locator, Some(&public), &mut Given::new(YubiKey::PIN)).unwrap().as_mut());
         }
         {
             let backend = PivCard::new();
@@ -94,14 +92,12 @@ fn only_the_key_that_is_named_is_replaced() {
 fn a_management_key_of_the_factory_needs_nobody() {
     isolated(|| {
         for (tdes, firmware) in [(false, None), (true, None), (true, Some("5.3.1".into()))] {
-            {
-                let backend = YubiKey::with(&Options { management_tdes: tdes, firmware, ..Options::default() });
-                let place = backend.place(Curve::P256);
-                assert_eq!(piv::management_key_is_default(piv(&place)).unwrap(), Some(true));
-                let mut people = manager(&[0; 24]);
-                claviger_hsm::generate(&place, &NewKey::new(Curve::P256), &mut soon(&mut people)).unwrap();
-                assert_eq!(people.1, 0);
-            }
+            let backend = YubiKey::with(&Options { management_tdes: tdes, firmware, ..Options::default() });
+            let place = backend.place(Curve::P256);
+            assert_eq!(piv::management_key_is_default(piv(&place)).unwrap(), Some(true));
+            let mut people = manager(&[0; 24]);
+            claviger_hsm::generate(&place, &NewKey::new(Curve::P256), &mut soon(&mut people)).unwrap();
+            assert_eq!(people.1, 0);
         }
         {
             // Another card does not tell, so it is asked for, also when it is the factory's.

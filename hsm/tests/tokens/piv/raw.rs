@@ -10,11 +10,15 @@ use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
 pub(super) struct Raw(Option<pcsc::Card>);
 
 impl Raw {
-    /// Connects, and selects the application.
-    pub(super) fn new(card: &Card) -> Self {
+    pub(super) fn connect(card: &Card) -> Self {
         let reader = CString::new(card.reader()).unwrap();
         let context = Context::establish(Scope::User).unwrap();
-        let raw = Self(Some(context.connect(&reader, ShareMode::Shared, Protocols::ANY).unwrap()));
+        Self(Some(context.connect(&reader, ShareMode::Shared, Protocols::ANY).unwrap()))
+    }
+
+    /// Connects, and selects the application.
+    pub(super) fn new(card: &Card) -> Self {
+        let raw = Self::connect(card);
         raw.ok(0xA4, 0x04, 0x00, super::AID);
         raw
     }
