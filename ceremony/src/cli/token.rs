@@ -110,7 +110,7 @@ pub(crate) struct Generate {
     #[arg(long, value_parser = slot)]
     pub(crate) slot: Option<PivSlot>,
     /// When the device wants the PIN for this key: once after it was plugged in, or before every operation, which needs a
-    /// person for every connection. YubiKey's PIV
+    /// person for every connection. YubiKey's PIV; TPM: never, or else always
     #[arg(long, value_name = "POLICY", value_parser = PossibleValuesParser::new(["never", "once", "always"])
         .try_map(|word| word.parse::<PinPolicy>()))]
     pub(crate) pin_policy: Option<PinPolicy>,

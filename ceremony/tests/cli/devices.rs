@@ -134,6 +134,14 @@ fn pins_are_counted() {
         // The PIN is verified until the card is pulled.
         card.pull();
         card.insert();
+        let mut session = lab.on_a_terminal(&["token", "test", &card.locator()]);
+        type_at(&mut session, "PIN of YubiKey 12345678, PIV slot 9d (3 tries left): ", PIN);
+        let (shown, code) = ended(session);
+        // The serial number begins with the PIN.
+        let without = shown.replace("12345678", "");
+        assert!(code == 0 && shown.contains("passed") && !without.contains(PIN), "{shown}");
+        card.pull();
+        card.insert();
         let wrong = format!("{}?pin-source=file:{}", card.locator(), lab.write("wrong.pin", "111111\n"));
         let mut text = lab.fails(7, &["token", "test", &wrong]);
         text += &lab.fails(7, &["token", "test", &wrong]);
@@ -273,5 +281,24 @@ fn keys_are_attested() {
             .output()
             .unwrap();
         assert!(verified.status.success(), "{verified:?}");
+    });
+}
+
+#[cfg(feature = "tpm")]
+#[test]
+fn a_tpm_has_keys() {
+    cards::isolated(|| {
+        let lab = Lab::new();
+        let tpm = cards::Swtpm::start();
+        let (tcti, pin) = (tpm.tcti(), lab.write("tpm.pin", "correct horse\n"));
+        let key = format!("tpm2:0x81010042?tcti={tcti}&pin-source=file:{pin}");
+        let list = ["token", "list", "--tcti", &tcti];
+        let generate = ["token", "generate", "--curve", "p256", &key];
+        let mut text = lab.transcript(&[&list, &generate, &["token", "test", "-q", &key], &list]);
+        text += &lab.fails(6, &["token", "generate", "--curve", "x25519", &key.replace("0042", "0043")]);
+        text += &lab.fails(4, &generate);
+        text += &lab.fails(6, &["token", "attest", &key]);
+        snapshot("devices-tpm", &text);
+        lab.ok(&["token", "explain", &key]);
     });
 }

@@ -158,8 +158,11 @@ impl Listing {
 
 impl FailedBackend {
     fn names(&self) -> String {
-        let name = |word: &String| word.parse().map_or("tokens", look::family);
-        self.backends.iter().map(name).map(|name| format!("{name}s")).collect::<Vec<_>>().join(" and ")
+        let name = |word: &String| match word.parse().map_or("token", look::family) {
+            "TPM 2.0" => "TPMs".to_owned(),
+            name => format!("{name}s"),
+        };
+        self.backends.iter().map(name).collect::<Vec<_>>().join(" and ")
     }
 }
 

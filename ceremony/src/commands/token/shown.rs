@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use claviger::program::one_line;
-use claviger_hsm::{Device, DeviceKey, Locator, PinState, Pkcs11Uri, TokenKind, Touch, Tries};
+use claviger_hsm::{Device, DeviceKey, Locator, PinState, Pkcs11Uri, TokenKind, Touch, TpmKey, TpmLocator, Tries};
 use serde::Serialize;
 
 use super::{kind, look, static_public};
@@ -31,7 +31,7 @@ pub(super) struct TokenReport {
     /// The same for programs; `null` when it could not be read.
     pin_state: Option<PinReport>,
     keys: Vec<KeyReport>,
-    /// A locator for `token generate`, with SLOT or NAME where one is to be chosen; `null` where there is no room or no need.
+    /// A locator for `token generate`, with SLOT, NAME or HANDLE where one is to be chosen; `null` where there is no room or no need.
     new_key: Option<String>,
     /// Why it can not be used; `null` when it can.
     unusable: Option<String>,
@@ -166,6 +166,11 @@ fn new_key(device: &Device, label: &str) -> Option<String> {
         TokenKind::Pkcs11 => {
             let uri = Pkcs11Uri::for_key(device.seen_at.as_ref(), label, "NAME").ok()?;
             Some(Locator::Pkcs11(uri).to_string())
+        }
+        TokenKind::Tpm => {
+            let tcti = Some(device.seen_at.clone()).filter(|tcti| tcti != "device:/dev/tpmrm0");
+            let place = TpmLocator { key: TpmKey::Persistent(0x8101_0000), tcti, pin_source: None };
+            Some(place.to_string().replace("0x81010000", "HANDLE"))
         }
         // The one place that there is.
         TokenKind::OpenPgp => {

@@ -115,21 +115,23 @@ pub(super) const FAMILIES: [Family; 5] = [
         parts: &[
             (
                 "persistent key",
-                "tpm2:0x81…: the static key, soldered to this computer. P-256 only. It goes where the computer goes, and dies \
+                "tpm2:0x81010042: the static key, in a chip of this computer. P-256 only. It goes where the computer goes, and dies \
                  with its mainboard.",
             ),
             (
                 "owner key",
-                "tpm2:owner/NAME: made anew from the TPM's seed and the name at every start; the same key each time.",
+                "tpm2:owner/NAME: computed from the TPM's seed and the name at every start, always the same. Its PIN is the owner \
+                 authorization.",
             ),
             (
                 "PIN",
-                "the key's authorization value. Wrong ones count for the whole TPM, which then locks for a time (dictionary attack \
-                 protection).",
+                "a persistent key's authorization value. Wrong ones count for the whole TPM, which then takes none for a time \
+                 (dictionary attack protection).",
             ),
             (
                 "owner auth",
-                "makes and removes keys; can not use one. Often empty: then every administrator of the computer has it.",
+                "the authorization value of the owner hierarchy: makes and removes persistent keys, and uses owner keys. Empty on \
+                 most computers: then their administrators have it. Nothing counts wrong ones.",
             ),
             ("TPM clear", "in the firmware's menu: erases all of it."),
         ],
