@@ -14,7 +14,10 @@ use tempfile::TempDir;
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger-ceremony");
 
 /// What differs from run to run, and its name in snapshots.
-const FILTERS: [(&str, &str); 12] = [
+const FILTERS: [(&str, &str); 14] = [
+    // Times of operations, for people and in JSON.
+    (r"\b[0-9]+\.[0-9]+ m?s\b", "[MS]"),
+    (r#"("[a-z]+_ms":)(\[[0-9.,e-]+\]|[0-9.e-]+)"#, "$1[MS]"),
     (r"Here are: .*\.so[0-9.]*\.", "Here are: [MODULES]."),
     (r"/usr/lib/[a-z0-9_-]+/softhsm/", "/usr/lib/softhsm/"),
     (r"[a-z2-7]{56}\.onion", "[ONION]"),

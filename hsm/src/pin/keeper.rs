@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use super::{KeepPin, PinRequest, Tries};
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::read_secret;
 use crate::operation::Operation;
 use crate::secret::Pin;
 
@@ -43,6 +42,17 @@ impl Keeper {
         operation: &mut Operation<'_>,
         send: impl FnOnce(&Pin) -> Result<()>,
     ) -> Result<()> {
+        self.unlock_for(request, operation, |pin, _| send(pin))
+    }
+
+    /// The same, where sending the PIN and the operation that needs it are one step: `send` sees the operation's stages and its deadline, which
+    /// asking has moved.
+    pub(crate) fn unlock_for(
+        &mut self,
+        request: PinRequest<'_>,
+        operation: &mut Operation<'_>,
+        send: impl FnOnce(&Pin, &mut Operation<'_>) -> Result<()>,
+    ) -> Result<()> {
         let what = request.what;
         let source = self.source.clone();
         let request = request.with_source(source.as_deref());
@@ -62,7 +72,7 @@ impl Keeper {
                 "Give another PIN; if this one has become right meanwhile, restart what uses the token.",
             ));
         }
-        match send(&pin) {
+        match send(&pin, operation) {
             Ok(()) => self.refused = None,
             Err(error) if error.kind() == ErrorKind::WrongPin => {
                 self.refused = Some(pin);
@@ -87,27 +97,10 @@ impl Keeper {
             return Ok(pin);
         }
         match request.source {
-            Some(path) => from_file(path),
+            Some(path) => Pin::from_file(path),
             None => operation.ask(|pins| pins.pin(request)),
         }
     }
-}
-
-/// The PIN in a file: its text, less one line end. The file belongs to this process's user or to root and is closed to everybody else.
-///
-/// # Errors
-/// `LoosePermissions`, `KeyFile`, `Io`, `PinRequired`.
-pub(crate) fn from_file(path: &Path) -> Result<Pin> {
-    let bytes = read_secret(path, "PIN file", true, Pin::MAX_LEN + 2)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| {
-        Error::new(
-            ErrorKind::PinRequired,
-            format!("The PIN file \"{}\" is not UTF-8 text.", path.display()),
-            "Write the PIN into it, with or without a newline at the end.",
-        )
-    })?;
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    Pin::new(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
 /// No try is left.

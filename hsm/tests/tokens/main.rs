@@ -16,14 +16,15 @@
 
 mod backend;
 
-#[allow(dead_code)] // Until a backend with cards is here.
 mod cards;
 mod coming;
-#[allow(dead_code)] // Until a backend that counts is here.
 mod counting;
 mod every;
 
 #[cfg(feature = "openpgp")]
 mod openpgp;
+mod piv;
 mod pkcs11;
 mod software;
+#[cfg(feature = "tpm")]
+mod tpm;
