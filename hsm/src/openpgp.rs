@@ -253,11 +253,22 @@ impl OpenPgpToken {
     ) -> Answer<()> {
         let Self { key, keeper, hints, .. } = self;
         let request = PinRequest::new(&hints.label, Purpose::UserPin, tries);
-        let sent = keeper.unlock(request, operation, |pin| {
-            link.transact(|card| key.verify(card, password, pin)).map_err(|fault| fault.typed(&hints.label))
+        let (mut sent, mut unsent) = (false, false);
+        let answer = keeper.unlock(request, operation, |pin| {
+            let verified = link.transact(|card| {
+                key.select(card)?;
+                sent = true;
+                key.verify(card, password, pin)
+            });
+            unsent = !sent && verified.as_ref().is_err_and(Fault::is_lost);
+            verified.map_err(|fault| fault.typed(&hints.label))
         });
-        // Also a card that was lost meanwhile is an error to the caller: what it made of the PIN is not known.
-        sent.map_err(Fault::Typed)
+        match answer {
+            // Put back while somebody was asked: it is found anew.
+            Err(_) if unsent && keeper.is_held() => Err(Fault::Removed),
+            // What was lost later may have counted the PIN, which is not sent again by itself.
+            answer => answer.map_err(Fault::Typed),
+        }
     }
 
     /// A loss after somebody was asked is an error to the caller: nobody is asked twice in one call.

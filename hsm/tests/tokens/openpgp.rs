@@ -299,6 +299,49 @@ fn policies_that_the_card_has_not_are_refused_before_anything_is_made() {
     });
 }
 
+/// Somebody who does something with the card before answering.
+struct Fumbler<'a>(&'a dyn Fn(), u32);
+
+impl PinEntry for Fumbler<'_> {
+    fn pin(&mut self, _: &PinRequest<'_>) -> Result<Pin> {
+        self.1 += 1;
+        (self.0)();
+        Pin::new(cards::PIN.into())
+    }
+}
+
+#[test]
+fn whoever_is_asked_is_asked_once_whatever_happens_meanwhile() {
+    cards::isolated(|| {
+        let (backend, locator, public) = crate::backend::ready::<OpenPgpCard>(Curve::X25519);
+        let card = &backend.card;
+        let reinsert = || {
+            card.pull();
+            card.insert();
+        };
+        for keep in [KeepPin::Once, KeepPin::Never, KeepPin::Always] {
+            let open = |people: &mut Fumbler<'_>| {
+                backend.forget();
+                claviger_hsm::open(&locator, Some(&public), keep, &mut soon(people))
+            };
+            let mut people = Fumbler(&|| card.reset(), 0);
+            agrees_asking(open(&mut people).unwrap().as_mut(), &mut Pins::right());
+            assert_eq!(people.1, 1, "{keep}");
+            // Who kept the PIN goes on with it.
+            let mut people = Fumbler(&reinsert, 0);
+            match (open(&mut people), keep) {
+                (token, KeepPin::Once) => agrees(token.unwrap().as_mut()),
+                (token, _) => assert_eq!(kind(token), ErrorKind::TokenAbsent),
+            }
+            assert_eq!(people.1, 1, "{keep}");
+            let mut people = Fumbler(&|| card.pull_during(), 0);
+            assert_eq!(kind(open(&mut people)), ErrorKind::TokenAbsent);
+            assert_eq!(people.1, 1, "{keep}");
+            card.insert();
+        }
+    });
+}
+
 /// S2K of RFC 4880, section 3.7.1.3, with SHA-256, written down again.
 fn derived(salt: &[u8], pin: &str, count: usize) -> Vec<u8> {
     let hashed: Vec<u8> = salt.iter().chain(pin.as_bytes()).copied().cycle().take(count).collect();
