@@ -40,6 +40,7 @@ use crate::secret::{ClientAuthSecret, OnionSecretKey};
 
 pub use file::default_dir;
 pub use log::{Event, LogEntry, MAX_DETAIL_LEN};
+pub use peers::attestation_missing;
 
 /// How long, about, an operation waits for another process's lock before it fails with [`ErrorKind::StoreBusy`].
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

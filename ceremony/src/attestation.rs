@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::{Attestation, IdentityCard, StaticPublic, TokenKind};
 use claviger::program::{Terminal, one_line, shown};
-use claviger::store::MAX_ROOT_LEN;
+use claviger::store::{MAX_ROOT_LEN, attestation_missing};
 use claviger::token::attestation::{AttestationRoots, Attested, to_card};
 use claviger_hsm::{CardId, Locator, Token};
 use serde::Serialize;
@@ -69,7 +69,7 @@ impl Proof {
     pub(crate) fn text(&self) -> String {
         match (&self.verdict, &self.refused) {
             (Some(verdict), _) => verdict.clone(),
-            (None, Some(refused)) => format!("proves nothing here: {refused}"),
+            (None, Some(refused)) => format!("{}, not proven here. {refused}", self.format),
             (None, None) => self.format.clone(),
         }
     }
@@ -92,15 +92,7 @@ pub(crate) fn demand(card: &IdentityCard, roots: &AttestationRoots, required: bo
             let what = format!("{error} The card of \"{name}\" was not recorded.");
             Error::new(error.kind(), what, error.hint().to_owned())
         }),
-        None if required => Err(Error::new(
-            ErrorKind::AttestationMissing,
-            format!(
-                "The card of \"{name}\" carries no attestation, and one is required here; the card was not recorded."
-            ),
-            format!(
-                "Set \"{name}\" up again with a key that a YubiKey made; `claviger-ceremony token attest` shows what a token can prove."
-            ),
-        )),
+        None if required => Err(attestation_missing(name)),
         None => Ok(None),
     }
 }

@@ -21,6 +21,8 @@ mod coming;
 mod counting;
 mod every;
 
+#[cfg(feature = "openpgp")]
+mod openpgp;
 mod piv;
 mod pkcs11;
 mod software;
