@@ -21,6 +21,8 @@ mod coming;
 mod counting;
 mod every;
 
+mod openpgp;
+mod opensc;
 mod piv;
 mod pkcs11;
 mod software;
