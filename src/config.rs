@@ -30,7 +30,7 @@ pub struct Config {
     pub transport: Transport,
     /// Which Noise handshakes are spoken.
     pub handshake: Handshake,
-    /// Deadlines of the token.
+    /// The token's deadlines, and where its PIN comes from.
     pub token: Token,
     /// What callers may use up.
     pub limits: Limits,
@@ -203,7 +203,7 @@ impl Pattern {
     }
 }
 
-/// `[token]`: deadlines of the token.
+/// `[token]`: deadlines of the token, and where its PIN comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Token {
@@ -213,12 +213,66 @@ pub struct Token {
     /// How long one operation may take when the token asks for a touch; 1 s to 1 h. Default: 20 s.
     #[serde(deserialize_with = "value::seconds")]
     pub touch_timeout: Duration,
+    /// How long somebody may take to give the PIN or passphrase; 1 s to 1 h. The token waits meanwhile, and so does every peer: one that is being
+    /// answered gives up after its own `timeout` under `[handshake]`. Default: 60 s.
+    #[serde(deserialize_with = "value::seconds")]
+    pub pin_timeout: Duration,
+    /// How long the PIN stays in memory. Default: [`KeepPin::Once`].
+    pub keep_pin: KeepPin,
+    /// A file, mode 0600, with the PIN or passphrase. It is used where the locator has no `pin-source` and the service manager gave no credential
+    /// `claviger-pin`. Whoever reads it and has the token has the identity. Default: none.
+    pub pin_file: Option<PathBuf>,
+    /// The program that asks for the PIN. Default: [`PinEntryProgram::Auto`].
+    pub pinentry: PinEntryProgram,
 }
 
 impl Default for Token {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(2), touch_timeout: Duration::from_secs(20) }
+        Self {
+            timeout: Duration::from_secs(2),
+            touch_timeout: Duration::from_secs(20),
+            pin_timeout: Duration::from_secs(60),
+            keep_pin: KeepPin::default(),
+            pin_file: None,
+            pinentry: PinEntryProgram::default(),
+        }
     }
+}
+
+/// How long a PIN stays in this process's memory after the token has taken it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeepPin {
+    /// As long as the token is open: asked once, also when the token was pulled and is back.
+    #[default]
+    Once,
+    /// Not at all, and the token forgets it, too, after the operation: asked for each.
+    Always,
+    /// Not at all; the token itself remembers it until it is reset or loses power. Then it is asked again.
+    NeverKeep,
+}
+
+impl From<KeepPin> for claviger_hsm::KeepPin {
+    fn from(keep: KeepPin) -> Self {
+        match keep {
+            KeepPin::Once => Self::Once,
+            KeepPin::Always => Self::Always,
+            KeepPin::NeverKeep => Self::Never,
+        }
+    }
+}
+
+/// The pinentry program, which asks for a PIN in a window or on a terminal of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PinEntryProgram {
+    /// `auto`: `pinentry` of the search path, where there is a display, or GPG_TTY says which terminal it may have. Else the PIN is asked on the
+    /// controlling terminal.
+    #[default]
+    Auto,
+    /// `none`: the controlling terminal only.
+    None,
+    /// This program, by name or path.
+    Named(String),
 }
 
 /// `[limits]`: what callers may use up. Numbers from 1 to 1 000 000.
@@ -273,9 +327,9 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let mut config: Self = toml::from_str(text).map_err(|error| problem::of_toml(path, text, &error))?;
         let dir = path.parent().unwrap_or(Path::new(""));
-        let Transport { arti, tor, .. } = &mut config.transport;
+        let Self { transport: Transport { arti, tor, .. }, token, .. } = &mut config;
         tor.cookie_file = dir.join(&tor.cookie_file);
-        let files = [&mut arti.config, &mut arti.state, &mut tor.password_file];
+        let files = [&mut arti.config, &mut arti.state, &mut tor.password_file, &mut token.pin_file];
         for file in files.into_iter().flatten() {
             *file = dir.join(&*file);
         }

@@ -82,6 +82,7 @@ impl From<IdentityError> for Error {
             IdentityError::Card { .. } | IdentityError::CardSize(_) | IdentityError::CardLineEnds => {
                 ErrorKind::CardInvalid
             }
+            IdentityError::Attestation(_) => ErrorKind::AttestationInvalid,
             IdentityError::Fingerprint(_) => ErrorKind::FingerprintInvalid,
             IdentityError::KeyGeneration => ErrorKind::Internal,
             _ => ErrorKind::IdentityInvalid,
@@ -181,6 +182,12 @@ kinds! {
     TokenBusy = "token-busy",
     /// The token did not answer in time.
     TokenTimeout = "token-timeout",
+    /// The token waited for a touch and was not touched.
+    TokenNotTouched = "token-not-touched",
+    /// An attestation is malformed, does not fit key or device, or leads to no maker's root.
+    AttestationInvalid = "attestation-invalid",
+    /// A card has no attestation that holds, and one is required here.
+    AttestationMissing = "attestation-missing",
     /// The token, or its key file, failed.
     TokenFailed = "token-failed",
     /// A peer sent a point that no honest machine sends.

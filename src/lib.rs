@@ -6,14 +6,16 @@
 //! that hold the tokens whose keys the other recorded.
 //!
 //! ```no_run
-//! # async fn example(pins: &mut dyn claviger::token::PinEntry) -> claviger::Result<()> {
-//! use claviger::{Endpoint, config::Config, store::Store, token::TokenHandle, transport};
+//! # async fn example(pins: impl claviger::token::PinPrompt + 'static) -> claviger::Result<()> {
+//! use claviger::token::{Settings, TokenHandle};
+//! use claviger::{Endpoint, config::Config, store::Store, transport};
 //!
 //! let dir = std::path::Path::new("/var/lib/claviger");
 //! let config = Config::default();
 //! let store = Store::open(dir)?;
 //! let machine = store.machine()?;
-//! let token = TokenHandle::open(&machine.token, &machine.card.static_public, pins)?;
+//! let name = machine.card.identifier.as_str();
+//! let token = TokenHandle::open(&machine.token, &machine.card.static_public, Settings::new(name, pins))?;
 //! let transport = transport::open(&config.transport, dir).await?;
 //! let port = config.transport.port;
 //! let endpoint = Endpoint::new(store, token, transport, config)?;

@@ -3,23 +3,35 @@
 use claviger::config::{Config, Pattern, TransportKind};
 use claviger::identity::{ClientAuthKeys, Curve, IdentityCard, OnionKeys, StaticPublic, Suites, TokenKind};
 use claviger::session::Session;
-use claviger::store::{NewMachine, Peer, Store};
-use claviger::token::TokenHandle;
+use claviger::store::{AttestationPolicy, NewMachine, Peer, Store};
+use claviger::token::{Notify, PinPrompt, Settings, TokenHandle};
 use claviger::{Endpoint, transport};
-use claviger_hsm::{Locator, Pin, PinEntry, PinRequest};
-use claviger_testkit::token::PIN;
+use claviger_hsm::{NewKey, Operation, Pin, PinEntry, PinRequest, Purpose};
+use claviger_testkit::{cards, token};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-pub struct Pins;
+/// Gives the PINs that tokens are made with in tests.
+pub struct Pins(pub &'static str);
 
-impl PinEntry for Pins {
-    fn pin(&mut self, _: &PinRequest<'_>) -> claviger_hsm::Result<Pin> {
-        Pin::new(PIN.into())
+impl Pins {
+    /// A virtual card has its factory's PIN, any other token that of the kit.
+    pub fn of(locator: &str) -> Self {
+        let card = locator.starts_with("piv:") || locator.starts_with("openpgp:");
+        Self(if card { cards::PIN } else { token::PIN })
     }
 }
+
+impl PinEntry for Pins {
+    fn pin(&mut self, request: &PinRequest<'_>) -> claviger_hsm::Result<Pin> {
+        let pin = if request.purpose == Purpose::AdminPin { cards::ADMIN_PIN } else { self.0 };
+        Pin::new(pin.into())
+    }
+}
+
+impl PinPrompt for Pins {}
 
 pub fn hsm_curve(curve: Curve) -> claviger_hsm::Curve {
     match curve {
@@ -30,9 +42,16 @@ pub fn hsm_curve(curve: Curve) -> claviger_hsm::Curve {
 
 /// Makes a key where `locator` says and gives the public half.
 pub fn generate(locator: &str, curve: Curve) -> StaticPublic {
-    let public = match locator.parse().unwrap() {
-        Locator::Pkcs11(uri) => claviger_hsm::pkcs11::generate(&uri, hsm_curve(curve), &mut Pins).unwrap().1,
-        Locator::File(path) => claviger_hsm::software::generate(&path, hsm_curve(curve), &mut Pins).unwrap(),
+    generate_as(locator, &NewKey::new(hsm_curve(curve)))
+}
+
+fn generate_as(locator: &str, new: &NewKey) -> StaticPublic {
+    let mut pins = Pins::of(locator);
+    let mut operation = Operation::within(Duration::from_secs(60), &mut pins);
+    let (_, public) = claviger_hsm::generate(&locator.parse().unwrap(), new, &mut operation).unwrap();
+    let curve = match new.curve {
+        claviger_hsm::Curve::X25519 => Curve::X25519,
+        claviger_hsm::Curve::P256 => Curve::P256,
     };
     StaticPublic::new(curve, public.as_bytes()).unwrap()
 }
@@ -43,6 +62,8 @@ pub struct Machine {
     pub card: IdentityCard,
     pub locator: String,
     pub config: Config,
+    /// Who is told of its token's waits.
+    pub notify: Option<Notify>,
     /// Its TCP port, kept from others until it listens.
     reserved: Option<TcpListener>,
 }
@@ -50,6 +71,11 @@ pub struct Machine {
 impl Machine {
     /// Makes the key at `locator` (`None`: a software key of its own) and the store.
     pub fn new(name: &str, locator: Option<String>, curve: Curve, suites: &str) -> Self {
+        Self::with(name, locator, &NewKey::new(hsm_curve(curve)), suites)
+    }
+
+    /// The same with a key of one's own wishes.
+    pub fn with(name: &str, locator: Option<String>, new: &NewKey, suites: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let locator = locator.unwrap_or_else(|| format!("file:{}", dir.path().join("key.pem").display()));
         let onion = OnionKeys::generate().unwrap();
@@ -58,13 +84,19 @@ impl Machine {
             identifier: name.parse().unwrap(),
             role: name.parse().unwrap(),
             token: if locator.starts_with("file:") { TokenKind::Software } else { TokenKind::Hardware },
-            static_public: generate(&locator, curve),
+            attestation: None,
+            static_public: generate_as(&locator, new),
             onion_address: onion.address,
             client_auth: auth.public,
             suites: suites.parse::<Suites>().unwrap(),
         };
-        let machine =
-            NewMachine { card: card.clone(), token: locator.clone(), onion: onion.secret, client_auth: auth.secret };
+        let machine = NewMachine {
+            card: card.clone(),
+            token: locator.clone(),
+            onion: onion.secret,
+            client_auth: auth.secret,
+            attestation: AttestationPolicy::default(),
+        };
         Store::create(&dir.path().join("store"), &machine).unwrap();
         let reserved = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut config = Config::default();
@@ -73,7 +105,7 @@ impl Machine {
         config.transport.dial_timeout = Duration::from_secs(10);
         config.handshake.timeout = Duration::from_secs(10);
         config.token.timeout = Duration::from_secs(10);
-        Self { dir, card, locator, config, reserved: Some(reserved) }
+        Self { dir, card, locator, config, notify: None, reserved: Some(reserved) }
     }
 
     pub fn software(name: &str) -> Self {
@@ -101,7 +133,13 @@ impl Machine {
     }
 
     pub fn token(&self) -> TokenHandle {
-        TokenHandle::open(&self.locator, &self.card.static_public, &mut Pins).unwrap()
+        TokenHandle::open(&self.locator, &self.card.static_public, self.settings()).unwrap()
+    }
+
+    /// The machine's token settings, with the PIN of tests.
+    pub fn settings(&self) -> Settings {
+        let settings = Settings::new(self.card.identifier.as_str(), Pins::of(&self.locator));
+        Settings { config: self.config.token.clone(), notify: self.notify.clone(), ..settings }
     }
 
     /// Writes claviger.toml for the program, which listens on the machine's port from now on.

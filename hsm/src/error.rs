@@ -79,7 +79,8 @@ pub struct Error {
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, what: impl Into<String>, hint: impl Into<String>) -> Self {
+    /// A failure of a [`Token`](crate::Token): what happened, and what to do, a sentence each.
+    pub fn new(kind: ErrorKind, what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind, what: what.into(), hint: hint.into() }
     }
 

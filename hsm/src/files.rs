@@ -12,15 +12,27 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// Whose files are read, besides those of the user this process runs as. Nobody else may have any permission for them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Nobody's.
+    User,
+    /// Root's.
+    Root,
+    /// Root's, also where the group's bits let read: so `stat` shows the access list by which systemd gives a credential to the service's user
+    /// (systemd.exec(5), "Credentials"; acl(5), "Correspondence between ACL entries and file permission bits").
+    ServiceManager,
+}
+
 /// Reads at most `limit` bytes of `path`, which `what` describes to people (`PIN file`). The file must belong to the user this
-/// process runs as, or, with `root_too`, to root.
+/// process runs as, or to whom `owner` says.
 ///
 /// Symbolic links are followed; the checks are made on the open file, so nothing can be exchanged in between.
 ///
 /// # Errors
 /// `LoosePermissions`: not a regular file, another owner, or any permission for group or others.
 /// `KeyFile`: longer than `limit`. `Io`: cannot be opened or read.
-pub(crate) fn read_secret(path: &Path, what: &str, root_too: bool, limit: usize) -> Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn read_secret(path: &Path, what: &str, owner: Owner, limit: usize) -> Result<Zeroizing<Vec<u8>>> {
     let shown = path.display();
     let io = |call: &str, error: &dyn std::fmt::Display| {
         Error::new(
@@ -40,13 +52,14 @@ pub(crate) fn read_secret(path: &Path, what: &str, root_too: bool, limit: usize)
         return Err(loose("it is not a regular file", "Name a regular file.".into()));
     }
     let us = rustix::process::geteuid().as_raw();
-    if meta.uid() != us && !(root_too && meta.uid() == 0) {
+    if meta.uid() != us && !(owner != Owner::User && meta.uid() == 0) {
         return Err(loose(
             &format!("it belongs to user {}, not to {us}, who runs this", meta.uid()),
             format!("Give it to the right user: `chown {us} '{shown}'`."),
         ));
     }
-    if meta.mode() & 0o077 != 0 {
+    let others = if owner == Owner::ServiceManager && meta.uid() == 0 { 0o037 } else { 0o077 };
+    if meta.mode() & others != 0 {
         return Err(loose(
             &format!("others may use it (mode {:04o})", meta.mode() & 0o7777),
             format!("Close it: `chmod 600 '{shown}'`. If others could read it, change the secret in it too."),

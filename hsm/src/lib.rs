@@ -64,5 +64,5 @@ pub use locator::{CardId, Locator, OpenPgpLocator, PivLocator, PivSlot, TpmKey, 
 pub use operation::{Operation, Stage};
 pub use pin::{KeepPin, PinEntry, PinRequest, Purpose, Tries};
 pub use secret::{Pin, SharedSecret};
-pub use token::{Hints, NewKey, PinPolicy, Presence, Token, TokenKind, Touch, generate, open};
+pub use token::{Hints, NewKey, PinPolicy, Presence, Token, TokenKind, Touch, generate, open, rehearse};
 pub use uri::Pkcs11Uri;

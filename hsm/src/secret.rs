@@ -1,8 +1,11 @@
 //! The two secrets that cross this crate's border: what a token agreed, and what opens it.
 
+use std::path::Path;
+
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::{Owner, read_secret};
 
 /// What an agree gives: 32 bytes, the X25519 output or the X coordinate of the P-256 point. Wiped on drop, never printed.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -54,6 +57,35 @@ impl Pin {
         Ok(pin)
     }
 
+    /// The PIN in a file: its text, less one line end. The file belongs to this process's user or to root and is closed to everybody else.
+    ///
+    /// # Errors
+    /// `LoosePermissions`, `KeyFile` for one that is too long, `Io`, `PinRequired`.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        Self::read(path, "PIN file", Owner::Root)
+    }
+
+    /// The PIN in a credential of the service manager: a file as for [`from_file`](Self::from_file), with the permissions that systemd gives it.
+    ///
+    /// # Errors
+    /// As [`from_file`](Self::from_file).
+    pub fn from_credential(path: &Path) -> Result<Self> {
+        Self::read(path, "credential", Owner::ServiceManager)
+    }
+
+    fn read(path: &Path, what: &str, owner: Owner) -> Result<Self> {
+        let bytes = read_secret(path, what, owner, Self::MAX_LEN + 2)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| {
+            Error::new(
+                ErrorKind::PinRequired,
+                format!("The {what} \"{}\" is not UTF-8 text.", path.display()),
+                "Write the PIN into it, with or without a newline at the end.",
+            )
+        })?;
+        let text = text.strip_suffix('\n').unwrap_or(text);
+        Self::new(text.strip_suffix('\r').unwrap_or(text).to_owned())
+    }
+
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
@@ -84,5 +116,27 @@ mod tests {
         for bad in [String::new(), "x".repeat(256), "12\x0034".into()] {
             assert_eq!(Pin::new(bad).err().unwrap().kind(), ErrorKind::PinRequired);
         }
+    }
+
+    #[test]
+    fn a_credential_may_have_an_access_list() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pin");
+        std::fs::write(&path, "271828\r\n").unwrap();
+        let root = rustix::process::geteuid().is_root();
+        for (mode, file, credential) in [
+            (0o600, true, true),
+            (0o400, true, true),
+            (0o440, false, root),
+            (0o460, false, false),
+            (0o404, false, false),
+        ] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(Pin::from_file(&path).is_ok(), file, "{mode:o}");
+            assert_eq!(Pin::from_credential(&path).is_ok(), credential, "{mode:o}");
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(Pin::from_file(&path).ok().unwrap().expose(), "271828");
     }
 }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::curve::{Curve, PublicKey, SoftKey, library_failed};
 use crate::device::PinState;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{read_secret, write_new};
+use crate::files::{Owner, read_secret, write_new};
 use crate::operation::Operation;
 use crate::pin::{PinRequest, Purpose, Tries};
 use crate::secret::SharedSecret;
@@ -29,7 +29,7 @@ fn named(path: &Path) -> String {
 /// Reads, asks for the passphrase, decrypts: see [`crate::open`].
 pub(crate) fn open(path: &Path, expected: Option<&PublicKey>, operation: &mut Operation<'_>) -> Result<Box<dyn Token>> {
     let name = named(path);
-    let text = read_secret(path, "software key file", false, MAX_FILE)?;
+    let text = read_secret(path, "software key file", Owner::User, MAX_FILE)?;
     // What can be refused without the passphrase is refused before anybody is asked for it.
     let sealed = keyfile::Sealed::parse(&text, &name, path)?;
     let request = PinRequest::new(&name, Purpose::Passphrase, Tries::Unlimited);

@@ -324,3 +324,12 @@ pub(crate) fn prove(
     }
     Ok(latency)
 }
+
+/// One agree of `token` with a fresh software key, which must come to the same secret as that key does.
+///
+/// # Errors
+/// `KeyMismatch` when they differ, and those of [`Token::agree`].
+pub fn rehearse(token: &mut dyn Token, operation: &mut Operation<'_>) -> Result<()> {
+    let (public, what) = (token.public_key().clone(), token.hints().label.clone());
+    prove(&public, &what, |peer| token.agree(peer, operation)).map(|_| ())
+}

@@ -34,6 +34,7 @@ fn the_example_is_complete() {
     assert_eq!(arti.config.as_deref(), Some(Path::new("/etc/claviger/arti.toml")));
     assert_eq!(tor.cookie_file, Path::new("/run/tor/control.authcookie"));
     assert!(tor.password_file.is_some() && arti.state.is_some());
+    assert_eq!(config.token.pin_file.as_deref(), Some(Path::new("/etc/claviger/token.pin")));
 
     // serde names every key of a table when it meets one that is not there.
     for table in ["", "transport", "transport.arti", "transport.tor", "transport.tcp", "handshake", "token", "limits"] {
@@ -82,6 +83,9 @@ fn wrong_values_are_refused_where_they_stand() {
         ("[handshake]\nallow = [\"nn\"]", "line 2, column 10"),
         ("[limits]\npending = 0", "line 2, column 11"),
         ("[token]\ntimeout = \"2s\"", "line 2, column 11"),
+        ("[token]\nkeep-pin = \"never\"", "line 2, column 12"),
+        ("[token]\npinentry = \"bin/pinentry\"", "line 2, column 12"),
+        ("[token]\npinentry = \"\"", "line 2, column 12"),
         ("[transport\nport = 1", "line 1"),
         ("token = 1", "line 1"),
     ] {

@@ -1,6 +1,6 @@
 //! Values that are checked while they are read, so that an error has a place in the file.
 
-use super::Pattern;
+use super::{Pattern, PinEntryProgram};
 use crate::identity::Identifier;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use std::collections::BTreeMap;
@@ -38,6 +38,23 @@ impl<'de> Deserialize<'de> for ControlAddress {
             Some("") => Err(D::Error::custom("`unix:` needs the path of a socket")),
             Some(path) => Ok(Self::Unix(path.into())),
             None => parse_loopback(&text).map(Self::Tcp).map_err(D::Error::custom),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PinEntryProgram {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::None),
+            // A relative path would depend on where the program was started.
+            program if program.starts_with('/') || !(program.is_empty() || program.contains(['/', '\0'])) => {
+                Ok(Self::Named(text))
+            }
+            _ => Err(D::Error::custom(format!(
+                "`{text}` is neither `auto` or `none`, nor a program's name or absolute path"
+            ))),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::identity::Identifier;
+use crate::token::{Reason, Why};
 use crate::wire::Pattern;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -46,6 +47,15 @@ impl Attempt {
             handshake_started: None,
             ended: false,
         }
+    }
+
+    /// What the token is asked for: a handshake with the peer, in this direction.
+    pub(super) fn reason(&self) -> Reason {
+        let why = match self.direction {
+            Direction::Outgoing => Why::Calling,
+            Direction::Incoming => Why::Answering,
+        };
+        Reason { peer: self.peer.clone(), why }
     }
 
     /// Writes the event. `None`: a session was established.

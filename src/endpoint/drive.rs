@@ -1,4 +1,4 @@
-//! Drives a handshake's steps between a pipe and a token, with a deadline on every wait.
+//! Drives a handshake's steps between a pipe and a token, with a deadline on every wait. The token's own are kept by its thread.
 
 use super::attempt::Attempt;
 use super::now_ms;
@@ -16,22 +16,6 @@ use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
-
-/// How long the two ends of a handshake may take.
-#[derive(Clone, Copy)]
-pub(super) struct Deadlines {
-    /// For each message of the other end.
-    pub(super) message: Duration,
-    /// For each token operation.
-    pub(super) token: Duration,
-}
-
-impl Deadlines {
-    pub(super) fn of(config: &Config, token: &TokenHandle) -> Self {
-        let token_timeout = if token.may_need_touch() { config.token.touch_timeout } else { config.token.timeout };
-        Self { message: config.handshake.timeout, token: token_timeout }
-    }
-}
 
 /// An initiator's handshake, begun before there is a pipe.
 pub(super) struct Initiation {
@@ -68,9 +52,8 @@ impl Initiation {
 
     /// Runs the token operations that need nothing from the peer: KK's `ss`.
     pub(super) async fn agree(&mut self, token: &TokenHandle, attempt: &mut Attempt) -> Result<()> {
-        let deadlines = Deadlines::of(&self.config, token);
         let Some(step) = self.step.take() else { return Ok(()) };
-        self.step = Some(agree(step, token, deadlines, attempt).await?);
+        self.step = Some(agree(step, token, attempt).await?);
         Ok(())
     }
 
@@ -82,16 +65,16 @@ impl Initiation {
         attempt: &mut Attempt,
     ) -> Result<Session> {
         attempt.handshake_started = Some(Instant::now());
-        let deadlines = Deadlines::of(&self.config, token);
+        let patience = self.config.handshake.timeout;
         let step = self.step.take().ok_or_else(|| internal("the handshake was used up"))?;
-        let Step::Send(send) = agree(step, token, deadlines, attempt).await? else {
+        let Step::Send(send) = agree(step, token, attempt).await? else {
             return Err(internal("an initiator does not begin by sending"));
         };
         let packet = knock::packet(&self.knock, self.peer.protocol.pattern, now_ms(), send.message());
-        write_frame(&mut pipe, &packet, deadlines.message).await?;
+        write_frame(&mut pipe, &packet, patience).await?;
         let next = send.sent().map_err(|error| noise_error(&error, None))?;
-        let established = run(next, &mut pipe, token, deadlines, attempt).await?;
-        finish(pipe, self.peer.clone(), &established, deadlines).await
+        let established = run(next, &mut pipe, token, patience, attempt).await?;
+        finish(pipe, self.peer.clone(), &established, patience).await
     }
 }
 
@@ -99,12 +82,12 @@ pub(super) fn session_peer(peer: &Peer, is_initiator: bool, protocol: Protocol) 
     SessionPeer { identifier: peer.identifier.clone(), role: peer.role.clone(), is_initiator, protocol, operations: 0 }
 }
 
-/// Makes the session, and has the initiator of KK and KK1 confirm it.
+/// Makes the session, and has the initiator of KK and KK1 confirm it. `patience`: how long each message of the other end may take, here and below.
 pub(super) async fn finish(
     pipe: BoxPipe,
     mut peer: SessionPeer,
     established: &Established,
-    deadlines: Deadlines,
+    patience: Duration,
 ) -> Result<Session> {
     // Version 1 sends no payloads; what a later one adds must not be ignored in silence.
     if !established.payloads.is_empty() {
@@ -120,7 +103,7 @@ pub(super) async fn finish(
     let mut session = Session::new(pipe, peer, established).map_err(|error| noise_error(&error, None))?;
     if established.protocol.pattern.confirms() {
         let confirming = async { if answering { session.confirmed().await } else { session.confirm().await } };
-        timeout(deadlines.message, confirming).await.map_err(|_| late(deadlines.message))?.map_err(|error| {
+        timeout(patience, confirming).await.map_err(|_| late(patience))?.map_err(|error| {
             Error::new(
                 ErrorKind::HandshakeFailed,
                 format!("`{name}` did not confirm the handshake: whoever called does not hold its key, or left."),
@@ -137,18 +120,18 @@ pub(super) async fn run(
     mut step: Step,
     pipe: &mut BoxPipe,
     token: &TokenHandle,
-    deadlines: Deadlines,
+    patience: Duration,
     attempt: &mut Attempt,
 ) -> Result<Established> {
     loop {
-        step = match agree(step, token, deadlines, attempt).await? {
+        step = match agree(step, token, attempt).await? {
             Step::Send(send) => {
-                write_frame(pipe, send.message(), deadlines.message).await?;
+                write_frame(pipe, send.message(), patience).await?;
                 send.sent()
             }
             Step::Receive(receive) => {
                 let len = receive.expected_len();
-                let message = read_frame(pipe, len, len, deadlines.message).await?;
+                let message = read_frame(pipe, len, len, patience).await?;
                 receive.received(&message)
             }
             Step::Finished(established) => return Ok(*established),
@@ -159,10 +142,10 @@ pub(super) async fn run(
 }
 
 /// Answers `Agree` steps until something else is needed.
-async fn agree(mut step: Step, token: &TokenHandle, deadlines: Deadlines, attempt: &mut Attempt) -> Result<Step> {
+async fn agree(mut step: Step, token: &TokenHandle, attempt: &mut Attempt) -> Result<Step> {
     while let Step::Agree(waiting) = step {
         let started = Instant::now();
-        let secret = token.agree(waiting.public(), deadlines.token).await;
+        let secret = token.agree(waiting.public(), &attempt.reason()).await;
         attempt.token += started.elapsed();
         // A full queue is the one failure before which nothing was asked of the token.
         if !secret.as_ref().is_err_and(|error| error.kind() == ErrorKind::TokenBusy) {

@@ -1,7 +1,7 @@
 //! The accepting side: knock first, token after.
 
 use super::attempt::{Attempt, Direction};
-use super::drive::{self, Deadlines};
+use super::drive;
 use super::pending::Pending;
 use super::{Endpoint, no_shared_suite, now_ms};
 use crate::error::{Error, ErrorKind, Result};
@@ -187,8 +187,8 @@ impl Incoming {
         attempt: &mut Attempt,
     ) -> Result<Session> {
         let token = &self.endpoint.0.token;
-        let deadlines = Deadlines::of(&self.endpoint.0.config, token);
-        let packet = drive::read_frame(&mut pipe, KnockPacket::HEADER, MAX_KNOCK_PACKET, deadlines.message);
+        let patience = self.endpoint.0.config.handshake.timeout;
+        let packet = drive::read_frame(&mut pipe, KnockPacket::HEADER, MAX_KNOCK_PACKET, patience);
         let packet = packet.await.map_err(|error| match error.kind() {
             ErrorKind::HandshakeRefused => Error::new(
                 ErrorKind::PacketInvalid,
@@ -206,16 +206,16 @@ impl Incoming {
             return Err(drive::internal("a responder does not begin by receiving"));
         };
         let next = receive.received(&message).map_err(|error| drive::noise_error(&error, Some(&peer)))?;
-        let turn = tokio::time::timeout(deadlines.message, turn.acquire_owned()).await.map_err(|_| {
+        let turn = tokio::time::timeout(patience, turn.acquire_owned()).await.map_err(|_| {
             Error::new(
                 ErrorKind::RateLimited,
                 format!("`{}` has too many handshakes before this one.", peer.identifier),
                 "Look for a client that connects in a loop on that machine.",
             )
         })?;
-        let established = drive::run(next, &mut pipe, token, deadlines, attempt).await?;
+        let established = drive::run(next, &mut pipe, token, patience, attempt).await?;
         drop(turn);
-        let session = drive::finish(pipe, drive::session_peer(&peer, true, protocol), &established, deadlines).await;
+        let session = drive::finish(pipe, drive::session_peer(&peer, true, protocol), &established, patience).await;
         drop(permit);
         session
     }

@@ -65,6 +65,8 @@ impl From<ErrorKind> for ExitCode {
             | Kind::PeerConflict
             | Kind::NoSharedCurve
             | Kind::NoSharedSuite
+            | Kind::AttestationInvalid
+            | Kind::AttestationMissing
             | Kind::Declined => Self::Refused,
             Kind::StoreAbsent
             | Kind::StoreExists
@@ -74,6 +76,7 @@ impl From<ErrorKind> for ExitCode {
             | Kind::StoreCorrupt
             | Kind::StoreIo => Self::Store,
             Kind::TokenAbsent
+            | Kind::TokenNotTouched
             | Kind::TokenModule
             | Kind::KeyNotFound
             | Kind::KeyMismatch

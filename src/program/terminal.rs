@@ -4,23 +4,28 @@
 //! - What is for people goes to stderr: notes (not with `--quiet`), warnings, errors.
 //! - Questions go to the controlling terminal and are answered there, so that stdin and stdout may be pipes. Where there is none, a question
 //!   is an error that says how to do without.
-//! - No colour and no cursor movement, so `NO_COLOR` and `TERM` have nothing to change. Text that came from a token or a file is
+//! - No colour and no cursor movement (but to the start of a line that is written over, on a terminal), so `NO_COLOR` and `TERM` have nothing to change. Text that came from a token or a file is
 //!   shown without its control characters.
+
+mod prompt;
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, ExitCode, Result};
 use crate::secret::SecretString;
 use serde::Serialize;
 
+pub use prompt::{interrupts_are_handled, prompts_are_over};
+
 /// Longest line that is read from the terminal, in bytes.
 const MAX_ANSWER: u64 = 1024;
 
 /// Where this process's people are.
+#[derive(Clone, Copy)]
 pub struct Terminal {
     program: &'static str,
     json: bool,
@@ -68,6 +73,15 @@ impl Terminal {
             json_line(&Line::Warning { message: text });
         } else {
             to_stderr(&format!("Warning: {text}"));
+        }
+    }
+
+    /// Something that somebody is to do now, or to wait for: touch a token. Also with `--quiet`.
+    pub fn request(&self, text: &str) {
+        if self.json {
+            json_line(&Line::Request { message: text });
+        } else {
+            to_stderr(text);
         }
     }
 
@@ -123,57 +137,85 @@ impl Terminal {
         Ok(answer.trim().to_owned())
     }
 
-    /// Asks for a secret without showing what is typed. `None`: there is no terminal, or it ended.
+    /// Asks for a secret without showing what is typed, for at most `time`. `None`: there is no terminal, it ended, or the time was up.
     ///
     /// # Errors
     /// `Interrupted`, after the terminal's echo was restored.
-    pub fn secret(&self, text: &str) -> Result<Option<SecretString>> {
-        let prompting = Prompting::begin()?;
-        let answer = rpassword::prompt_password(printable(text));
-        drop(prompting);
-        match answer {
-            Ok(answer) => Ok(Some(SecretString::from(answer))),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                Err(Error::new(ErrorKind::Interrupted, "Interrupted.", "Nothing was changed; run the command again."))
+    pub fn secret(&self, text: &str, time: Option<Duration>) -> Result<Option<SecretString>> {
+        self.prompt(text, true, time)
+    }
+
+    /// The same, and what is typed is shown.
+    ///
+    /// # Errors
+    /// As [`secret`](Self::secret).
+    pub fn answer(&self, text: &str, time: Option<Duration>) -> Result<Option<String>> {
+        Ok(self.prompt(text, false, time)?.map(|answer| answer.trim().to_owned()))
+    }
+
+    fn prompt(&self, text: &str, secret: bool, time: Option<Duration>) -> Result<Option<SecretString>> {
+        end_line();
+        Ok(match prompt::ask(&printable(text), secret, time)? {
+            prompt::Answer::Given(secret) => Some(secret),
+            prompt::Answer::Nobody => None,
+            prompt::Answer::Late => {
+                self.warn("Nobody answered in time.");
+                None
             }
-            Err(_) => Ok(None),
+        })
+    }
+
+    /// Something that lasts, such as the wait for a touch, also with `--quiet`: on a terminal one line that is written over until `last`,
+    /// elsewhere a line when it begins and one when it ends. Nothing with `--json`, where it is an event.
+    pub fn progress(&self, text: &str, first: bool, last: bool) {
+        if self.json {
+            return;
         }
+        let mut stderr = io::stderr().lock();
+        let Some(columns) = columns(&stderr) else {
+            if first || last {
+                let _ = writeln!(stderr, "{}", one_line(text));
+            }
+            return;
+        };
+        // A line that wraps could not be written over.
+        let text: String = one_line(text).chars().take(columns.saturating_sub(1)).collect();
+        let before = OPEN_LINE.swap(if last { 0 } else { text.chars().count() }, Ordering::SeqCst);
+        let end = if last { "\n" } else { "" };
+        let _ = write!(stderr, "\r{text:before$}{end}").and_then(|()| stderr.flush());
     }
 }
 
-/// While it lives, an interrupt ends the prompt instead of the process: rpassword raises SIGINT itself, before its echo is restored.
-struct Prompting(Arc<AtomicBool>);
+/// How many characters of a line that will be written over stand on stderr.
+static OPEN_LINE: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether an interrupt ends the process. Set when the first prompt begins; before that the system's default does it.
-static ENDS_PROCESS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-
-/// From now on the caller handles interrupts itself: they no longer end the process after a prompt.
-pub fn interrupts_are_handled() {
-    if let Some(flag) = ENDS_PROCESS.get() {
-        flag.store(false, Ordering::SeqCst);
+/// What comes next on stderr begins on a line of its own.
+fn end_line() {
+    if OPEN_LINE.swap(0, Ordering::SeqCst) > 0 {
+        let _ = writeln!(io::stderr().lock());
     }
 }
 
-impl Prompting {
-    fn begin() -> Result<Self> {
-        let flag = ENDS_PROCESS.get_or_init(|| Arc::new(AtomicBool::new(true)));
-        static REGISTERED: AtomicBool = AtomicBool::new(false);
-        if !REGISTERED.swap(true, Ordering::SeqCst) {
-            signal_hook::flag::register_conditional_default(signal_hook::consts::SIGINT, flag.clone()).map_err(
-                |error| {
-                    let hint = "Run it where signals can be handled.";
-                    Error::new(ErrorKind::Internal, format!("Could not handle interrupts: sigaction: {error}."), hint)
-                },
-            )?;
-        }
-        flag.store(false, Ordering::SeqCst);
-        Ok(Self(flag.clone()))
+/// The width of stderr, if it is a terminal.
+fn columns(stderr: &io::StderrLock<'_>) -> Option<usize> {
+    if !rustix::termios::isatty(stderr) {
+        return None;
     }
+    let size = rustix::termios::tcgetwinsize(stderr).ok()?;
+    Some(if size.ws_col == 0 { 80 } else { size.ws_col.into() })
 }
 
-impl Drop for Prompting {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
+/// stderr for a program's log: never in the middle of a line.
+pub struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        end_line();
+        io::stderr().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
     }
 }
 
@@ -191,6 +233,9 @@ enum Line<'a> {
     Warning {
         message: &'a str,
     },
+    Request {
+        message: &'a str,
+    },
 }
 
 fn json_line(line: &Line<'_>) {
@@ -200,6 +245,7 @@ fn json_line(line: &Line<'_>) {
 
 /// stderr that can not be written to leaves nobody to tell.
 fn to_stderr(text: &str) {
+    end_line();
     let _ = writeln!(io::stderr().lock(), "{}", printable(text));
 }
 

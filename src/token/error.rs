@@ -9,7 +9,7 @@ pub fn from_hsm(error: claviger_hsm::Error) -> Error {
     let kind = match error.kind() {
         Token::Locator => ErrorKind::LocatorInvalid,
         Token::ModuleMissing | Token::ModuleFailed => ErrorKind::TokenModule,
-        Token::TokenAbsent | Token::TokenAmbiguous => ErrorKind::TokenAbsent,
+        Token::TokenAbsent | Token::TokenAmbiguous | Token::ServiceAbsent => ErrorKind::TokenAbsent,
         Token::KeyNotFound | Token::KeyAmbiguous => ErrorKind::KeyNotFound,
         Token::KeyMismatch => ErrorKind::KeyMismatch,
         Token::KeyExists => ErrorKind::KeyExists,
@@ -18,6 +18,8 @@ pub fn from_hsm(error: claviger_hsm::Error) -> Error {
         Token::PinLocked | Token::PinLast => ErrorKind::PinLocked,
         Token::WrongCurve | Token::Unsupported => ErrorKind::CurveUnsupported,
         Token::BadPoint | Token::ZeroSecret => ErrorKind::BadPoint,
+        Token::NotTouched => ErrorKind::TokenNotTouched,
+        Token::Attestation => ErrorKind::AttestationInvalid,
         Token::Deadline => ErrorKind::TokenTimeout,
         Token::Busy => ErrorKind::TokenBusy,
         // Also what a later kind is until it has a place here.

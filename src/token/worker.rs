@@ -1,182 +1,216 @@
-//! One thread a token: tokens are slow, serial, and block.
+//! The thread of a token: tokens are slow, serial, and block.
 
+use super::desk::Desk;
 use super::from_hsm;
-use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{Curve, StaticPublic};
+use super::notice::Reason;
+use super::queue::{Job, Next, Queue};
+use super::state::{TokenState, Trouble};
+use crate::config;
+use crate::error::{ErrorKind, Result};
 use crate::secret::SharedSecret;
-use claviger_hsm::PinEntry;
+use claviger_hsm::{Operation, Pin, PinEntry, PinRequest, Presence, Token};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 
-/// Operations that may wait for a token at a time.
-pub const QUEUE: usize = 64;
+/// How often an idle token is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// The first pause, and the longest, before a token that was lost is looked for again.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// What opening may take at least: modules are loaded, and the key is proved.
+const OPENING: Duration = Duration::from_secs(20);
 
-/// How long an operation may wait for its turn.
-pub const TURN: Duration = Duration::from_secs(10);
-
-/// An open token, behind its thread. Clones share it; the thread ends with the last one.
-#[derive(Clone)]
-pub struct TokenHandle(Arc<Inner>);
-
-struct Inner {
-    queue: SyncSender<Request>,
-    public: StaticPublic,
-    label: String,
-    software: bool,
-    touch: bool,
-    operations: Arc<AtomicU64>,
-}
-
-enum Request {
-    Agree(Job),
-    /// Let the token go, drop the sender, and end.
-    Close(SyncSender<()>),
-}
-
-struct Job {
-    point: claviger_hsm::PublicKey,
-    /// For the operation, from when it begins.
-    timeout: Duration,
-    reply: oneshot::Sender<Result<SharedSecret>>,
-}
-
-impl TokenHandle {
-    /// Opens the token at `locator` (`pkcs11:…`, `file:…`), which must hold the key `expected`, and starts its thread. Blocks: it
-    /// may ask `pins` for a PIN, and makes one operation to see that the token's private key belongs to its public key.
-    ///
-    /// # Errors
-    /// Every token kind of [`ErrorKind`], from [`ErrorKind::LocatorInvalid`] to [`ErrorKind::TokenFailed`].
-    pub fn open(locator: &str, expected: &StaticPublic, pins: &mut dyn PinEntry) -> Result<Self> {
-        let locator: claviger_hsm::Locator = locator.parse().map_err(from_hsm)?;
-        let token = claviger_hsm::open(&locator, Some(&point(expected)?), pins).map_err(from_hsm)?;
-        let label = token.hints().label.clone();
-        let software = !token.hints().hardware;
-        let touch = token.hints().touch;
-        let operations = Arc::new(AtomicU64::new(0));
-        let (queue, jobs) = sync_channel(QUEUE);
-        let counter = Arc::clone(&operations);
-        std::thread::Builder::new().name("claviger-token".into()).spawn(move || work(token, &jobs, &counter)).map_err(
-            |error| {
-                Error::new(
-                    ErrorKind::Internal,
-                    "The token's thread could not be started.",
-                    "Check the limit on processes.",
-                )
-                .because(error)
-            },
-        )?;
-        Ok(Self(Arc::new(Inner { queue, public: expected.clone(), label, software, touch, operations })))
-    }
-
-    /// The static public key whose private half the token holds.
-    pub fn public(&self) -> &StaticPublic {
-        &self.0.public
-    }
-
-    /// What the token is called, for people. A software key's label says so.
-    pub fn label(&self) -> &str {
-        &self.0.label
-    }
-
-    /// Whether the key is in this process's memory and can be copied: a key file, or a token that exists in software only.
-    pub fn is_software(&self) -> bool {
-        self.0.software
-    }
-
-    /// Whether an operation may wait for somebody's touch.
-    pub fn may_need_touch(&self) -> bool {
-        self.0.touch
-    }
-
-    /// How many operations the token was asked for since it was opened.
-    pub fn operations(&self) -> u64 {
-        self.0.operations.load(Ordering::Relaxed)
-    }
-
-    /// Lets the token go and ends its thread, waiting at most `timeout`; clones of this handle fail from then on. A program calls it before it
-    /// ends: a PKCS#11 module must not be in use while the process takes it down. `false`: the token was still busy.
-    pub fn close(&self, timeout: Duration) -> bool {
-        let (done, closed) = sync_channel(1);
-        let deadline = Instant::now() + timeout;
-        // A full queue is drained in no time: its callers are gone, or get their answers.
-        let mut request = Request::Close(done);
-        loop {
-            match self.0.queue.try_send(request) {
-                Ok(()) => break,
-                Err(TrySendError::Disconnected(_)) => return true,
-                Err(TrySendError::Full(back)) if Instant::now() < deadline => {
-                    request = back;
-                    std::thread::yield_now();
-                }
-                Err(TrySendError::Full(_)) => return false,
-            }
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        // The sender is dropped after the token, without a word.
-        closed.recv_timeout(left) == Err(RecvTimeoutError::Disconnected)
-    }
-
-    /// One Diffie-Hellman operation with `peer`'s point. A caller that gives up (drops the future) before its turn costs no operation.
-    ///
-    /// # Errors
-    /// [`ErrorKind::TokenBusy`] when [`QUEUE`] operations wait already, [`ErrorKind::TokenTimeout`] when the operation takes longer than
-    /// `timeout`, or its turn has not come after [`TURN`] more, and the token's own.
-    pub async fn agree(&self, peer: &StaticPublic, timeout: Duration) -> Result<SharedSecret> {
-        let deadline = Instant::now() + TURN + timeout;
-        let (reply, answer) = oneshot::channel();
-        self.0.queue.try_send(Request::Agree(Job { point: point(peer)?, timeout, reply })).map_err(
-            |error| match error {
-                TrySendError::Full(_) => Error::new(
-                    ErrorKind::TokenBusy,
-                    format!("{QUEUE} operations wait for {} already.", self.0.label),
-                    "Try again when there are fewer connections at once.",
-                ),
-                TrySendError::Disconnected(_) => gone(&self.0.label),
-            },
-        )?;
-        match tokio::time::timeout_at(deadline.into(), answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(gone(&self.0.label)),
-            Err(_) => Err(Error::new(
-                ErrorKind::TokenTimeout,
-                format!("{} did not answer in time ({} ms for the operation).", self.0.label, timeout.as_millis()),
-                "Check that the token is plugged in and not waiting for a touch; raise `timeout` under [token] for a slow one.",
-            )),
-        }
+/// Who is asked for PINs by a token's thread, at any operation.
+///
+/// A [`PinEntry`] that is told why it will ask. It must give up by itself when nobody answers.
+pub trait PinPrompt: PinEntry + Send {
+    /// What the token is wanted for, before it is asked: `cosigner wants to answer wallet-2`.
+    fn because(&mut self, reason: &str) {
+        let _ = reason;
     }
 }
 
-fn gone(label: &str) -> Error {
-    Error::new(ErrorKind::TokenFailed, format!("The thread of {label} has ended."), "Start the program again.")
+/// Opens the token; again and again until it is there.
+pub(super) type Open = Box<dyn FnMut(&mut Operation<'_>) -> claviger_hsm::Result<Box<dyn Token>> + Send>;
+
+pub(super) struct Worker {
+    pub(super) machine: String,
+    pub(super) queue: Arc<Queue>,
+    pub(super) desk: Arc<Desk>,
+    pub(super) open: Open,
+    pub(super) pins: Box<dyn PinPrompt>,
+    pub(super) config: config::Token,
+    pub(super) operations: Arc<AtomicU64>,
+    pub(super) token: Option<Box<dyn Token>>,
+    /// A PIN that nobody typed was refused at opening. It would be found again, and is not sent again.
+    pub(super) refused: Option<Trouble>,
 }
 
-fn work(mut token: Box<dyn claviger_hsm::Token>, requests: &Receiver<Request>, operations: &AtomicU64) {
-    for request in requests {
-        let job = match request {
-            Request::Agree(job) => job,
-            Request::Close(done) => {
-                drop(token);
-                drop(done);
-                return;
-            }
+impl Worker {
+    /// Opens the token and tells `opened` how that went; then works until the queue is closed. `wait`: a token that is not there yet is no failure.
+    pub(super) fn run(mut self, wait: bool, opened: &SyncSender<Result<()>>) {
+        let _ended = Ended(Arc::clone(&self.queue), Arc::clone(&self.desk));
+        let waits = |kind| wait && matches!(kind, ErrorKind::TokenAbsent | ErrorKind::TokenBusy);
+        // What the caller is told is no event.
+        let outcome = match self.open(&Reason::OPENING, waits) {
+            Err(error) if waits(error.kind()) => Ok(()),
+            outcome => outcome,
         };
-        if job.reply.is_closed() {
-            continue;
+        let failed = outcome.is_err();
+        if opened.send(outcome).is_err() || failed {
+            return;
         }
-        operations.fetch_add(1, Ordering::Relaxed);
-        let result = token.agree(&job.point, Instant::now() + job.timeout).map_err(from_hsm);
+        let mut pause = AGAIN.0;
+        loop {
+            let state = self.desk.state();
+            let look = if self.desk.is_file() || (self.token.is_none() && !state.is_lost()) {
+                None
+            } else if state.is_lost() {
+                let look = Instant::now() + pause;
+                pause = (pause * 2).min(AGAIN.1);
+                Some(look)
+            } else {
+                pause = AGAIN.0;
+                Some(Instant::now() + LOOK)
+            };
+            match self.queue.next(look) {
+                Next::Job(job) => self.serve(*job),
+                Next::Look => self.look(),
+                Next::Closed => return,
+            }
+        }
+    }
+
+    fn serve(&mut self, job: Job) {
+        let Job { point, reason, reply } = job;
+        if self.token.is_none()
+            && let Err(error) = self.open(&reason, |_| true)
+        {
+            let _ = reply.send(Err(error));
+            return;
+        }
+        // Opening may have taken a while.
+        let Some(token) = self.token.as_mut().filter(|_| !reply.is_closed()) else { return };
+        let time = if self.desk.may_need_touch() { self.config.touch_timeout } else { self.config.timeout };
+        self.operations.fetch_add(1, Ordering::Relaxed);
+        self.desk.begin(&reason, time);
+        let observer = |stage| self.desk.enter(stage);
+        let mut asking = Asking::new(&mut *self.pins, &self.desk, &self.machine, &reason);
+        let agreed = token.agree(&point, &mut Operation::within(time, &mut asking).observed(&observer));
+        self.desk.finish(agreed.as_ref().err());
         // Who gave up in the meantime does not want it; the secret is wiped with the message.
-        let _ = job.reply.send(result.map(|secret| SharedSecret::new(*secret.as_bytes())));
+        let _ = reply.send(agreed.map(|secret| SharedSecret::new(*secret.as_bytes())).map_err(from_hsm));
+    }
+
+    fn look(&mut self) {
+        let Some(token) = &mut self.token else {
+            // Its failure is in the state.
+            let _ = self.open(&Reason::OPENING, |_| true);
+            return;
+        };
+        let seen = token.look();
+        self.desk.saw(seen.as_ref().map(|presence| match presence {
+            Presence::Locked => TokenState::Locked,
+            _ => TokenState::Ready,
+        }));
+    }
+
+    /// `tell`: which failures are told to people.
+    fn open(&mut self, reason: &Reason, tell: impl Fn(ErrorKind) -> bool) -> Result<()> {
+        if let Some(trouble) = &self.refused {
+            return Err(trouble.again());
+        }
+        let time = OPENING.max(self.config.touch_timeout);
+        self.desk.begin(reason, time);
+        let observer = |stage| self.desk.enter(stage);
+        let mut asking = Asking::new(&mut *self.pins, &self.desk, &self.machine, reason);
+        let opened = (self.open)(&mut Operation::within(time, &mut asking).observed(&observer));
+        let typed = asking.typed;
+        if let Ok(token) = &opened {
+            self.desk.opened(token.hints());
+        }
+        let error = match opened {
+            Ok(token) => {
+                self.desk.finish(None);
+                self.token = Some(token);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let failure = from_hsm(error.clone());
+        if tell(failure.kind()) {
+            self.desk.finish(Some(&error));
+        } else {
+            self.desk.cancel();
+        }
+        let wrong = error.kind() == claviger_hsm::ErrorKind::WrongPin && !typed;
+        self.refused = wrong.then(|| Trouble::from(&failure));
+        Err(failure)
     }
 }
 
-fn point(key: &StaticPublic) -> Result<claviger_hsm::PublicKey> {
-    let curve = match key.curve() {
-        Curve::X25519 => claviger_hsm::Curve::X25519,
-        Curve::P256 => claviger_hsm::Curve::P256,
-    };
-    claviger_hsm::PublicKey::new(curve, key.as_bytes()).map_err(from_hsm)
+/// However the thread ends: nobody waits for it any more.
+struct Ended(Arc<Queue>, Arc<Desk>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.close();
+        if std::thread::panicking() {
+            self.1.saw(Err(&claviger_hsm::Error::new(
+                claviger_hsm::ErrorKind::Device,
+                format!("The thread of {} failed by a fault of this program.", self.1.label()),
+                "Start the program again, and report this.",
+            )));
+        }
+        self.1.close();
+    }
 }
+
+/// Asks whoever the program has, and has it seen that somebody is being asked.
+struct Asking<'a> {
+    pins: &'a mut dyn PinPrompt,
+    desk: &'a Desk,
+    machine: &'a str,
+    reason: &'a Reason,
+    /// Somebody typed a PIN.
+    typed: bool,
+}
+
+impl<'a> Asking<'a> {
+    fn new(pins: &'a mut dyn PinPrompt, desk: &'a Desk, machine: &'a str, reason: &'a Reason) -> Self {
+        Self { pins, desk, machine, reason, typed: false }
+    }
+
+    fn ask<T>(
+        &mut self,
+        request: &PinRequest<'_>,
+        ask: impl FnOnce(&mut dyn PinPrompt) -> T,
+        given: fn(&T) -> bool,
+    ) -> T {
+        self.desk.ask(request);
+        self.pins.because(&format!("{} {}", self.machine, self.reason));
+        let answer = ask(self.pins);
+        self.desk.answered(given(&answer));
+        answer
+    }
+}
+
+impl PinEntry for Asking<'_> {
+    fn credential(&mut self, request: &PinRequest<'_>) -> claviger_hsm::Result<Option<Pin>> {
+        self.pins.credential(request)
+    }
+
+    fn pin(&mut self, request: &PinRequest<'_>) -> claviger_hsm::Result<Pin> {
+        let pin = self.ask(request, |pins| pins.pin(request), claviger_hsm::Result::is_ok)?;
+        self.typed = true;
+        Ok(pin)
+    }
+
+    fn confirm_last_try(&mut self, request: &PinRequest<'_>) -> bool {
+        self.ask(request, |pins| pins.confirm_last_try(request), |yes| *yes)
+    }
+}
+
+#[cfg(test)]
+mod tests;

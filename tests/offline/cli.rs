@@ -26,7 +26,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-fn run(arguments: &[&str], stdin: &[u8]) -> Output {
+pub(crate) fn run(arguments: &[&str], stdin: &[u8]) -> Output {
     let mut child =
         command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let _ = child.stdin.take().unwrap().write_all(stdin);
@@ -34,13 +34,13 @@ fn run(arguments: &[&str], stdin: &[u8]) -> Output {
 }
 
 /// A running listener; ended when dropped.
-struct Listener {
+pub(crate) struct Listener {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Listener {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut child = Command::new(PROGRAM);
         let mut child =
             child.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -51,7 +51,7 @@ impl Listener {
     }
 
     /// Waits for a line on stderr.
-    fn says(&self, wanted: &str) -> String {
+    pub(crate) fn says(&self, wanted: &str) -> String {
         loop {
             let line =
                 self.lines.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("never said {wanted:?}"));
@@ -62,7 +62,7 @@ impl Listener {
     }
 
     /// SIGTERM; the exit code.
-    fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)
             .unwrap();
         self.child.wait().unwrap().code()

@@ -3,11 +3,10 @@
 use crate::support::{Pins, generate, run};
 use claviger::identity::{Curve, StaticPublic, Suite};
 use claviger::noise::{self, Established, Opener, Protocol, Sealer, Setup, Step};
-use claviger::token::TokenHandle;
+use claviger::token::{Reason, Settings, TokenHandle};
 use claviger::wire::Pattern;
 use claviger_testkit::pynoise::{Library, PAYLOADS, PyPeer, PySpec, Role};
 use claviger_testkit::token::{PIN, SO_PIN, SoftHsm, isolated};
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -24,7 +23,7 @@ async fn handshake(mut step: Step, token: &TokenHandle, pipe: &mut TcpStream) ->
     loop {
         step = match step {
             Step::Agree(agree) => {
-                let secret = token.agree(agree.public(), Duration::from_secs(5)).await.unwrap();
+                let secret = token.agree(agree.public(), &Reason::OPENING).await.unwrap();
                 agree.resume(secret).unwrap()
             }
             Step::Send(send) => {
@@ -99,7 +98,7 @@ fn with(library: Library, patterns: &[Pattern]) {
     let locator = hsm.init_token("interop", SO_PIN, PIN).uri("key");
     let public = generate(&locator, Curve::X25519);
     run(async {
-        let token = TokenHandle::open(&locator, &public, &mut Pins).unwrap();
+        let token = TokenHandle::open(&locator, &public, Settings::new("interop", Pins::of(&locator))).unwrap();
         for pattern in patterns {
             for suite in Suite::ALL {
                 for initiator in [true, false] {

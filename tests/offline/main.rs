@@ -10,3 +10,4 @@ mod strangers;
 #[path = "../support.rs"]
 mod support;
 mod tamper;
+mod tokens;

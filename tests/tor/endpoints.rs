@@ -7,11 +7,11 @@ use claviger::transport::ServiceState;
 use claviger_testkit::tornet::{Network, TorProcess};
 use tokio::time::{Instant, timeout};
 
-const PATTERNS: [(Pattern, u64); 3] = [(Pattern::Kk, 2), (Pattern::Kk1, 1), (Pattern::Xk, 1)];
+pub(crate) const PATTERNS: [(Pattern, u64); 3] = [(Pattern::Kk, 2), (Pattern::Kk1, 1), (Pattern::Xk, 1)];
 const KINDS: [TransportKind; 2] = [TransportKind::Arti, TransportKind::Tor];
 
 /// Has the machine use the network by arti, or by a daemon.
-fn through(machine: &mut Machine, kind: TransportKind, network: &Network, tor: &TorProcess) {
+pub(crate) fn through(machine: &mut Machine, kind: TransportKind, network: &Network, tor: &TorProcess) {
     machine.config.transport.kind = kind;
     machine.config.transport.dial_timeout = LONG;
     machine.config.transport.arti = Arti { config: Some(network.arti_config()), state: None };

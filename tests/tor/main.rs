@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
 #![allow(clippy::print_stdout, reason = "what a failed test saw, and how long it took")]
 
+mod cards;
 mod endpoints;
 mod net;
 #[path = "../support.rs"]

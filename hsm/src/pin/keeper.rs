@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use super::{KeepPin, PinRequest, Tries};
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::read_secret;
 use crate::operation::Operation;
 use crate::secret::Pin;
 
@@ -98,27 +97,10 @@ impl Keeper {
             return Ok(pin);
         }
         match request.source {
-            Some(path) => from_file(path),
+            Some(path) => Pin::from_file(path),
             None => operation.ask(|pins| pins.pin(request)),
         }
     }
-}
-
-/// The PIN in a file: its text, less one line end. The file belongs to this process's user or to root and is closed to everybody else.
-///
-/// # Errors
-/// `LoosePermissions`, `KeyFile`, `Io`, `PinRequired`.
-pub(crate) fn from_file(path: &Path) -> Result<Pin> {
-    let bytes = read_secret(path, "PIN file", true, Pin::MAX_LEN + 2)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| {
-        Error::new(
-            ErrorKind::PinRequired,
-            format!("The PIN file \"{}\" is not UTF-8 text.", path.display()),
-            "Write the PIN into it, with or without a newline at the end.",
-        )
-    })?;
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    Pin::new(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
 /// No try is left.

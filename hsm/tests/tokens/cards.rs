@@ -228,6 +228,8 @@ pub(crate) fn a_card_that_answers_anything_is_a_failure<B: SmartCard>(curve: Cur
 }
 
 each! {
+    #[cfg(feature = "openpgp")]
+    openpgp: crate::openpgp::OpenPgpCard [X25519 P256],
     piv_card: crate::piv::PivCard [P256],
     yubikey: crate::piv::YubiKey [X25519 P256]
     => {

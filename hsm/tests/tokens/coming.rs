@@ -48,6 +48,8 @@ pub(crate) fn looking_finds_a_token_that_is_back<B: Coming>(curve: Curve) {
 }
 
 each! {
+    #[cfg(feature = "openpgp")]
+    openpgp: crate::openpgp::OpenPgpCard [X25519 P256],
     softhsm: crate::pkcs11::SoftHsmToken [X25519 P256],
     kryoptic: crate::pkcs11::KryopticToken [X25519 P256],
     #[cfg(feature = "tpm")] tpm: crate::tpm::Persistent [P256],

@@ -25,7 +25,10 @@ fn the_last_try_needs_a_yes<B: Counting>(curve: Curve) {
     assert_eq!(wrong.asked, u32::from(B::TRIES) - 1);
     let mut token = open(&locator, None, &mut Given::all(B::PIN)).unwrap();
     let left = if B::FORGIVES { Tries::counted(B::TRIES) } else { Tries::Last };
-    assert_eq!(token.pin_state().unwrap().tries_left, left);
+    let state = token.pin_state().unwrap();
+    // A PIV card without Yubico's extensions tells of a verified PIN that it is verified, and no number.
+    let untold = state.tries_left == Tries::Unknown && state.verified == Some(true);
+    assert!(untold || state.tries_left == left, "{state:?}");
 }
 
 fn a_locked_pin_is_a_state<B: Counting>(curve: Curve) {
@@ -43,6 +46,8 @@ fn a_locked_pin_is_a_state<B: Counting>(curve: Curve) {
 }
 
 each! {
+    #[cfg(feature = "openpgp")]
+    openpgp: crate::openpgp::OpenPgpCard [X25519 P256],
     #[cfg(feature = "tpm")] tpm: crate::tpm::Persistent [P256],
     piv_card: crate::piv::PivCard [P256],
     yubikey: crate::piv::YubiKey [X25519 P256]

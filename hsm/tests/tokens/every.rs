@@ -192,6 +192,8 @@ fn bad_points_reach_no_token() {
 }
 
 each! {
+    #[cfg(feature = "openpgp")]
+    openpgp: crate::openpgp::OpenPgpCard [X25519 P256],
     softhsm: crate::pkcs11::SoftHsmToken [X25519 P256],
     kryoptic: crate::pkcs11::KryopticToken [X25519 P256],
     piv_card: crate::piv::PivCard [P256],

@@ -21,7 +21,9 @@ mod coming;
 mod counting;
 mod every;
 
+#[cfg(feature = "openpgp")]
 mod openpgp;
+#[cfg(feature = "openpgp")]
 mod opensc;
 mod piv;
 mod pkcs11;

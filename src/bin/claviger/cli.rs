@@ -122,6 +122,10 @@ pub(crate) struct Listen {
     /// End after the first session, also with --echo and --exec
     #[arg(long)]
     pub(crate) once: bool,
+
+    /// Start also when the token is not there yet or another program holds it, and open it when it comes. Peers are refused until then
+    #[arg(long)]
+    pub(crate) wait_for_token: bool,
 }
 
 #[derive(Args)]

@@ -6,10 +6,10 @@ use clap::CommandFactory as _;
 use claviger::config::{Config, FILE_NAME};
 use claviger::endpoint::{Endpoint, Listening};
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::program::{Pins, Terminal, completions, interrupts_are_handled, man, store_dir};
+use claviger::program::{Pins, Terminal, completions, interrupts_are_handled, man, prompts_are_over, store_dir};
 use claviger::session::Session;
-use claviger::store::Store;
-use claviger::token::TokenHandle;
+use claviger::store::{self, Store};
+use claviger::token::{Notice, Phase, Settings, TokenHandle, What};
 use claviger::transport::{self, ServiceState};
 use std::path::Path;
 use std::pin::Pin;
@@ -44,9 +44,7 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, S
     let config = configuration(cli, &dir)?;
     let store = Store::open(&dir)?;
     let machine = store.machine()?;
-    let mut pins = Pins::new(terminal);
-    let token = TokenHandle::open(&machine.token, &machine.card.static_public, &mut pins);
-    let token = pins.outcome(token)?;
+    let token = token(cli, terminal, &config, &machine)?;
     if token.is_software() {
         terminal.warn(&format!("The identity of `{}` is a software key: {}.", machine.card.identifier, token.label()));
     }
@@ -68,8 +66,32 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, S
     // A read of stdin can not be cancelled, and arti's tasks panic, twice at once if it so happens, when a runtime is shut down around them.
     // All that must end has ended; the process takes the rest with it.
     std::mem::forget(runtime);
+    prompts_are_over();
     held.close(patience);
     outcome
+}
+
+/// Opens the machine's token, with the people at the terminal.
+fn token(cli: &Cli, terminal: &Terminal, config: &Config, machine: &store::Machine) -> Result<TokenHandle> {
+    let pins = Pins::configured(terminal, &config.token);
+    let shown = *terminal;
+    // What comes and goes is told by events, and a PIN by its prompt.
+    let notify = move |notice: &Notice| match (&notice.what, notice.phase) {
+        (What::Touch { .. }, Phase::Lasts { begins, .. }) => shown.progress(&notice.to_string(), begins, false),
+        (What::Touch { .. }, Phase::Ended(_)) => shown.progress(&notice.to_string(), false, true),
+        _ => {}
+    };
+    let settings = Settings {
+        config: config.token.clone(),
+        notify: Some(Arc::new(notify)),
+        ..Settings::new(machine.card.identifier.as_str(), pins.clone())
+    };
+    let (locator, key) = (&machine.token, &machine.card.static_public);
+    let token = match &cli.command {
+        Command::Listen(Listen { wait_for_token: true, .. }) => TokenHandle::open_when_there(locator, key, settings),
+        _ => TokenHandle::open(locator, key, settings),
+    };
+    pins.outcome(token)
 }
 
 fn configuration(cli: &Cli, dir: &Path) -> Result<Config> {

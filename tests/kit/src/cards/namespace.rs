@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Termination};
+use std::sync::OnceLock;
 use std::{env, fs, panic};
 
 use crate::{support, token};
@@ -79,7 +80,8 @@ fn tokens(home: &Path, command: &mut Command) {
 /// Makes `command`, which runs another one, run this program in namespaces, without arguments. The cards are built first: inside there
 /// is no network.
 fn enter(home: &Path, command: &mut Command) {
-    let programs = support::build("cards", false);
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let programs = BUILT.get_or_init(|| support::build("cards", false));
     let temporary = home.join("tmp");
     fs::create_dir(&temporary).expect("create a temporary directory");
     command.args(["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);

@@ -7,6 +7,7 @@ mod connection;
 mod hand;
 mod isolation;
 mod people;
+mod yubikey;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
