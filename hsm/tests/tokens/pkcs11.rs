@@ -134,18 +134,19 @@ fn a_stale_session_is_opened_again<B: Module>(curve: Curve) {
     assert_eq!(pins.asked, 1);
 
     // While it was away the key was taken off it: said so, every time, and the token works again when the key is back.
-    let session = log_in(&second_view(backend.token()), backend.token());
-    let private = objects(&session, ObjectClass::PRIVATE_KEY, "noise")[0];
-    session.update_attributes(private, &[Attribute::Label(b"away".to_vec())]).unwrap();
-    drop(session);
+    let rename = |from: &str, to: &str| {
+        let session = log_in(&second_view(backend.token()), backend.token());
+        for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+            let object = objects(&session, class, from)[0];
+            session.update_attributes(object, &[Attribute::Label(to.into())]).unwrap();
+        }
+    };
+    rename("noise", "away");
     reset(backend.token());
     for _ in 0..2 {
         assert_eq!(kind(agree(token.as_mut())), ErrorKind::KeyNotFound);
     }
-    let session = log_in(&second_view(backend.token()), backend.token());
-    let private = objects(&session, ObjectClass::PRIVATE_KEY, "away")[0];
-    session.update_attributes(private, &[Attribute::Label(b"noise".to_vec())]).unwrap();
-    drop(session);
+    rename("away", "noise");
     agrees(token.as_mut());
 }
 
