@@ -150,7 +150,9 @@ impl Pkcs11Token {
     ) -> (std::result::Result<SharedSecret, Foreign>, bool) {
         operation.enter(if self.hints.touch == Touch::Always { Stage::Touch } else { Stage::Device });
         let answer = objects::derive(&live.session, live.key, peer.as_bytes());
-        let lost = answer.as_ref().is_err_and(|failure| failure.is_stale() || self.login.is_lost(&live.session));
+        let lost = answer
+            .as_ref()
+            .is_err_and(|failure| failure.is_stale() || self.login.is_lost(&live.session) || self.find().is_err());
         if !lost {
             self.live = self.login.keep(live);
         }

@@ -38,7 +38,11 @@ pub(super) fn find_key(session: &Session, uri: &Pkcs11Uri, token: &str) -> Resul
     let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY)];
     template.extend(uri.object().map(|label| Attribute::Label(label.into())));
     template.extend(uri.id().map(|id| Attribute::Id(id.to_vec())));
-    let private = match session.find_objects(&template).map_err(Foreign::from_call)?[..] {
+    let mut found = session.find_objects(&template).map_err(Foreign::from_call)?;
+    if found.is_empty() {
+        found = by_public_half(session, uri)?;
+    }
+    let private = match found[..] {
         [private] => private,
         [] => return Err(not_found(session, token)?.into()),
         ref several => {
@@ -66,13 +70,31 @@ pub(super) fn find_key(session: &Session, uri: &Pkcs11Uri, token: &str) -> Resul
     Ok(Key { private, public, label: printable(&named.label) })
 }
 
-/// Compares what is seen without a login: `KeyMismatch` when public objects answer to `uri` and none is `expected`. Where the token shows
-/// none, nothing is known.
-pub(super) fn check_visible(session: &Session, uri: &Pkcs11Uri, expected: &PublicKey, name: &str) -> crate::Result<()> {
+/// The private keys whose public halves `uri` names. OpenSC gives the halves of a PIV card's keys different labels, and only the public one is seen
+/// without a login.
+fn by_public_half(session: &Session, uri: &Pkcs11Uri) -> Result<Vec<ObjectHandle>> {
+    let mut private = Vec::new();
+    for public in session.find_objects(&public_template(uri)).map_err(Foreign::from_call)? {
+        let id = read_named(session, public)?.id;
+        if !id.is_empty() {
+            let template = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Id(id)];
+            private.extend(session.find_objects(&template).map_err(Foreign::from_call)?);
+        }
+    }
+    Ok(private)
+}
+
+fn public_template(uri: &Pkcs11Uri) -> Vec<Attribute> {
     let mut template = vec![Attribute::Class(ObjectClass::PUBLIC_KEY)];
     template.extend(uri.object().map(|label| Attribute::Label(label.into())));
     template.extend(uri.id().map(|id| Attribute::Id(id.to_vec())));
-    let seen = session.find_objects(&template).map_err(|error| Foreign::from_call(error).typed(name))?;
+    template
+}
+
+/// Compares what is seen without a login: `KeyMismatch` when public objects answer to `uri` and none is `expected`. Where the token shows
+/// none, nothing is known.
+pub(super) fn check_visible(session: &Session, uri: &Pkcs11Uri, expected: &PublicKey, name: &str) -> crate::Result<()> {
+    let seen = session.find_objects(&public_template(uri)).map_err(|error| Foreign::from_call(error).typed(name))?;
     let mut other = None;
     for object in seen {
         match read_public(session, object).map_err(|error| error.typed(name))? {

@@ -20,6 +20,8 @@ pub(crate) trait Backend: Sized {
     const FORGETS: bool = false;
     /// The user PIN.
     const PIN: &str = token::PIN;
+    /// KiB by which this process may grow in a thousand operations. One page for each would be 4000.
+    const GROWTH: u64 = 1024;
 
     /// Runs a test alone, with what the device needs around it.
     fn alone<F: FnOnce()>(body: F) {
@@ -69,7 +71,7 @@ pub(crate) trait Coming: Backend {
 }
 
 /// A card in a reader of pcscd. Its backend's [`Backend::alone`] is [`cards::isolated`].
-pub(crate) trait SmartCard: Coming + Counting {
+pub(crate) trait SmartCard: Coming {
     /// The application that holds the key.
     const AID: &[u8];
     /// P2 of VERIFY for the user PIN.

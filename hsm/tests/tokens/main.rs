@@ -23,6 +23,8 @@ mod every;
 
 #[cfg(feature = "openpgp")]
 mod openpgp;
+#[cfg(feature = "openpgp")]
+mod opensc;
 mod piv;
 mod pkcs11;
 mod software;

@@ -134,18 +134,19 @@ fn a_stale_session_is_opened_again<B: Module>(curve: Curve) {
     assert_eq!(pins.asked, 1);
 
     // While it was away the key was taken off it: said so, every time, and the token works again when the key is back.
-    let session = log_in(&second_view(backend.token()), backend.token());
-    let private = objects(&session, ObjectClass::PRIVATE_KEY, "noise")[0];
-    session.update_attributes(private, &[Attribute::Label(b"away".to_vec())]).unwrap();
-    drop(session);
+    let rename = |from: &str, to: &str| {
+        let session = log_in(&second_view(backend.token()), backend.token());
+        for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+            let object = objects(&session, class, from)[0];
+            session.update_attributes(object, &[Attribute::Label(to.into())]).unwrap();
+        }
+    };
+    rename("noise", "away");
     reset(backend.token());
     for _ in 0..2 {
         assert_eq!(kind(agree(token.as_mut())), ErrorKind::KeyNotFound);
     }
-    let session = log_in(&second_view(backend.token()), backend.token());
-    let private = objects(&session, ObjectClass::PRIVATE_KEY, "away")[0];
-    session.update_attributes(private, &[Attribute::Label(b"noise".to_vec())]).unwrap();
-    drop(session);
+    rename("away", "noise");
     agrees(token.as_mut());
 }
 
@@ -418,6 +419,37 @@ fn keys_of_other_kinds_are_refused() {
         let tokens = pkcs11::list(backend.token().module()).unwrap();
         let keys = &tokens.iter().find(|device| device.model.contains("\"cosigner\"")).unwrap().keys;
         assert!(keys.len() == 3 && keys.iter().all(|key| key.public_key.is_err()), "{keys:?}");
+    });
+}
+
+/// Nobody is asked for a PIN before every handshake: such keys are for signatures.
+#[test]
+fn a_key_that_always_wants_its_pin_is_refused() {
+    isolated(|| {
+        let backend = SoftHsmToken::new();
+        let session = log_in(&second_view(backend.token()), backend.token());
+        let p256 = Attribute::EcParams(vec![0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]);
+        let both = [Attribute::Token(true), Attribute::Label(b"noise".to_vec()), Attribute::Id(vec![1])];
+        let private = [&both[..], &[Attribute::Derive(true), Attribute::AlwaysAuthenticate(true)]].concat();
+        session.generate_key_pair(&Mechanism::EccKeyPairGen, &[&both[..], &[p256]].concat(), &private).unwrap();
+        let error = open(&backend.locator("noise"), None, &mut Given::new(PIN)).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("CKA_ALWAYS_AUTHENTICATE"), "{error}");
+    });
+}
+
+/// The halves of OpenSC's keys of PIV cards: one ID, two labels.
+#[test]
+fn a_label_may_be_that_of_the_public_half() {
+    isolated(|| {
+        let backend = SoftHsmToken::new();
+        let (narrow, public) = backend.named("noise", Curve::P256);
+        let session = log_in(&second_view(backend.token()), backend.token());
+        let private = objects(&session, ObjectClass::PRIVATE_KEY, "noise")[0];
+        session.update_attributes(private, &[Attribute::Label(b"secret noise".to_vec())]).unwrap();
+        for locator in [&narrow, &backend.locator("noise"), &backend.locator("secret%20noise")] {
+            agrees(open(locator, Some(&public), &mut Given::new(PIN)).unwrap().as_mut());
+        }
     });
 }
 
