@@ -74,7 +74,7 @@ fn compare(name: &str, locator: &Locator, pin: &'static str) {
 /// A thread that is handed something and hands it back, and does nothing else: what no queue can do without.
 fn hop() {
     let (sender, jobs) = std::sync::mpsc::channel::<tokio::sync::oneshot::Sender<()>>();
-    let thread = std::thread::spawn(move || jobs.iter().for_each(|reply| drop(reply.send(()))));
+    let thread = std::thread::spawn(move || jobs.iter().for_each(|reply| reply.send(()).unwrap()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
     let task = async move {
         let mut times = Vec::new();
