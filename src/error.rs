@@ -82,6 +82,7 @@ impl From<IdentityError> for Error {
             IdentityError::Card { .. } | IdentityError::CardSize(_) | IdentityError::CardLineEnds => {
                 ErrorKind::CardInvalid
             }
+            IdentityError::Attestation(_) => ErrorKind::AttestationInvalid,
             IdentityError::Fingerprint(_) => ErrorKind::FingerprintInvalid,
             IdentityError::KeyGeneration => ErrorKind::Internal,
             _ => ErrorKind::IdentityInvalid,

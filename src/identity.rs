@@ -3,6 +3,7 @@
 //! [`StaticPublic`] is the Noise static public key, [`OnionAddress`] the v3 onion address, [`ClientAuthPublic`] the key by which
 //! a machine is let into another's onion descriptor. An [`IdentityCard`] carries them in a ceremony, and its [`Fingerprint`] is what people compare.
 
+pub(crate) mod attestation;
 mod card;
 mod fingerprint;
 mod key;
@@ -10,6 +11,8 @@ mod name;
 mod onion;
 mod suite;
 
+pub use attestation::{Attestation, AttestationFormat};
+use card::VERSION;
 pub use card::{IdentityCard, MAX_CARD_LEN, TokenKind};
 pub use fingerprint::{Fingerprint, WORDS};
 pub use key::{Curve, StaticPublic};
@@ -31,6 +34,8 @@ pub enum IdentityError {
     Onion(&'static str),
     /// Not a client-authorization public key.
     ClientAuth(&'static str),
+    /// An attestation of the wrong form, or on the card of a software key.
+    Attestation(&'static str),
     /// A suite that this version does not know, a list that is empty, or one that names a suite twice.
     Suite(String),
     /// A fingerprint that is neither 32 hexadecimal digits nor the right number of words of the list.
@@ -62,13 +67,14 @@ impl std::fmt::Display for IdentityError {
             Self::PublicKey(why) => write!(f, "The static public key {why}."),
             Self::Onion(why) => write!(f, "The onion address {why}."),
             Self::ClientAuth(why) => write!(f, "The onion client-authorization key {why}."),
+            Self::Attestation(why) => write!(f, "The attestation {why}."),
             Self::Suite(text) => write!(f, "The suites {text:?} are not suites of this version."),
             Self::Fingerprint(text) => write!(f, "{text:?} is not a fingerprint."),
             Self::Card { line, expected } => write!(f, "Line {line} of the identity card is not {expected}."),
             Self::CardChecksum => write!(f, "The identity card's checksum does not match its text."),
             Self::CardLineEnds => write!(f, "The identity card's line ends were changed on the way."),
             Self::CardVersion(version) => {
-                write!(f, "The identity card has format version {version:?}, and this program reads 1.")
+                write!(f, "The identity card has format version {version:?}, and this program reads {VERSION}.")
             }
             Self::CardSize(len) => {
                 write!(f, "The identity card is {len} bytes of text, and a card is at most {MAX_CARD_LEN}.")
@@ -88,14 +94,16 @@ impl IdentityError {
             Self::Curve(_) => "Use x25519 or p256.".into(),
             Self::Suite(_) => "Use ChaChaPoly_BLAKE2s, AESGCM_SHA256, or both separated by one space.".into(),
             Self::Fingerprint(_) => format!("Give the 32 hexadecimal digits or the {WORDS} words that the other machine shows."),
-            Self::PublicKey(_) | Self::Onion(_) | Self::ClientAuth(_) => {
+            Self::PublicKey(_) | Self::Onion(_) | Self::ClientAuth(_) | Self::Attestation(_) => {
                 "Export the card again on its machine with `claviger-ceremony export`.".into()
             }
             Self::Card { .. } | Self::CardChecksum | Self::CardSize(_) => {
                 "Do not edit cards: export it again on its machine with `claviger-ceremony export` and carry the file unchanged.".into()
             }
             Self::CardLineEnds => "Carry the file unchanged: not as text in a mail, and not through a program that converts it.".into(),
-            Self::CardVersion(_) => "Use the same release of claviger on both machines.".into(),
+            Self::CardVersion(_) => {
+                "Use the same release of claviger on both machines, and export the card again with `claviger-ceremony export`.".into()
+            },
             Self::KeyGeneration => "Check that the operating system's random generator works, and try again.".into(),
         }
     }

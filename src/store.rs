@@ -33,18 +33,32 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{
-    ClientAuthPublic, Fingerprint, Identifier, IdentityCard, OnionAddress, Role, StaticPublic, Suites, TokenKind,
+    Attestation, ClientAuthPublic, Fingerprint, Identifier, IdentityCard, OnionAddress, Role, StaticPublic, Suites,
+    TokenKind,
 };
 use crate::secret::{ClientAuthSecret, OnionSecretKey};
 
 pub use file::default_dir;
 pub use log::{Event, LogEntry, MAX_DETAIL_LEN};
+pub use peers::attestation_missing;
 
 /// How long, about, an operation waits for another process's lock before it fails with [`ErrorKind::StoreBusy`].
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest locator text of a token, in bytes.
 pub const MAX_LOCATOR_LEN: usize = 8192;
+
+/// Longest PEM text of an added attestation root, in bytes.
+pub const MAX_ROOT_LEN: usize = 128 * 1024;
+
+/// What this machine asks of the cards that it records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AttestationPolicy {
+    /// A card without an attestation that holds is not recorded.
+    pub required: bool,
+    /// Roots that are believed beside the makers', PEM, each at most [`MAX_ROOT_LEN`] bytes. Whoever records a card reads them.
+    pub roots: Vec<String>,
+}
 
 /// What a store is created from.
 pub struct NewMachine {
@@ -56,6 +70,8 @@ pub struct NewMachine {
     pub onion: OnionSecretKey,
     /// The secret of the card's client-authorization key.
     pub client_auth: ClientAuthSecret,
+    /// What it asks of others' cards.
+    pub attestation: AttestationPolicy,
 }
 
 /// This machine, as recorded.
@@ -65,6 +81,8 @@ pub struct Machine {
     pub card: IdentityCard,
     /// The locator of its token.
     pub token: String,
+    /// What it asks of others' cards.
+    pub attestation: AttestationPolicy,
 }
 
 /// An identity recorded in a store. Public data.
@@ -86,6 +104,8 @@ pub struct Peer {
     pub suites: Suites,
     /// Where its static private key lives, by its own word.
     pub token: Option<TokenKind>,
+    /// The proof of it that came with its card; verified before the card was recorded, and again by whoever shows it.
+    pub attestation: Option<Attestation>,
 }
 
 impl Peer {
@@ -99,6 +119,7 @@ impl Peer {
             client_auth: Some(card.client_auth),
             suites: card.suites.clone(),
             token: Some(card.token),
+            attestation: card.attestation.clone(),
         }
     }
 
@@ -108,6 +129,7 @@ impl Peer {
             identifier: self.identifier.clone(),
             role: self.role.clone(),
             token: self.token?,
+            attestation: self.attestation.clone(),
             static_public: self.static_public.clone(),
             onion_address: self.onion_address?,
             client_auth: self.client_auth?,

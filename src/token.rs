@@ -10,6 +10,7 @@
 //! Events go to the target `claviger::token`: WARN with `token`, `state`, `reason` and `hint` when it is lost, INFO when it is back. Waits for people
 //! go to `claviger::token::notice`, INFO, with `token`, `what` (`touch`, `pin`), `peer`, `waits`, `left` (seconds) and `outcome`.
 
+pub mod attestation;
 #[cfg(feature = "net")]
 mod desk;
 mod error;

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs, unreachable_pub)]
 
+#[path = "../fuzz/checks/attestation.rs"]
+mod attestation;
 #[path = "../fuzz/checks/card.rs"]
 mod card;
 #[path = "../fuzz/checks/knock.rs"]
@@ -16,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
 /// Longest input, in bytes: longer than the longest of every target's limits.
-const MAX_INPUT: usize = 5000;
+const MAX_INPUT: usize = 24_000;
 
 /// Xorshift64* (Vigna, 2014): the same changes in every run.
 struct Random(u64);
@@ -89,6 +91,11 @@ fn run(target: &str, check: fn(&[u8]), changes: usize) {
         }
         tried(&input);
     }
+}
+
+#[test]
+fn attestation() {
+    run("attestation", attestation::check, 1_500);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use claviger::config::{Config, Pattern, TransportKind};
 use claviger::identity::{ClientAuthKeys, Curve, IdentityCard, OnionKeys, StaticPublic, Suites, TokenKind};
 use claviger::session::Session;
-use claviger::store::{NewMachine, Peer, Store};
+use claviger::store::{AttestationPolicy, NewMachine, Peer, Store};
 use claviger::token::{Notify, PinPrompt, Settings, TokenHandle};
 use claviger::{Endpoint, transport};
 use claviger_hsm::{NewKey, Operation, Pin, PinEntry, PinRequest, Purpose};
@@ -84,13 +84,19 @@ impl Machine {
             identifier: name.parse().unwrap(),
             role: name.parse().unwrap(),
             token: if locator.starts_with("file:") { TokenKind::Software } else { TokenKind::Hardware },
+            attestation: None,
             static_public: generate_as(&locator, new),
             onion_address: onion.address,
             client_auth: auth.public,
             suites: suites.parse::<Suites>().unwrap(),
         };
-        let machine =
-            NewMachine { card: card.clone(), token: locator.clone(), onion: onion.secret, client_auth: auth.secret };
+        let machine = NewMachine {
+            card: card.clone(),
+            token: locator.clone(),
+            onion: onion.secret,
+            client_auth: auth.secret,
+            attestation: AttestationPolicy::default(),
+        };
         Store::create(&dir.path().join("store"), &machine).unwrap();
         let reserved = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut config = Config::default();

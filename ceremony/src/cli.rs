@@ -1,12 +1,16 @@
 //! The command line.
 
+mod token;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use claviger::identity::{Curve, Identifier, IdentityError, Role, Suites};
+use claviger::identity::{Identifier, IdentityError, Role, Suites};
+
+pub(crate) use token::{Attest, Backend, Explain, Generate, List, Test, Token};
 
 const EXAMPLE: &str = "\
 A ceremony, on each machine:
@@ -52,7 +56,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
 
-    /// Print one line of JSON on stdout; on stderr, {"error":{"kind","message","hint"}} and {"warning":{"message"}}
+    /// Print one line of JSON on stdout; on stderr, {"error":{"kind","message","hint"}}, {"warning":{"message"}} and {"request":{"message"}}
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
@@ -76,7 +80,9 @@ Example:
       --token 'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
 
 The token is opened once, which may ask for its PIN and for a touch. The onion service's key is made here, so the address is \
-known before anything runs.")]
+known before anything runs.
+
+A YubiKey attests the keys that it made. The card then carries the proof, which each importing machine verifies up to the maker's root.")]
     Init(Init),
     /// Write this machine's identity card
     #[command(after_help = "\
@@ -94,7 +100,9 @@ Examples:
   claviger-ceremony import cosigner.card --fingerprint '0f1e 2d3c 4b5a 6978 8796 a5b4 c3d2 e1f0'
 
 `claviger-ceremony show` on the other machine shows its fingerprint. Here two of its eight words, others for each card, are left \
-out; type them from the other machine's screen. --fingerprint compares in full and asks nothing.")]
+out; type them from the other machine's screen. --fingerprint compares in full and asks nothing.
+
+An attestation on a card is verified, and the card refused when it does not hold. A card without one has only its own word for where its key is.")]
     Import(Import),
     /// List the recorded peers
     #[command(after_help = "Example:\n  claviger-ceremony peers --json | jq -r '.peers[].identifier'")]
@@ -137,49 +145,6 @@ Example:
     },
 }
 
-#[derive(Subcommand)]
-pub(crate) enum Token {
-    /// List tokens: maker, serial number, curves, keys, PIN state, and why one can not be used
-    #[command(after_help = "\
-Examples:
-  claviger-ceremony token list
-  claviger-ceremony token list --module /usr/lib/softhsm/libsofthsm2.so
-  claviger-ceremony token list --key-file cosigner.pem
-
-Without --module and --key-file the modules in the usual places of a distribution are looked at. No PIN is asked for; \
-a key file's passphrase is.")]
-    List(List),
-    /// Make a key on a token, or in a file
-    #[command(after_help = "\
-Examples:
-  claviger-ceremony token generate --curve x25519 \\
-      'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
-  claviger-ceremony token generate --curve p256 file:cosigner.pem
-
-Prints the locator to give to `init --token`. A key on a token never leaves it. A key in a file is a software key: \
-whoever copies the file and learns its passphrase has it.")]
-    Generate(Generate),
-}
-
-#[derive(Args)]
-pub(crate) struct List {
-    /// A PKCS#11 module; may be repeated
-    #[arg(long, value_name = "PATH")]
-    pub(crate) module: Vec<PathBuf>,
-    /// A software key file; may be repeated
-    #[arg(long, value_name = "PATH")]
-    pub(crate) key_file: Vec<PathBuf>,
-}
-
-#[derive(Args)]
-pub(crate) struct Generate {
-    /// x25519, or p256, the only curve that every family of tokens has; peers must share it
-    #[arg(long, value_parser = parsed::<Curve>)]
-    pub(crate) curve: Curve,
-    /// Where: a PKCS#11 URI that names token and object, or file:PATH
-    pub(crate) locator: String,
-}
-
 #[derive(Args)]
 pub(crate) struct Init {
     /// This machine's name, unique in the group: a-z, 0-9 and hyphens
@@ -194,6 +159,15 @@ pub(crate) struct Init {
     /// The suites it offers, most wanted first, separated by one space: ChaChaPoly_BLAKE2s, AESGCM_SHA256
     #[arg(long, default_value_t, value_parser = parsed::<Suites>)]
     pub(crate) suites: Suites,
+    /// Leave the token's attestation out of the card: it tells every peer the device's serial number
+    #[arg(long)]
+    pub(crate) no_attestation: bool,
+    /// Record no card, ever, that does not prove that its key is in a device
+    #[arg(long)]
+    pub(crate) require_attestation: bool,
+    /// A root certificate, PEM, to believe beside the makers', in every import; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) attestation_root: Vec<PathBuf>,
 }
 
 #[derive(Args)]
@@ -213,6 +187,12 @@ pub(crate) struct Import {
     /// The fingerprint that the other machine shows: all its words or all its digits; one for each file, in order
     #[arg(long, value_name = "WORDS|HEX")]
     pub(crate) fingerprint: Vec<String>,
+    /// Record no card now that does not prove that its key is in a device
+    #[arg(long)]
+    pub(crate) require_attestation: bool,
+    /// A root certificate, PEM, to believe beside the makers', this time; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) attestation_root: Vec<PathBuf>,
 }
 
 impl Cli {

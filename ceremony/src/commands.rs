@@ -1,5 +1,6 @@
 //! One file per group of commands.
 
+pub(crate) mod attend;
 mod cards;
 mod init;
 mod peers;
@@ -9,14 +10,13 @@ use clap::CommandFactory;
 use claviger::error::Result;
 use claviger::store::Store;
 
-use crate::cli::{Cli, Command, Token};
+use crate::cli::{Cli, Command};
 use claviger::program::{Terminal, completions, man, store_dir};
 
 /// Runs the command.
 pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
     match &cli.command {
-        Command::Token(Token::List(list)) => token::list(list, terminal),
-        Command::Token(Token::Generate(generate)) => token::generate(generate, terminal),
+        Command::Token(token) => token::run(cli.store.as_deref(), token, terminal),
         Command::Init(init) => init::init(&store_dir(cli.store.as_deref())?, init, terminal),
         Command::Export(export) => cards::export(&open(cli)?, export, terminal),
         Command::Import(import) => cards::import(&mut open(cli)?, import, terminal),

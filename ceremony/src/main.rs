@@ -1,5 +1,6 @@
 //! `claviger-ceremony`: from tokens to peer key stores. Contains no network code.
 
+mod attestation;
 mod cli;
 mod commands;
 mod files;

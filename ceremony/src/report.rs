@@ -7,7 +7,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use claviger::identity::{Fingerprint, IdentityCard, StaticPublic, TokenKind};
 use claviger::store::{LogEntry, Machine, Peer};
+use claviger::token::attestation::AttestationRoots;
 use serde::Serialize;
+
+use crate::attestation::Proof;
 
 /// `{"hex", "words"}`: 32 hexadecimal digits, and eight words.
 #[derive(Serialize)]
@@ -32,6 +35,11 @@ pub(crate) struct Identity {
     /// The locator of the token; only for this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     locator: Option<String>,
+    /// The proof that the key is in a device; `null` when the card carries none.
+    attestation: Option<Proof>,
+    /// Whether cards without a proof are refused; only for this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    require_attestation: Option<bool>,
     curve: String,
     static_public_key: String,
     onion_address: Option<String>,
@@ -40,13 +48,15 @@ pub(crate) struct Identity {
     pub(crate) fingerprint: Print,
 }
 
-impl From<&Peer> for Identity {
-    fn from(peer: &Peer) -> Self {
+impl Identity {
+    pub(crate) fn of(peer: &Peer, roots: &AttestationRoots) -> Self {
         Self {
             identifier: peer.identifier.to_string(),
             role: peer.role.to_string(),
             token: peer.token.map(|kind| kind.to_string()),
             locator: None,
+            attestation: peer.attestation.as_ref().map(|proof| Proof::of(proof, &peer.static_public, roots)),
+            require_attestation: None,
             curve: peer.static_public.curve().to_string(),
             static_public_key: peer.static_public.to_hex(),
             onion_address: peer.onion_address.map(|address| address.to_string()),
@@ -55,27 +65,30 @@ impl From<&Peer> for Identity {
             fingerprint: peer.fingerprint().into(),
         }
     }
-}
 
-impl From<&Machine> for Identity {
-    fn from(machine: &Machine) -> Self {
-        Self { locator: Some(machine.token.clone()), ..Self::from(&Peer::from_card(&machine.card)) }
+    pub(crate) fn of_machine(machine: &Machine, roots: &AttestationRoots) -> Self {
+        Self {
+            locator: Some(machine.token.clone()),
+            require_attestation: Some(machine.attestation.required),
+            ..Self::of(&Peer::from_card(&machine.card), roots)
+        }
     }
-}
 
-impl Identity {
     /// A block of lines. The full onion address is shown: whoever may read the store may know it.
     pub(crate) fn text(&self) -> String {
         let none = || "none recorded".to_owned();
         let token = match (&self.token, &self.locator) {
             (Some(kind), Some(locator)) => format!("{kind}, {locator}"),
+            (Some(kind), None) if self.attestation.as_ref().is_some_and(Proof::holds) => kind.clone(),
             (Some(kind), None) => format!("{kind}, by its own word"),
             (None, _) => none(),
         };
+        let attestation = self.attestation.as_ref().map_or_else(|| "none".into(), Proof::text);
         let mut text = format!("{}\n", self.identifier);
         for (name, value) in [
             ("role", self.role.clone()),
             ("token", token),
+            ("attestation", attestation),
             ("curve", self.curve.clone()),
             ("public key", self.static_public_key.clone()),
             ("onion address", self.onion_address.clone().unwrap_or_else(none)),
@@ -85,6 +98,9 @@ impl Identity {
             ("words", self.fingerprint.words.clone()),
         ] {
             let _ = writeln!(text, "  {name:<14} {value}");
+        }
+        if self.require_attestation == Some(true) {
+            let _ = writeln!(text, "  {:<14} only cards whose attestation holds", "imports");
         }
         text
     }
@@ -96,22 +112,23 @@ fn grouped(hex: &str) -> String {
 }
 
 /// A card as it is shown before it is confirmed: without its words.
-pub(crate) fn before_confirming(card: &IdentityCard) -> String {
-    let text = Identity::from(&Peer::from_card(card)).text();
+pub(crate) fn before_confirming(card: &IdentityCard, roots: &AttestationRoots) -> String {
+    let text = Identity::of(&Peer::from_card(card), roots).text();
     text.lines().filter(|line| !line.starts_with("  words ")).fold(String::new(), |all, line| all + line + "\n")
 }
 
 /// The recorded peers, a line each.
-pub(crate) fn peers_text(peers: &[Peer]) -> String {
+pub(crate) fn peers_text(peers: &[Identity]) -> String {
     table(
-        ["NAME", "ROLE", "TOKEN", "CURVE", "FINGERPRINT"],
+        ["NAME", "ROLE", "TOKEN", "ATTESTED", "CURVE", "FINGERPRINT"],
         peers.iter().map(|peer| {
             [
-                peer.identifier.to_string(),
-                peer.role.to_string(),
-                peer.token.map_or_else(|| "-".to_owned(), |kind| kind.to_string()),
-                peer.static_public.curve().to_string(),
-                peer.fingerprint().to_string(),
+                peer.identifier.clone(),
+                peer.role.clone(),
+                peer.token.clone().unwrap_or_else(|| "-".into()),
+                peer.attestation.as_ref().map_or_else(|| "no".into(), Proof::short),
+                peer.curve.clone(),
+                grouped(&peer.fingerprint.hex),
             ]
         }),
     )
@@ -186,7 +203,7 @@ pub(crate) struct Key {
     pub(crate) locator: String,
     token: String,
     curve: String,
-    static_public_key: String,
+    pub(crate) static_public_key: String,
     fingerprint: Print,
 }
 
@@ -203,8 +220,18 @@ impl Key {
 
     /// `key on x25519, key fingerprint 0f1e …`.
     pub(crate) fn what(&self) -> String {
+        format!("{}, key fingerprint {}", self.kind_on_curve(), self.grouped())
+    }
+
+    /// `key on x25519`, `software key on p256`.
+    pub(crate) fn kind_on_curve(&self) -> String {
         let kind = if self.token == "software" { "software key" } else { "key" };
-        format!("{kind} on {}, key fingerprint {}", self.curve, grouped(&self.fingerprint.hex))
+        format!("{kind} on {}", self.curve)
+    }
+
+    /// The fingerprint's digits in groups of four.
+    pub(crate) fn grouped(&self) -> String {
+        grouped(&self.fingerprint.hex)
     }
 }
 

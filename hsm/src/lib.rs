@@ -53,6 +53,8 @@ mod smartcard;
 #[cfg(feature = "software")]
 mod software;
 mod token;
+#[cfg(feature = "tpm")]
+pub mod tpm;
 mod uri;
 
 pub use curve::{Curve, PublicKey};
@@ -62,5 +64,5 @@ pub use locator::{CardId, Locator, OpenPgpLocator, PivLocator, PivSlot, TpmKey, 
 pub use operation::{Operation, Stage};
 pub use pin::{KeepPin, PinEntry, PinRequest, Purpose, Tries};
 pub use secret::{Pin, SharedSecret};
-pub use token::{Hints, NewKey, PinPolicy, Presence, Token, TokenKind, Touch, generate, open};
+pub use token::{Hints, NewKey, PinPolicy, Presence, Token, TokenKind, Touch, generate, open, rehearse};
 pub use uri::Pkcs11Uri;

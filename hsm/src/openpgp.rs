@@ -8,6 +8,9 @@
 //! 82, and only where the card does not hold it as verified already, by us or by GnuPG. Cards from version 3.1 on are asked (VERIFY without data,
 //! section 7.2.2); older ones, and YubiKeys, which do not answer that, are told by the outcome. A PIN goes through the card's key derivation (KDF-DO).
 //!
+//! The application is selected only where it is not: that clears PINs on some cards. On a YubiKey, PIV and OpenPGP used by turns cost each other
+//! theirs; nothing can be done about that here.
+//!
 //! A card is found by maker and serial number, and its public key compared, before anything is sent to it that costs a try.
 
 mod attest;
@@ -63,7 +66,7 @@ pub(crate) fn open(
     check_expected(&public, expected, &label)?;
     let mut token = OpenPgpToken {
         locator: locator.clone(),
-        key: Key::new(view.aid, label.clone(), view.touch),
+        key: Key::of(&view, label.clone()),
         keeper: Keeper::new(keep, locator.pin_source.as_deref()),
         hints: Hints {
             kind: TokenKind::OpenPgp,
@@ -104,7 +107,9 @@ impl Token for OpenPgpToken {
     fn agree(&mut self, peer: &PublicKey, operation: &mut Operation<'_>) -> Result<SharedSecret> {
         same_curve(self.public.curve(), peer)?;
         operation.before_deadline(&self.hints.label)?;
-        let secret = self.with_card(operation, |token, link, operation| token.rounds(link, peer, operation))?;
+        let answer = self.with_card(operation, |token, link, operation| token.rounds(link, peer, operation));
+        self.hints.touch = self.key.touch;
+        let secret = answer?;
         operation.before_deadline(&self.hints.label)?;
         Ok(secret)
     }
@@ -191,21 +196,21 @@ impl OpenPgpToken {
                     operation.enter(stage);
                     Ok(())
                 })
-            })?;
+            });
+            let unlocked = matches!(how, Use::Unlocked { .. });
             let (tries, verified) = match step {
-                Step::Agreed(secret) => return Ok(secret),
-                Step::Pin { tries, verified } => (tries, verified),
+                Ok(Step::Agreed(secret)) => return Ok(secret),
+                Ok(Step::Pin { .. }) if unlocked && !self.keeper.is_held() => return Err(self.asked(Fault::Reset)),
+                Ok(Step::Pin { tries, verified }) => (tries, verified),
+                Err(fault) if unlocked => return Err(self.asked(fault)),
+                Err(fault) => return Err(fault),
             };
-            // Whoever was asked is not asked again in one call.
-            if matches!(how, Use::Unlocked { .. }) && !self.keeper.is_held() {
-                return Err(Fault::Typed(Fault::Reset.typed(&what)));
-            }
             operation.before_deadline(&what)?;
             self.unlock(link, Password::User, tries, operation)?;
             how = Use::Unlocked { forget: always && verified != Some(true) };
             operation.enter(Stage::Access);
         }
-        Err(Fault::Reset)
+        Err(Fault::Typed(Fault::Reset.typed(&what)))
     }
 
     /// The attestation, with the PIN: a YubiKey does not tell whether it is verified for signing.
@@ -221,7 +226,7 @@ impl OpenPgpToken {
         self.unlock(link, Password::Sign, tries, operation)?;
         let Self { key, keeper, hints, .. } = self;
         operation.enter(Stage::Access);
-        link.transact(|card| {
+        let attested = link.transact(|card| {
             key.select(card)?;
             operation.before_deadline(&hints.label)?;
             operation.enter(stage);
@@ -234,7 +239,8 @@ impl OpenPgpToken {
                 Outcome::Refused(_) if stage == Stage::Touch => Err(key.not_touched().into()),
                 Outcome::Refused(status) => Err(Fault::Status { command: "GET ATTESTATION", status }),
             }
-        })
+        });
+        attested.map_err(|fault| self.asked(fault))
     }
 
     /// Sends the PIN.
@@ -246,24 +252,28 @@ impl OpenPgpToken {
         operation: &mut Operation<'_>,
     ) -> Answer<()> {
         let Self { key, keeper, hints, .. } = self;
-        let mut lost = None;
         let request = PinRequest::new(&hints.label, Purpose::UserPin, tries);
-        let sent =
-            keeper.unlock(request, operation, |pin| match link.transact(|card| key.verify(card, password, pin)) {
-                Ok(()) => Ok(()),
-                Err(fault) if fault.is_lost() => {
-                    lost = Some(fault);
-                    Err(Fault::Removed.typed(&hints.label))
-                }
-                Err(fault) => Err(fault.typed(&hints.label)),
+        let (mut sent, mut unsent) = (false, false);
+        let answer = keeper.unlock(request, operation, |pin| {
+            let verified = link.transact(|card| {
+                key.select(card)?;
+                sent = true;
+                key.verify(card, password, pin)
             });
-        match (sent, lost) {
-            (Ok(()), _) => Ok(()),
-            // Found anew at once only where nobody has to be asked a second time.
-            (Err(_), Some(fault)) if keeper.is_held() => Err(fault),
-            (Err(_), Some(fault)) => Err(Fault::Typed(fault.typed(&hints.label))),
-            (Err(error), None) => Err(Fault::Typed(error)),
+            unsent = !sent && verified.as_ref().is_err_and(Fault::is_lost);
+            verified.map_err(|fault| fault.typed(&hints.label))
+        });
+        match answer {
+            // Put back while somebody was asked: it is found anew.
+            Err(_) if unsent && keeper.is_held() => Err(Fault::Removed),
+            // What was lost later may have counted the PIN, which is not sent again by itself.
+            answer => answer.map_err(Fault::Typed),
         }
+    }
+
+    /// A loss after somebody was asked is an error to the caller: nobody is asked twice in one call.
+    fn asked(&self, fault: Fault) -> Fault {
+        if self.keeper.is_held() { fault } else { Fault::Typed(fault.typed(&self.hints.label)) }
     }
 
     fn read_pin_state(&mut self, link: &mut Link) -> Answer<PinState> {
@@ -288,7 +298,7 @@ impl OpenPgpToken {
         let (link, view) = locate(&self.locator, Some(&self.public))?;
         check_expected(&usable(&view, &self.hints.label)?, Some(&self.public), &self.hints.label)?;
         self.hints.touch = view.touch;
-        self.key = Key::new(view.aid, self.hints.label.clone(), view.touch);
+        self.key = Key::of(&view, self.hints.label.clone());
         Ok(link)
     }
 }

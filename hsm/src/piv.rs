@@ -15,7 +15,7 @@
 
 mod application;
 mod certificate;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
 mod key;
 mod manage;
@@ -36,7 +36,7 @@ use crate::secret::SharedSecret;
 use crate::smartcard::{self, Exchange, Fault, Link, held, tlv};
 use crate::token::{Hints, PinPolicy, Presence, Token, TokenKind, Touch, check_expected, prove};
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub use fuzz::fuzz;
 pub(crate) use manage::generate;
@@ -57,7 +57,7 @@ pub(crate) fn open(
     let (mut link, facts) = find(locator.card)?;
     let what = named(&facts, locator.slot);
     let found = read_key(&mut link, &facts, locator.slot, &what)?;
-    let public = public_key(found.as_ref(), expected, &what)?;
+    let public = public_key(&facts, found.as_ref(), expected, &what)?;
     let mut token =
         PivToken::new(locator, link, facts, found, public, Keeper::new(keep, locator.pin_source.as_deref()));
     token.prove(operation)?;
@@ -100,7 +100,7 @@ fn read_key(link: &mut Link, facts: &Facts, slot: PivSlot, what: &str) -> Result
 }
 
 /// The key that was found, or the one expected where the card does not tell.
-fn public_key(found: Option<&SlotKey>, expected: Option<&PublicKey>, what: &str) -> Result<PublicKey> {
+fn public_key(facts: &Facts, found: Option<&SlotKey>, expected: Option<&PublicKey>, what: &str) -> Result<PublicKey> {
     match (found.map(|key| &key.public), expected) {
         (Some(Ok(public)), expected) => check_expected(public, expected, what).map(|()| public.clone()),
         (Some(Err(why)), _) => Err(Error::new(
@@ -108,8 +108,8 @@ fn public_key(found: Option<&SlotKey>, expected: Option<&PublicKey>, what: &str)
             format!("The key of {what} cannot be used: {why}."),
             "Choose another slot; `claviger-ceremony token list` shows them.",
         )),
-        (None, Some(expected)) => Ok(expected.clone()),
-        (None, None) => Err(key::missing(what)),
+        (None, Some(expected)) if !facts.has_metadata() => Ok(expected.clone()),
+        (None, _) => Err(key::missing(what)),
     }
 }
 
@@ -157,7 +157,7 @@ impl PivToken {
         if self.link.is_none() {
             let (mut link, facts) = find(self.locator.card)?;
             let found = read_key(&mut link, &facts, self.locator.slot, &self.hints.label)?;
-            public_key(found.as_ref(), Some(&self.public), &self.hints.label)?;
+            public_key(&facts, found.as_ref(), Some(&self.public), &self.hints.label)?;
             (self.link, self.facts) = (Some(link), facts);
         }
         Ok(())

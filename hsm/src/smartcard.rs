@@ -17,5 +17,7 @@ mod tlv;
 
 pub(crate) use apdu::{Command, Exchange, send};
 pub(crate) use fault::{Fault, held};
+#[allow(unused_imports)] // Used by backends that a build may leave out.
 pub(crate) use link::{Found, Link, find};
+#[allow(unused_imports)] // Used by backends that a build may leave out.
 pub(crate) use tlv::{Tlv, put, tlv};

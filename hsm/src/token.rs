@@ -188,6 +188,8 @@ pub fn open(
         Locator::OpenPgp(card) => crate::openpgp::open(card, expected, keep, operation),
         #[cfg(feature = "pkcs11")]
         Locator::Pkcs11(uri) => crate::pkcs11::open(uri, expected, keep, operation),
+        #[cfg(feature = "tpm")]
+        Locator::Tpm(tpm) => crate::tpm::open(tpm, expected, keep, operation),
         #[cfg(feature = "piv")]
         Locator::Piv(piv) => crate::piv::open(piv, expected, keep, operation),
         #[cfg(feature = "software")]
@@ -239,6 +241,11 @@ pub fn generate(locator: &Locator, new: &NewKey, operation: &mut Operation<'_>) 
         Locator::Pkcs11(uri) => {
             let (uri, public) = crate::pkcs11::generate(uri, new, operation)?;
             Ok((Locator::Pkcs11(uri), public))
+        }
+        #[cfg(feature = "tpm")]
+        Locator::Tpm(tpm) => {
+            let (tpm, public) = crate::tpm::generate(tpm, new, operation)?;
+            Ok((Locator::Tpm(tpm), public))
         }
         #[cfg(feature = "piv")]
         Locator::Piv(piv) => {
@@ -316,4 +323,13 @@ pub(crate) fn prove(
         ));
     }
     Ok(latency)
+}
+
+/// One agree of `token` with a fresh software key, which must come to the same secret as that key does.
+///
+/// # Errors
+/// `KeyMismatch` when they differ, and those of [`Token::agree`].
+pub fn rehearse(token: &mut dyn Token, operation: &mut Operation<'_>) -> Result<()> {
+    let (public, what) = (token.public_key().clone(), token.hints().label.clone());
+    prove(&public, &what, |peer| token.agree(peer, operation)).map(|_| ())
 }

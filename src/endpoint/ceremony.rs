@@ -22,6 +22,7 @@ impl Endpoint {
                 client_auth: None,
                 suites: Suites::default(),
                 token: None,
+                attestation: None,
             },
         }
     }

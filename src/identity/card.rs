@@ -3,10 +3,11 @@
 //! Exactly these lines, each ended by one line feed, and nothing else (`docs/wire-format.md`, "Identity card"):
 //!
 //! ```text
-//! claviger identity card 1
+//! claviger identity card 2
 //! identifier: cosigner
 //! role: cosigner
 //! token: hardware
+//! attestation: none, or `yubico-piv` or `yubico-openpgp` and 1 to 4 certificates in base64
 //! curve: x25519
 //! static-public-key: 64 or 130 lower-case hexadecimal digits
 //! onion-address: 56 characters.onion
@@ -17,13 +18,18 @@
 //!
 //! The checksum is the first 8 bytes of SHA-256 over all bytes before its line. It finds accidents and careless edits; it is the fingerprint, compared by people, that finds a swapped card.
 
+use super::attestation::{from_field, to_field};
 use super::{
-    ClientAuthPublic, Curve, Fingerprint, Identifier, IdentityError, OnionAddress, Role, StaticPublic, Suites,
+    Attestation, ClientAuthPublic, Curve, Fingerprint, Identifier, IdentityError, OnionAddress, Role, StaticPublic,
+    Suites,
 };
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// Longest card text, in bytes.
-pub const MAX_CARD_LEN: usize = 2048;
+/// Longest card text, in bytes: four certificates of 3072 bytes are 16 388 bytes of base64 with their spaces, and everything else is less than 2048.
+pub const MAX_CARD_LEN: usize = 20_480;
+
+/// The format version that is written and read.
+pub(super) const VERSION: &str = "2";
 
 const TITLE: &str = "claviger identity card ";
 
@@ -54,6 +60,8 @@ pub struct IdentityCard {
     pub role: Role,
     /// Where its static private key lives.
     pub token: TokenKind,
+    /// The proof that it lives in a device, for whoever imports the card to verify. `None` for a software key.
+    pub attestation: Option<Attestation>,
     /// The Noise static public key.
     pub static_public: StaticPublic,
     /// Where its onion service is reached.
@@ -78,11 +86,12 @@ impl IdentityCard {
     /// The text up to, and without, the checksum line.
     pub(super) fn body(&self) -> String {
         format!(
-            "{TITLE}1\nidentifier: {}\nrole: {}\ntoken: {}\ncurve: {}\nstatic-public-key: {}\nonion-address: {}\n\
+            "{TITLE}{VERSION}\nidentifier: {}\nrole: {}\ntoken: {}\nattestation: {}\ncurve: {}\nstatic-public-key: {}\nonion-address: {}\n\
              client-auth-public-key: {}\nsuites: {}\n",
             self.identifier,
             self.role,
             self.token,
+            to_field(self.attestation.as_ref()),
             self.curve(),
             self.static_public.to_hex(),
             self.onion_address,
@@ -111,14 +120,15 @@ impl IdentityCard {
             return Err(IdentityError::CardLineEnds);
         }
         let mut lines = Lines { rest: text, line: 0 };
-        let version = lines.take(TITLE, "the title `claviger identity card 1`")?;
-        if version != "1" {
+        let version = lines.take(TITLE, "the title `claviger identity card 2`")?;
+        if version != VERSION {
             return Err(IdentityError::CardVersion(version.chars().take(16).collect()));
         }
         let mut field = |name: &str| lines.take(&format!("{name}: "), &format!("`{name}: …`"));
         let identifier = field("identifier")?;
         let role = field("role")?;
         let token = field("token")?;
+        let attestation = field("attestation")?;
         let curve = field("curve")?;
         let static_public = field("static-public-key")?;
         let onion_address = field("onion-address")?;
@@ -145,11 +155,15 @@ impl IdentityCard {
                     });
                 }
             },
+            attestation: from_field(attestation)?,
             static_public: StaticPublic::from_hex(curve.parse()?, static_public)?,
             onion_address: onion_address.parse()?,
             client_auth: client_auth.parse()?,
             suites: suites.parse()?,
         };
+        if card.token == TokenKind::Software && card.attestation.is_some() {
+            return Err(IdentityError::Attestation("is on the card of a software key, which no device attests"));
+        }
         // Every field has one spelling, so this holds for whatever got here; it keeps the fingerprint a function of the text.
         if card.to_text() == text { Ok(card) } else { Err(IdentityError::CardChecksum) }
     }
@@ -190,14 +204,18 @@ impl<'a> Lines<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ClientAuthKeys, OnionKeys};
+    use super::super::{AttestationFormat, ClientAuthKeys, OnionKeys};
     use super::*;
+
+    /// The generator (SEC 2, section 2.4.2).
+    const P256: &str = "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c2964fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
 
     fn card() -> IdentityCard {
         IdentityCard {
             identifier: "cosigner".parse().unwrap(),
             role: "cosigner".parse().unwrap(),
             token: TokenKind::Hardware,
+            attestation: None,
             static_public: StaticPublic::new(Curve::X25519, &[9; 32]).unwrap(),
             onion_address: OnionKeys::generate().unwrap().address,
             client_auth: ClientAuthKeys::generate().unwrap().public,
@@ -205,16 +223,47 @@ mod tests {
         }
     }
 
+    fn attested() -> IdentityCard {
+        let chain = vec![(0..=255).collect(), vec![7; 20]];
+        let attestation = Attestation::new(AttestationFormat::YubicoPiv, chain).unwrap();
+        IdentityCard { attestation: Some(attestation), ..card() }
+    }
+
     #[test]
     fn round_trip() {
-        let card = card();
-        assert_eq!(IdentityCard::from_text(&card.to_text()), Ok(card));
+        for card in [card(), attested()] {
+            assert_eq!(IdentityCard::from_text(&card.to_text()), Ok(card));
+        }
+    }
+
+    #[test]
+    fn the_longest_card_fits() {
+        let name = "a".repeat(63);
+        let chain = vec![vec![1; Attestation::MAX_CERTIFICATE]; Attestation::MAX_CHAIN];
+        let longest = IdentityCard {
+            identifier: name.parse().unwrap(),
+            role: name.parse().unwrap(),
+            attestation: Some(Attestation::new(AttestationFormat::YubicoOpenPgp, chain).unwrap()),
+            static_public: StaticPublic::from_hex(Curve::P256, P256).unwrap(),
+            suites: "AESGCM_SHA256 ChaChaPoly_BLAKE2s".parse().unwrap(),
+            ..card()
+        };
+        assert!(longest.to_text().len() <= MAX_CARD_LEN, "{}", longest.to_text().len());
+        assert_eq!(IdentityCard::from_text(&longest.to_text()), Ok(longest));
+    }
+
+    #[test]
+    fn a_software_key_has_no_attestation() {
+        let text = IdentityCard { token: TokenKind::Software, ..attested() }.to_text();
+        assert!(matches!(IdentityCard::from_text(&text), Err(IdentityError::Attestation(_))));
     }
 
     #[test]
     fn every_changed_byte_and_every_cut_is_found() {
-        let text = card().to_text();
-        for at in 0..text.len() {
+        let plain = card().to_text();
+        for (text, at) in
+            [plain.clone(), attested().to_text()].iter().flat_map(|text| (0..text.len()).map(move |at| (text, at)))
+        {
             for change in [1u8, 2, 0x20] {
                 let mut bytes = text.clone().into_bytes();
                 bytes[at] ^= change;
@@ -222,30 +271,34 @@ mod tests {
             }
             assert!(IdentityCard::from_text(&text[..at]).is_err(), "cut to {at}");
         }
+        let text = plain;
         for more in ["\n", " ", "x", "\r\n"] {
             assert!(IdentityCard::from_text(&format!("{text}{more}")).is_err());
             assert!(IdentityCard::from_text(&format!("{more}{text}")).is_err());
         }
         assert!(IdentityCard::from_text(&text.replace('\n', "\r\n")).is_err());
-        assert!(matches!(IdentityCard::from_bytes(&[b'a'; 5000]), Err(IdentityError::CardSize(5000))));
+        assert!(matches!(IdentityCard::from_bytes(&[b'a'; 30_000]), Err(IdentityError::CardSize(30_000))));
         assert!(IdentityCard::from_bytes(&[0xff; 50]).is_err());
     }
 
     #[test]
     fn another_version_is_named() {
-        let text = card().to_text().replace("card 1\n", "card 2\n");
-        assert_eq!(IdentityCard::from_text(&text), Err(IdentityError::CardVersion("2".into())));
+        for (version, said) in [("card 1\n", "1"), ("card 3\n", "3")] {
+            let text = card().to_text().replace("card 2\n", version);
+            assert_eq!(IdentityCard::from_text(&text), Err(IdentityError::CardVersion(said.into())));
+        }
     }
 
     #[test]
     fn the_fingerprint_covers_every_field() {
         let one = card();
-        let changes: [fn(&mut IdentityCard); 6] = [
+        let changes: [fn(&mut IdentityCard); 7] = [
             |card| card.identifier = "cosigner-2".parse().unwrap(),
             |card| card.role = "watchtower".parse().unwrap(),
             |card| card.token = TokenKind::Software,
             |card| card.onion_address = OnionKeys::generate().unwrap().address,
             |card| card.client_auth = ClientAuthKeys::generate().unwrap().public,
+            |card| card.attestation = attested().attestation,
             |card| card.suites = "AESGCM_SHA256".parse().unwrap(),
         ];
         for change in changes {

@@ -3,6 +3,9 @@
 //! In this order: the service manager's credential `claviger-pin`, the file that the locator names (read by the token itself), `pin-file` of the
 //! configuration, a pinentry program, the controlling terminal. Never an argument, never an environment variable, never stdin.
 
+#[cfg(not(feature = "cli"))]
+mod nobody;
+#[cfg(feature = "cli")]
 mod pinentry;
 
 use super::Terminal;
@@ -11,6 +14,9 @@ use crate::config::{self, PinEntryProgram};
 use crate::error::{self, ErrorKind};
 use crate::secret::SecretString;
 use crate::token::{Pin, PinEntry, PinError, PinRequest, Purpose, Tries};
+#[cfg(not(feature = "cli"))]
+use nobody::Window;
+#[cfg(feature = "cli")]
 use pinentry::Window;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -76,6 +76,15 @@ impl Terminal {
         }
     }
 
+    /// Something that somebody is to do now, or to wait for: touch a token. Also with `--quiet`.
+    pub fn request(&self, text: &str) {
+        if self.json {
+            json_line(&Line::Request { message: text });
+        } else {
+            to_stderr(text);
+        }
+    }
+
     /// The two sentences of an error, or its JSON line.
     pub fn error(&self, error: &Error) {
         if self.json {
@@ -222,6 +231,9 @@ enum Line<'a> {
         cause: Option<&'a str>,
     },
     Warning {
+        message: &'a str,
+    },
+    Request {
         message: &'a str,
     },
 }

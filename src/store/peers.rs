@@ -7,7 +7,18 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use super::row::{COLUMNS, Raw, unreadable};
 use super::{Added, Event, Machine, Peer, Store, fail, log, row};
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{Identifier, StaticPublic};
+use crate::identity::{Identifier, StaticPublic, attestation};
+
+/// A card without an attestation where one is required.
+pub fn attestation_missing(name: &Identifier) -> Error {
+    Error::new(
+        ErrorKind::AttestationMissing,
+        format!("\"{name}\" comes without an attestation, and one is required here; it was not recorded."),
+        format!(
+            "Set \"{name}\" up again with a key that a YubiKey made; `claviger-ceremony token attest` shows what a token can prove."
+        ),
+    )
+}
 
 impl Store {
     /// Every peer, ordered by identifier.
@@ -55,7 +66,8 @@ impl Store {
     /// # Errors
     /// [`CardIsOwn`](ErrorKind::CardIsOwn): the key is this machine's. [`PeerConflict`](ErrorKind::PeerConflict): the name, key, onion
     /// address or client-authorization key is recorded with other values; nothing is ever replaced. [`NoSharedCurve`](ErrorKind::NoSharedCurve),
-    /// [`NoSharedSuite`](ErrorKind::NoSharedSuite): the two could never talk. And as [`machine`](Self::machine).
+    /// [`NoSharedSuite`](ErrorKind::NoSharedSuite): the two could never talk. [`AttestationMissing`](ErrorKind::AttestationMissing): this machine
+    /// records none without; that one holds is for the caller to see. And as [`machine`](Self::machine).
     pub fn add_peer(&mut self, peer: &Peer, how: &str) -> Result<Added> {
         let what = format!("record peer \"{}\"", peer.identifier);
         let failed = fail::sql(&self.dir, &what);
@@ -67,7 +79,7 @@ impl Store {
         }
         transaction
             .execute(
-                &format!("INSERT INTO peers ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"),
+                &format!("INSERT INTO peers ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"),
                 params![
                     peer.identifier.as_str(),
                     peer.role.as_str(),
@@ -77,6 +89,7 @@ impl Store {
                     peer.onion_address.map(|address| address.to_string()),
                     peer.client_auth.map(|key| key.to_string()),
                     peer.suites.to_string(),
+                    attestation::to_field(peer.attestation.as_ref()),
                 ],
             )
             .map_err(&failed)?;
@@ -115,7 +128,7 @@ impl Store {
     }
 
     fn check(&self, connection: &Connection, peer: &Peer) -> Result<Added> {
-        let Machine { card: own, .. } = row::machine(connection, &self.dir)?;
+        let Machine { card: own, attestation: policy, .. } = row::machine(connection, &self.dir)?;
         let name = &peer.identifier;
         if peer.static_public == own.static_public {
             return Err(Error::new(
@@ -158,6 +171,9 @@ impl Store {
                 format!("\"{name}\" offers {}, and this machine offers {}.", peer.suites, own.suites),
                 "Set one of the two up again with `claviger-ceremony init --suites`, so that they share one.",
             ));
+        }
+        if policy.required && peer.attestation.is_none() {
+            return Err(attestation_missing(name));
         }
         self.check_recorded(connection, peer)
     }

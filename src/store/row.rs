@@ -4,13 +4,13 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{MAX_LOCATOR_LEN, Machine, NewMachine, Peer, fail};
+use super::{AttestationPolicy, MAX_LOCATOR_LEN, MAX_ROOT_LEN, Machine, NewMachine, Peer, fail};
 use crate::error::{Error, Result};
-use crate::identity::{IdentityCard, IdentityError, StaticPublic, TokenKind};
+use crate::identity::{IdentityCard, IdentityError, StaticPublic, TokenKind, attestation};
 
 /// The columns that [`Raw`] reads, of `machine` and of `peers`.
 pub(super) const COLUMNS: &str =
-    "identifier, role, token_kind, curve, static_public, onion_address, client_auth, suites";
+    "identifier, role, token_kind, curve, static_public, onion_address, client_auth, suites, attestation";
 
 /// A row as text, before it is believed.
 pub(super) struct Raw {
@@ -22,6 +22,7 @@ pub(super) struct Raw {
     onion_address: Option<String>,
     client_auth: Option<String>,
     suites: String,
+    attestation: String,
 }
 
 impl Raw {
@@ -35,6 +36,7 @@ impl Raw {
             onion_address: row.get(5)?,
             client_auth: row.get(6)?,
             suites: row.get(7)?,
+            attestation: row.get(8)?,
         })
     }
 
@@ -48,6 +50,9 @@ impl Raw {
 
     fn parts(&self) -> std::result::Result<Peer, String> {
         let text = |error: IdentityError| error.to_string();
+        if self.attestation != "none" && self.token_kind.as_deref() != Some("hardware") {
+            return Err("an attestation of a key that is in no device".into());
+        }
         Ok(Peer {
             identifier: self.identifier.parse().map_err(text)?,
             role: self.role.parse().map_err(text)?,
@@ -57,6 +62,7 @@ impl Raw {
             client_auth: self.client_auth.as_deref().map(str::parse).transpose().map_err(text)?,
             suites: self.suites.parse().map_err(text)?,
             token: self.token_kind.as_deref().map(token_kind).transpose()?,
+            attestation: attestation::from_field(&self.attestation).map_err(text)?,
         })
     }
 }
@@ -87,7 +93,7 @@ pub(super) fn check_locator(text: &str) -> std::result::Result<(), &'static str>
 pub(super) fn insert_machine(connection: &Connection, machine: &NewMachine) -> rusqlite::Result<()> {
     let card = &machine.card;
     connection.execute(
-        &format!("INSERT INTO machine (one, {COLUMNS}, token) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"),
+        &format!("INSERT INTO machine (one, {COLUMNS}, token, require_attestation) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"),
         params![
             card.identifier.as_str(),
             card.role.as_str(),
@@ -97,9 +103,14 @@ pub(super) fn insert_machine(connection: &Connection, machine: &NewMachine) -> r
             card.onion_address.to_string(),
             card.client_auth.to_string(),
             card.suites.to_string(),
+            attestation::to_field(card.attestation.as_ref()),
             machine.token,
+            machine.attestation.required,
         ],
     )?;
+    for pem in &machine.attestation.roots {
+        connection.execute("INSERT OR IGNORE INTO attestation_roots (pem) VALUES (?1)", params![pem])?;
+    }
     let mut insert = connection.prepare("INSERT INTO secrets (name, value) VALUES (?1, ?2)")?;
     insert.execute(params!["onion", machine.onion.expose().as_slice()])?;
     insert.execute(params!["client-auth", machine.client_auth.expose().as_slice()])?;
@@ -108,16 +119,28 @@ pub(super) fn insert_machine(connection: &Connection, machine: &NewMachine) -> r
 
 pub(super) fn machine(connection: &Connection, dir: &Path) -> Result<Machine> {
     let row = connection
-        .query_row(&format!("SELECT {COLUMNS}, token FROM machine"), [], |row| {
-            Ok((Raw::read(row)?, row.get::<_, String>(8)?))
+        .query_row(&format!("SELECT {COLUMNS}, token, require_attestation FROM machine"), [], |row| {
+            Ok((Raw::read(row)?, row.get::<_, String>(9)?, row.get::<_, bool>(10)?))
         })
         .optional()
         .map_err(|error| unreadable(dir, "machine", error))?;
-    let (raw, token) = row.ok_or_else(|| fail::corrupt(dir, "table `machine` is empty"))?;
+    let (raw, token, required) = row.ok_or_else(|| fail::corrupt(dir, "table `machine` is empty"))?;
     check_locator(&token).map_err(|why| fail::corrupt(dir, &format!("table `machine`: the token's locator {why}")))?;
     let card: Option<IdentityCard> = raw.parse("machine", dir)?.card();
     let card = card.ok_or_else(|| fail::corrupt(dir, "table `machine`: the identity is not complete"))?;
-    Ok(Machine { card, token })
+    Ok(Machine { card, token, attestation: AttestationPolicy { required, roots: roots(connection, dir)? } })
+}
+
+/// The added roots. Their grammar is the business of whoever verifies with them.
+fn roots(connection: &Connection, dir: &Path) -> Result<Vec<String>> {
+    let read = || -> rusqlite::Result<Vec<String>> {
+        connection.prepare("SELECT pem FROM attestation_roots ORDER BY pem")?.query_map([], |row| row.get(0))?.collect()
+    };
+    let roots = read().map_err(|error| unreadable(dir, "attestation_roots", error))?;
+    if roots.iter().any(|pem| pem.len() > MAX_ROOT_LEN) {
+        return Err(fail::corrupt(dir, "table `attestation_roots` holds a text that is too long"));
+    }
+    Ok(roots)
 }
 
 /// A column of the wrong type is a row changed by hand; anything else is SQLite's failure.

@@ -14,7 +14,7 @@ pub(super) const APPLICATION_ID: u32 = 0x434c_4156;
 
 /// The way from an empty database to this release: entry `n` leads from version `n` to `n + 1`. Entries are never changed once
 /// released, only added. `user_version` of the database header is the number of entries that were run.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// How long to wait between two looks at a lock.
 const LOOK: Duration = Duration::from_millis(1);

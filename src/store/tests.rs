@@ -1,6 +1,7 @@
 //! The store against what happens to files: other processes, other releases, other people's modes, full disks, kill -9.
 
 mod crash;
+mod upgrade;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -10,7 +11,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::identity::{ClientAuthKeys, Curve, OnionKeys, Suite};
+use crate::identity::{AttestationFormat, ClientAuthKeys, Curve, OnionKeys, Suite};
 
 /// A public key of its own for each number from 1.
 fn key(number: u16) -> StaticPublic {
@@ -24,6 +25,7 @@ fn card(name: &str, number: u16) -> IdentityCard {
         identifier: name.parse().unwrap(),
         role: "cosigner".parse().unwrap(),
         token: TokenKind::Hardware,
+        attestation: None,
         static_public: key(number),
         onion_address: OnionKeys::generate().unwrap().address,
         client_auth: ClientAuthKeys::generate().unwrap().public,
@@ -35,11 +37,23 @@ fn peer(name: &str, number: u16) -> Peer {
     Peer::from_card(&card(name, number))
 }
 
+fn attested(name: &str, number: u16) -> Peer {
+    let chain = vec![vec![7; 600], vec![8; Attestation::MAX_CERTIFICATE]];
+    let attestation = Attestation::new(AttestationFormat::YubicoPiv, chain).unwrap();
+    Peer { attestation: Some(attestation), ..peer(name, number) }
+}
+
 fn new_machine() -> NewMachine {
     let (onion, client_auth) = (OnionKeys::generate().unwrap(), ClientAuthKeys::generate().unwrap());
     let card =
         IdentityCard { onion_address: onion.address, client_auth: client_auth.public, ..card("wallet", u16::MAX) };
-    NewMachine { card, token: "file:/key.pem".into(), onion: onion.secret, client_auth: client_auth.secret }
+    NewMachine {
+        card,
+        token: "file:/key.pem".into(),
+        onion: onion.secret,
+        client_auth: client_auth.secret,
+        attestation: AttestationPolicy::default(),
+    }
 }
 
 /// An empty temporary directory, and the store's place in it.
@@ -102,7 +116,10 @@ fn what_is_created_is_read_back() {
     let new = new_machine();
     drop(Store::create(&dir, &new).unwrap());
     let store = Store::open(&dir).unwrap();
-    assert_eq!(store.machine().unwrap(), Machine { card: new.card.clone(), token: new.token.clone() });
+    assert_eq!(
+        store.machine().unwrap(),
+        Machine { card: new.card.clone(), token: new.token.clone(), attestation: AttestationPolicy::default() }
+    );
     assert_eq!(store.onion_secret().unwrap().expose(), new.onion.expose());
     assert_eq!(store.client_auth_secret().unwrap().expose(), new.client_auth.expose());
     assert_eq!(store.peers().unwrap(), []);
@@ -110,6 +127,21 @@ fn what_is_created_is_read_back() {
     assert_eq!((log.len(), log[0].sequence, log[0].event), (1, 1, Event::Created));
     assert_eq!(log[0].fingerprint, new.card.fingerprint());
     assert_eq!((listing(&dir), mode(&dir), mode(&dir.join("store.db"))), (vec!["store.db".into()], 0o700, 0o600));
+}
+
+#[test]
+fn attestations_and_their_policy_are_kept() {
+    let (_home, dir) = place();
+    let policy = AttestationPolicy { required: true, roots: vec!["one\n".into(), "two\n".into()] };
+    let card = attested("wallet", 3).card().unwrap();
+    let new = NewMachine { card: card.clone(), attestation: policy.clone(), ..new_machine() };
+    let mut store = Store::create(&dir, &new).unwrap();
+    assert_eq!(store.machine().unwrap(), Machine { card, token: new.token, attestation: policy });
+    let cosigner = attested("cosigner", 1);
+    store.add_peer(&cosigner, "").unwrap();
+    assert_eq!(store.peer(&cosigner.identifier).unwrap(), cosigner);
+    assert_eq!(store.add_peer(&cosigner, "").unwrap(), Added::AlreadyThere);
+    assert_eq!(kind(store.add_peer(&peer("bare", 2), "")), ErrorKind::AttestationMissing);
 }
 
 #[test]
@@ -161,6 +193,7 @@ fn nothing_recorded_is_ever_replaced() {
     let other = peer("watchtower", 2);
     let cases = [
         ("name, other key", Peer { identifier: there.identifier.clone(), ..other.clone() }, ErrorKind::PeerConflict),
+        ("attestation", Peer { attestation: attested("x", 3).attestation, ..there.clone() }, ErrorKind::PeerConflict),
         (
             "same name and key, other role",
             Peer { role: "spare".parse().unwrap(), ..there.clone() },
@@ -343,10 +376,13 @@ fn rows_changed_by_hand_are_named() {
         ("UPDATE peers SET client_auth = ''", peers),
         ("UPDATE peers SET suites = ''", peers),
         ("UPDATE peers SET token_kind = 'paper'", peers),
+        ("UPDATE peers SET attestation = ''", peers),
+        ("UPDATE peers SET attestation = 'yubico-piv AQ'", peers),
         ("UPDATE peers SET identifier = '../x'", "row \"../x\" of table `peers`"),
         ("UPDATE peers SET role = CAST(x'ff' AS TEXT)", "table `peers`"),
         ("UPDATE machine SET identifier = ''", "row \"\" of table `machine`"),
         ("UPDATE machine SET token = ''", "table `machine`"),
+        ("INSERT INTO attestation_roots VALUES (printf('%0200000d', 0))", "table `attestation_roots`"),
         ("DELETE FROM machine", "table `machine` is empty"),
         ("DELETE FROM secrets", "row \"onion\" of table `secrets`"),
         ("UPDATE secrets SET value = x'00'", "row \"onion\" of table `secrets`"),
@@ -417,64 +453,6 @@ fn the_log_can_not_be_changed_by_sql() {
         assert!(error.to_string().contains("append-only"), "{sql}: {error}");
         assert_eq!(store.log().unwrap(), before, "{sql}");
     }
-}
-
-#[test]
-fn a_newer_store_is_refused_and_left_alone() {
-    let (_home, store) = store();
-    let dir = store.dir().to_owned();
-    drop(store);
-    sqlite(&dir).execute_batch("PRAGMA user_version = 2; CREATE TABLE future (x); PRAGMA journal_mode = WAL").unwrap();
-    let before = fs::read(dir.join("store.db")).unwrap();
-    assert_eq!(kind(Store::open(&dir)), ErrorKind::StoreNewer);
-    assert_eq!(fs::read(dir.join("store.db")).unwrap(), before);
-    for version in [0, -1] {
-        sqlite(&dir).pragma_update(None, "user_version", version).unwrap();
-        assert_eq!(kind(Store::open(&dir)), ErrorKind::StoreCorrupt, "version {version}");
-    }
-}
-
-/// The first release's store, as `sqlite3 store.db .dump` wrote it. It must open for ever.
-#[test]
-fn version_1_opens() {
-    let (_home, dir) = place();
-    fs::create_dir_all(&dir).unwrap();
-    chmod(&dir, 0o700);
-    sqlite(&dir).execute_batch(include_str!("tests/version-1.sql")).unwrap();
-    chmod(&dir.join("store.db"), 0o600);
-    let mut store = Store::open(&dir).unwrap();
-    assert_eq!(store.machine().unwrap().card.identifier.as_str(), "wallet");
-    assert_eq!(store.machine().unwrap().token, "file:/key.pem");
-    assert_eq!(store.onion_secret().unwrap().expose()[0] & 7, 0);
-    store.client_auth_secret().unwrap();
-    let names: Vec<_> = store.peers().unwrap().iter().map(|peer| peer.identifier.to_string()).collect();
-    assert_eq!(names, ["bare", "cosigner"]);
-    assert_eq!(recorded(&store), replayed(&store));
-    store.add_peer(&peer("new", 77), "").unwrap();
-}
-
-#[test]
-fn migrations_run_in_order_and_together() {
-    let (_home, store) = store();
-    let dir = store.dir().to_owned();
-    drop(store);
-    let open = || schema::connect(&dir.join("store.db"), &dir).unwrap();
-    let version = || -> i64 { sqlite(&dir).pragma_query_value(None, "user_version", |row| row.get(0)).unwrap() };
-    let add = "ALTER TABLE peers ADD COLUMN note TEXT";
-    // The third fails: the second, which worked, is undone with it.
-    let failing = [schema::MIGRATIONS[0], add, "INSERT INTO absent VALUES (1)"];
-    assert_eq!(kind(schema::upgrade(&mut open(), &failing, &dir)), ErrorKind::StoreIo);
-    assert_eq!(version(), 1);
-    Store::open(&dir).unwrap();
-    let good = [schema::MIGRATIONS[0], add, "UPDATE peers SET note = 'kept'"];
-    // Two processes that upgrade at once run it once.
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| schema::upgrade(&mut open(), &good, &dir).unwrap());
-        }
-    });
-    assert_eq!(version(), 3);
-    assert_eq!(kind(Store::open(&dir)), ErrorKind::StoreNewer);
 }
 
 #[test]
@@ -570,18 +548,4 @@ fn a_removed_peer_is_overwritten() {
     assert!(holds(&store));
     store.remove_peer(&gone.identifier).unwrap();
     assert!(!holds(&store));
-}
-
-/// A newer release may upgrade the store between this one's look at its version and its own upgrade.
-#[test]
-fn an_older_release_never_lowers_the_version() {
-    let (_home, store) = store();
-    let dir = store.dir().to_owned();
-    drop(store);
-    sqlite(&dir).execute_batch("ALTER TABLE peers ADD COLUMN note TEXT; PRAGMA user_version = 2").unwrap();
-    let mut connection = schema::connect(&dir.join("store.db"), &dir).unwrap();
-    let refused = schema::upgrade(&mut connection, schema::MIGRATIONS, &dir).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::StoreNewer);
-    let version: i64 = sqlite(&dir).pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 2);
 }

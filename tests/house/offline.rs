@@ -30,6 +30,9 @@ const NETWORK_CRATES: &[&str] = &[
     "webpki*",
 ];
 
+/// What only shares a name with them: certificate paths and their types, for attestations. Bytes in, verdict out.
+const WITHOUT_NETWORK: &[&str] = &["rustls-pki-types", "rustls-webpki"];
+
 /// Types of the standard library and others that are, or lead to, a socket.
 const SOCKETS: &[&str] = &[
     "TcpListener",
@@ -67,10 +70,11 @@ const SYMBOLS: &[&str] = &[
 ];
 
 fn is_network_crate(name: &str) -> bool {
-    NETWORK_CRATES.iter().any(|pattern| match pattern.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => name == *pattern,
-    })
+    !WITHOUT_NETWORK.contains(&name)
+        && NETWORK_CRATES.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == *pattern,
+        })
 }
 
 /// Every crate linked into the ceremony, with its features: `("rustix", "fs,std,termios")`.

@@ -43,8 +43,11 @@ def make():
 
     # Section 8: a card.
     client_auth = base64.b32encode(bytes(range(32, 64))).decode().rstrip("=")
+    chain = [bytes(range(200)), b"\x30\x00"]
+    attestation = " ".join(["yubico-piv"] + [base64.b64encode(der).decode() for der in chain])
     body = (
-        "claviger identity card 1\nidentifier: cosigner\nrole: cosigner\ntoken: hardware\ncurve: x25519\n"
+        "claviger identity card 2\nidentifier: cosigner\nrole: cosigner\ntoken: hardware\n"
+        f"attestation: {attestation}\ncurve: x25519\n"
         f"static-public-key: {responder.hex()}\nonion-address: {onion(service)}\n"
         f"client-auth-public-key: descriptor:x25519:{client_auth}\nsuites: AESGCM_SHA256 ChaChaPoly_BLAKE2s\n"
     )

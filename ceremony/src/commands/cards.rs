@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::{Fingerprint, IdentityCard, WORDS};
 use claviger::store::{Added, Peer, Store};
+use claviger::token::attestation::AttestationRoots;
 use serde::Serialize;
 
+use crate::attestation::{demand, logged, roots, unproven};
 use crate::cli::{Export, Import};
 use crate::files::{Written, read_card, write_card};
 use crate::report::{Print, before_confirming};
@@ -42,7 +44,7 @@ pub(super) fn export(store: &Store, export: &Export, terminal: &Terminal) -> Res
     terminal.result(&format!("{}\n", report.file), &report)
 }
 
-/// `import --json`: `{"imported": [{"identifier", "outcome", "fingerprint"}]}`.
+/// `import --json`: `{"imported": [{"identifier", "outcome", "fingerprint", "attested"}]}`.
 #[derive(Serialize)]
 struct Imported {
     imported: Vec<Outcome>,
@@ -54,34 +56,56 @@ struct Outcome {
     /// `new` or `already-there`.
     outcome: &'static str,
     fingerprint: Print,
+    /// What the card's attestation states; `null` when it carries none.
+    attested: Option<String>,
 }
 
-/// All cards are read, and all fingerprints that were given compared, before the first card is recorded or asked about; each is then
+/// All cards are read, all attestations verified, and all fingerprints that were given compared, before the first card is recorded or asked about; each is then
 /// recorded for itself.
 pub(super) fn import(store: &mut Store, import: &Import, terminal: &Terminal) -> Result<()> {
     let cards = import.files.iter().map(|file| read_card(file)).collect::<Result<Vec<_>>>()?;
+    let machine = store.machine()?;
+    let roots = roots(&machine.attestation.roots, &import.attestation_root)?;
+    let required = machine.attestation.required || import.require_attestation;
+    let mut proofs = Vec::new();
     for (at, card) in cards.iter().enumerate() {
         store.check_peer(&Peer::from_card(card))?;
+        proofs.push(demand(card, &roots, required)?);
         import.fingerprint.get(at).map(|given| compare(card, given)).transpose()?;
     }
-    let own = store.machine()?.card.fingerprint();
+    let own = machine.card.fingerprint();
     let mut imported = Vec::new();
-    for card in &cards {
+    for (card, proof) in cards.iter().zip(&proofs) {
         let name = &card.identifier;
         let peer = Peer::from_card(card);
         // Before anybody is asked to compare.
         let added = if store.check_peer(&peer)? == Added::AlreadyThere {
             Added::AlreadyThere
         } else {
-            let how = if import.fingerprint.is_empty() { confirm(card, &own, terminal)? } else { "fingerprint given" };
-            store.add_peer(&peer, how)?
+            let how = if import.fingerprint.is_empty() {
+                confirm(card, &own, &roots, terminal)?
+            } else {
+                "fingerprint given"
+            };
+            store.add_peer(&peer, &format!("{how}; {}", logged(proof.as_ref())))?
         };
         let (outcome, told) = match added {
             Added::New => ("new", "is recorded"),
             Added::AlreadyThere => ("already-there", "was recorded already, with the same values"),
         };
-        terminal.note(&format!("Peer \"{name}\" {told}."));
-        imported.push(Outcome { identifier: name.to_string(), outcome, fingerprint: card.fingerprint().into() });
+        terminal.note(&match proof {
+            Some(attested) => format!("Peer \"{name}\" {told}. Attested: {attested}."),
+            None if unproven(card) => {
+                format!("Peer \"{name}\" {told}. Its card carries no attestation: only its own word says that its key is in a device.")
+            }
+            None => format!("Peer \"{name}\" {told}."),
+        });
+        imported.push(Outcome {
+            identifier: name.to_string(),
+            outcome,
+            fingerprint: card.fingerprint().into(),
+            attested: proof.as_ref().map(ToString::to_string),
+        });
     }
     // Without --json the notes have said it all.
     terminal.result("", &Imported { imported })
@@ -104,7 +128,12 @@ fn mismatch(card: &IdentityCard) -> Error {
 ///
 /// The person sees six words to compare by eye; this screen does not show the two others, however often the command is run, so the
 /// answer says that somebody looked at the other one. Which two differs from card to card and from machine to machine.
-fn confirm(card: &IdentityCard, own: &Fingerprint, terminal: &Terminal) -> Result<&'static str> {
+fn confirm(
+    card: &IdentityCard,
+    own: &Fingerprint,
+    roots: &AttestationRoots,
+    terminal: &Terminal,
+) -> Result<&'static str> {
     let print = card.fingerprint();
     let (words, hidden) = (print.words(), two_of(WORDS, &print, own));
     let words: Vec<&str> = words.split(' ').collect();
@@ -114,7 +143,7 @@ fn confirm(card: &IdentityCard, own: &Fingerprint, terminal: &Terminal) -> Resul
     }
     let mut text = format!(
         "{}  words          {}\n\n`claviger-ceremony show` on the other machine shows this fingerprint. Compare; then type the two words that are left out here.\n",
-        before_confirming(card),
+        before_confirming(card, roots),
         shown.join(" ")
     );
     for at in hidden {

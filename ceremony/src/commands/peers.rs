@@ -2,9 +2,11 @@
 
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::Identifier;
-use claviger::store::Store;
+use claviger::store::{Machine, Store};
+use claviger::token::attestation::AttestationRoots;
 use serde::Serialize;
 
+use crate::attestation::roots;
 use crate::report::{Entry, Identity, log_text, peers_text};
 use claviger::program::Terminal;
 
@@ -26,26 +28,35 @@ struct Log {
     log: Vec<Entry>,
 }
 
+/// The roots that count in this store.
+fn kept(machine: &Machine) -> Result<AttestationRoots> {
+    roots(&machine.attestation.roots, &[])
+}
+
 pub(super) fn list(store: &Store, terminal: &Terminal) -> Result<()> {
     let peers = store.peers()?;
     if peers.is_empty() {
         terminal.note("No peer is recorded yet. Import a card with `claviger-ceremony import FILE`.");
     }
+    let roots = kept(&store.machine()?)?;
+    let peers: Vec<Identity> = peers.iter().map(|peer| Identity::of(peer, &roots)).collect();
     let text = if peers.is_empty() { String::new() } else { peers_text(&peers) };
-    terminal.result(&text, &Peers { peers: peers.iter().map(Identity::from).collect() })
+    terminal.result(&text, &Peers { peers })
 }
 
 pub(super) fn show(store: &Store, name: Option<&Identifier>, terminal: &Terminal) -> Result<()> {
     let machine = store.machine()?;
+    let roots = kept(&machine)?;
     let identity = match name {
-        Some(name) if *name != machine.card.identifier => Identity::from(&store.peer(name)?),
-        _ => Identity::from(&machine),
+        Some(name) if *name != machine.card.identifier => Identity::of(&store.peer(name)?, &roots),
+        _ => Identity::of_machine(&machine, &roots),
     };
     terminal.result(&identity.text(), &identity)
 }
 
 pub(super) fn remove(store: &mut Store, name: &Identifier, yes: bool, terminal: &Terminal) -> Result<()> {
-    let peer = Identity::from(&store.peer(name)?);
+    let roots = kept(&store.machine()?)?;
+    let peer = Identity::of(&store.peer(name)?, &roots);
     if !yes {
         let text = format!("{}\nIts handshakes will fail from now on. Type its name to remove it: ", peer.text());
         let answer = terminal.ask(&text, "Run it on a terminal, or remove it without a question with `--yes`.")?;
@@ -57,7 +68,7 @@ pub(super) fn remove(store: &mut Store, name: &Identifier, yes: bool, terminal: 
             ));
         }
     }
-    let removed = Identity::from(&store.remove_peer(name)?);
+    let removed = Identity::of(&store.remove_peer(name)?, &roots);
     terminal.note(&format!("Peer \"{name}\" is removed."));
     // Without --json the note has said it all.
     terminal.result("", &Removed { removed })

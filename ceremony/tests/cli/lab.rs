@@ -14,7 +14,13 @@ use tempfile::TempDir;
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger-ceremony");
 
 /// What differs from run to run, and its name in snapshots.
-const FILTERS: [(&str, &str); 12] = [
+const FILTERS: [(&str, &str); 16] = [
+    // Times of operations, for people and in JSON.
+    (r"\b[0-9]+\.[0-9]+ m?s\b", "[MS]"),
+    (r#"("[a-z]+_ms":)(\[[0-9.,e-]+\]|[0-9.e-]+)"#, "$1[MS]"),
+    (r"port=[0-9]+", "port=[PORT]"),
+    // Of the emulated TPM.
+    (r"\b8217(\.[0-9]+){3}\b", "[FIRMWARE]"),
     (r"Here are: .*\.so[0-9.]*\.", "Here are: [MODULES]."),
     (r"/usr/lib/[a-z0-9_-]+/softhsm/", "/usr/lib/softhsm/"),
     (r"[a-z2-7]{56}\.onion", "[ONION]"),
@@ -52,6 +58,8 @@ impl Lab {
         let mut command = Command::new(program);
         let (name, value) = self.hsm.env();
         command.args(arguments).current_dir(self.home.path());
+        // tpm2-tss tells of each failure, in words that differ from version to version.
+        command.env("TSS2_LOG", "all+none");
         command.env("HOME", self.home.path()).env_remove("XDG_DATA_HOME").env_remove("COLUMNS").env(name, value);
         command
     }

@@ -4,7 +4,10 @@
 // Helpers fail as the tests do that they serve: by a panic.
 #![allow(clippy::unwrap_used)]
 
+mod attestations;
+mod devices;
 mod lab;
 mod prompts;
 mod refusals;
 mod session;
+mod tokens;

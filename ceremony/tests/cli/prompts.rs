@@ -9,7 +9,7 @@ const TIMEOUT_MS: u64 = 60_000;
 
 impl Lab {
     /// On a terminal that shows what is typed, as people's do; rexpect's does not by itself.
-    fn on_a_terminal(&self, arguments: &[&str]) -> PtySession {
+    pub(crate) fn on_a_terminal(&self, arguments: &[&str]) -> PtySession {
         self.shell(r#"stty echo; exec "$0" "$@""#, arguments)
     }
 
@@ -21,7 +21,7 @@ impl Lab {
 }
 
 /// Reads to the end, and gives what was shown and the exit code.
-fn ended(mut session: PtySession) -> (String, i32) {
+pub(crate) fn ended(mut session: PtySession) -> (String, i32) {
     let shown = session.exp_eof().unwrap();
     match session.process().wait().unwrap() {
         WaitStatus::Exited(_, code) => (shown, code),
@@ -29,7 +29,7 @@ fn ended(mut session: PtySession) -> (String, i32) {
     }
 }
 
-fn type_at(session: &mut PtySession, prompt: &str, answer: &str) -> String {
+pub(crate) fn type_at(session: &mut PtySession, prompt: &str, answer: &str) -> String {
     let before = session.exp_string(prompt).unwrap();
     session.send_line(answer).unwrap();
     before
@@ -86,8 +86,8 @@ fn a_pin_is_asked_for() {
 #[test]
 fn an_interrupted_prompt_gives_the_terminal_back() {
     let lab = Lab::new();
-    // The shell tells, after the program, whether the terminal shows again what is typed.
-    let script = r#"stty echo; "$0" "$@"; echo "code=$?"; stty -a"#;
+    // The shell, which the terminal interrupts as well, tells after the program whether the terminal shows again what is typed.
+    let script = r#"trap : INT; stty echo; "$0" "$@"; echo "code=$?"; stty -a"#;
     let mut session = lab.shell(script, &["token", "generate", "--curve", "x25519", "file:key.pem"]);
     session.exp_string("New passphrase of").unwrap();
     session.send_control('c').unwrap();
@@ -151,7 +151,7 @@ fn words_are_compared() {
     type_at(&mut session, &format!("Word {second}: "), word(second));
     let (shown, code) = ended(session);
     assert!(code == 0 && shown.contains("Peer \"cosigner\" is recorded."), "{shown}");
-    assert_eq!(lab.json(&["--store", "wallet", "log"])["log"][1]["detail"], "words compared");
+    assert_eq!(lab.json(&["--store", "wallet", "log"])["log"][1]["detail"], "words compared; no attestation");
 
     let remove = ["--store", "wallet", "remove", "cosigner"];
     let mut session = lab.on_a_terminal(&remove);

@@ -101,7 +101,7 @@ fn cards() {
     lab.ok(&["--store", "thief", "export", "thief.card"]);
 
     lab.write("edited.card", card.replace("role: cosigner", "role: cosigners"));
-    lab.write("newer.card", card.replace("identity card 1", "identity card 2"));
+    lab.write("newer.card", card.replace("identity card 2", "identity card 3"));
     lab.write("cut.card", &card[..card.len() / 2]);
     lab.write("crlf.card", card.replace('\n', "\r\n"));
     lab.write("binary.card", [0xff; 300]);
@@ -162,7 +162,7 @@ fn stores() {
     };
     let store = lab.path("wallet/store.db");
     let good = fs::read(&store).unwrap();
-    set_user_version(&store, 2);
+    set_user_version(&store, 99);
     all(&mut text);
     fs::write(&store, &good[..good.len() / 2]).unwrap();
     all(&mut text);

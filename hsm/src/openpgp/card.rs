@@ -178,9 +178,10 @@ pub(super) fn tries_left(card: &mut dyn Exchange, password: Password) -> Answer<
     Ok(if password == Password::Admin { admin } else { user })
 }
 
-/// Sends the PIN, derived as the card wants it. VERIFY (section 7.2.2).
-pub(super) fn verify(card: &mut dyn Exchange, password: Password, pin: &Pin) -> Answer<Verified> {
-    let bytes = match find(card, KDF)? {
+/// Sends the PIN, derived as the card wants it, if it has the `derives` of the extended capabilities. VERIFY (section 7.2.2).
+pub(super) fn verify(card: &mut dyn Exchange, password: Password, pin: &Pin, derives: bool) -> Answer<Verified> {
+    let object = if derives { find(card, KDF)? } else { None };
+    let bytes = match object {
         Some(object) => Kdf::parse(&object)?.derive(pin, password == Password::Admin)?,
         None => Zeroizing::new(pin.expose().as_bytes().to_vec()),
     };
@@ -288,10 +289,12 @@ mod tests {
             ("6983", Verified::Locked),
         ] {
             let mut card = Script::new(&[("00ca00f900", "6a88"), ("0020008206313233343536", answer)]);
-            assert_eq!(verify(&mut card, Password::User, &pin).unwrap(), verified);
+            assert_eq!(verify(&mut card, Password::User, &pin, true).unwrap(), verified);
         }
         let mut card = Script::new(&[("00ca00f900", "9000"), ("0020008206313233343536", "6f00")]);
-        assert_eq!(verify(&mut card, Password::User, &pin).unwrap_err().status(), Some(0x6f00));
+        assert_eq!(verify(&mut card, Password::User, &pin, true).unwrap_err().status(), Some(0x6f00));
+        let mut card = Script::new(&[("0020008206313233343536", "9000")]);
+        assert_eq!(verify(&mut card, Password::User, &pin, false).unwrap(), Verified::Yes);
     }
 
     #[test]

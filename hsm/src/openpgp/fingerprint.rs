@@ -28,3 +28,31 @@ pub(super) fn fingerprint(public: &PublicKey, time: [u8; 4]) -> [u8; 20] {
     fingerprint.copy_from_slice(digest(&SHA1_FOR_LEGACY_USE_ONLY, &hashed).as_ref());
     fingerprint
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::script::hex;
+    use super::*;
+
+    /// Two subkeys that GnuPG 2.2.40 made at 1795241988 seconds, and the fingerprints that it gives them.
+    #[test]
+    fn gnupgs_own_fingerprints() {
+        let time = 1_795_241_988_u32.to_be_bytes();
+        for (curve, point, expected) in [
+            (
+                Curve::X25519,
+                "FB7FE3A61BC89618BB5FA7A0DE38CDB4C2F973B3F133AE4A7E6C06C63B830C56",
+                "E9145D3F6A20E955AF3E7E1A847408FDAD39235C",
+            ),
+            (
+                Curve::P256,
+                "043EDD2A5BD0F9B3DE3256D5FD5909242DB2EC293F7EE7498ED6B6E4A332D578FE\
+                 599AFD3F0077D7B213A48DF2D2FCA88864031494D57425766A2ADB2A738A695F",
+                "ACE078278EEC6A73340B6AA1819467157E7AFA81",
+            ),
+        ] {
+            let public = PublicKey::new(curve, &hex(point)).unwrap();
+            assert_eq!(fingerprint(&public, time)[..], hex(expected), "{curve}");
+        }
+    }
+}

@@ -6,8 +6,9 @@ use super::attest;
 use super::card::{self, Aid, Password};
 use super::key::{Key, Use};
 use super::manage::{Plan, describe};
-use super::view::View;
+use super::view::{Origin, View};
 use crate::curve::{Curve, PublicKey};
+use crate::pin::Tries;
 use crate::secret::Pin;
 use crate::smartcard::{Exchange, Fault};
 use crate::token::{NewKey, Touch};
@@ -34,7 +35,20 @@ pub fn fuzz(answers: &[u8]) {
         _ => old,
     };
     let (Ok(peer), Ok(pin)) = (PublicKey::new(Curve::X25519, &[9; 32]), Pin::new("123456".into())) else { return };
-    let mut key = Key::new(aid, "It".into(), Touch::Always);
+    let view = View {
+        aid,
+        attributes: Vec::new(),
+        changeable: true,
+        derives: true,
+        origin: Origin::Unknown,
+        public: Err(String::new()),
+        occupied: false,
+        user_tries: Tries::Unknown,
+        touch: Touch::Always,
+        touch_fixed: false,
+        touch_settable: true,
+    };
+    let mut key = Key::of(&view, "It".into());
     let mut before = |_| Ok(());
     // What each comes to is nothing to this: it must come to something.
     match first & 0x0f {

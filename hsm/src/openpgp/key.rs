@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::card::{self, Aid, Answer, Outcome, Password, Verified};
+use super::view::{self, View};
 use crate::curve::PublicKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::Stage;
@@ -12,6 +13,9 @@ use crate::secret::{Pin, SharedSecret};
 use crate::smartcard::{Exchange, Fault};
 use crate::token::Touch;
 
+/// Longer than any card takes to look whether a PIN is verified, shorter than any waits for a touch.
+const WAITED: Duration = Duration::from_secs(2);
+
 /// The key of one card.
 pub(super) struct Key {
     aid: Aid,
@@ -20,6 +24,8 @@ pub(super) struct Key {
     pub(super) touch: Touch,
     /// Whether the card tells if a PIN is verified.
     tells: bool,
+    /// Whether the card may want PINs derived.
+    derives: bool,
     /// Of a card that does not tell: whether the last thing seen of the PIN was that it is verified. Cleared by whatever may have changed it.
     pub(super) believed: bool,
     /// How long the last agree took in the card.
@@ -48,8 +54,10 @@ pub(super) enum Step {
 }
 
 impl Key {
-    pub(super) fn new(aid: Aid, what: String, touch: Touch) -> Self {
-        Self { aid, what, touch, tells: aid.tells_status(), believed: false, took: Duration::ZERO }
+    /// `what` is the card, for people.
+    pub(super) fn of(view: &View, what: String) -> Self {
+        let View { aid, touch, derives, .. } = *view;
+        Self { aid, what, touch, tells: aid.tells_status(), derives, believed: false, took: Duration::ZERO }
     }
 
     pub(super) fn aid(&self) -> &Aid {
@@ -92,11 +100,29 @@ impl Key {
         if verified == Some(false) || matches!(how, Use::AfterPin) {
             return self.wants_pin(card, verified);
         }
+        let step = self.compute(card, peer, how, verified, before);
+        if let Use::Unlocked { forget: true } = how
+            && !step.as_ref().is_err_and(Fault::is_lost)
+        {
+            card::forget(card, Password::User)?;
+            self.believed = false;
+        }
+        step
+    }
+
+    fn compute(
+        &mut self,
+        card: &mut dyn Exchange,
+        peer: &PublicKey,
+        how: Use,
+        verified: Option<bool>,
+        before: &mut dyn FnMut(Stage) -> Result<()>,
+    ) -> Answer<Step> {
         before(if self.wants_touch() { Stage::Touch } else { Stage::Device })?;
         let start = Instant::now();
         let outcome = card::decipher(card, peer);
         self.took = start.elapsed();
-        let outcome = match outcome? {
+        match outcome? {
             Outcome::Done(secret) => {
                 self.believed = true;
                 Ok(Step::Agreed(secret))
@@ -105,30 +131,26 @@ impl Key {
                 let sure = verified.unwrap_or(self.believed || matches!(how, Use::Unlocked { .. }));
                 self.refused(card, status, sure)
             }
-        };
-        if let Use::Unlocked { forget: true } = how {
-            card::forget(card, Password::User)?;
-            self.believed = false;
         }
-        outcome
     }
 
     /// Why the card refused. `sure`: as far as is known, the PIN was verified before.
     fn refused(&mut self, card: &mut dyn Exchange, status: u16, sure: bool) -> Answer<Step> {
-        // 6600 is the specification's word for it (section 7.1); 6985 is other cards'.
-        if status == 0x6600 || (status == 0x6985 && self.wants_touch()) {
-            return Err(self.not_touched().into());
-        }
-        let verified = self.status(card, Password::User)?;
-        if status == 0x6982 && !verified.unwrap_or(sure) {
-            return self.wants_pin(card, verified);
+        // A refusal for want of a PIN comes at once; who let this much time pass waited for a finger, and had its PIN.
+        let waited = self.wants_touch() && self.took >= WAITED;
+        let verified = self.status(card, Password::User)?.unwrap_or(sure || waited);
+        if status == 0x6982 && !verified {
+            return self.wants_pin(card, Some(false).filter(|_| self.tells));
         }
         // If the belief was wrong, the next call sends the PIN.
-        self.believed = false;
-        match status {
-            0x6982 if self.wants_touch() => Err(self.not_touched().into()),
-            status => Err(Fault::Status { command: "PSO: DECIPHER", status }),
+        self.believed = waited;
+        // Somebody may have set the touch policy since it was read.
+        self.touch = view::touch_policy(card)?.unwrap_or(self.touch);
+        // 6600 is the specification's word for a touch that did not come (section 7.1); 6982 and 6985 are said by some cards.
+        if status == 0x6600 || self.wants_touch() {
+            return Err(self.not_touched().into());
         }
+        Err(Fault::Status { command: "PSO: DECIPHER", status })
     }
 
     fn wants_pin(&mut self, card: &mut dyn Exchange, verified: Option<bool>) -> Answer<Step> {
@@ -139,7 +161,7 @@ impl Key {
     /// Sends a PIN, once.
     pub(super) fn verify(&mut self, card: &mut dyn Exchange, password: Password, pin: &Pin) -> Answer<()> {
         self.select(card)?;
-        let verified = card::verify(card, password, pin)?;
+        let verified = card::verify(card, password, pin, self.derives)?;
         if password == Password::User {
             self.believed = verified == Verified::Yes;
         }
@@ -181,7 +203,8 @@ mod tests {
     const SECRET: &str = "11111111111111111111111111111111111111111111111111111111111111119000";
 
     fn key(version: u16, touch: Touch) -> Key {
-        Key::new(Aid { version, manufacturer: 6, serial: 0x42 }, "It".into(), touch)
+        let aid = Aid { version, manufacturer: 6, serial: 0x42 };
+        Key::of(&View { touch, ..view::tests::empty(aid) }, "It".into())
     }
 
     fn attempt(key: &mut Key, how: Use, answers: &[&str]) -> (Answer<Step>, Vec<Stage>) {
@@ -230,22 +253,43 @@ mod tests {
 
     #[test]
     fn no_touch_is_no_wrong_pin() {
-        for status in ["6600", "6985"] {
+        let (on, off) = ("01209000", "00209000");
+        for status in ["6600", "6985", "6982"] {
             let mut key = key(0x304, Touch::Always);
-            let (step, stages) = attempt(&mut key, Use::AsItIs, &[AID, "9000", status]);
+            let (step, stages) = attempt(&mut key, Use::AsItIs, &[AID, "9000", status, "9000", on]);
             assert_eq!((kind(step), stages), (ErrorKind::NotTouched, vec![Stage::Touch]));
         }
-        let (step, _) = attempt(&mut key(0x304, Touch::Cached), Use::AsItIs, &[AID, "9000", "6982", "9000"]);
-        assert_eq!(kind(step), ErrorKind::NotTouched);
+        // The policy was set meanwhile.
+        let mut meanwhile = key(0x304, Touch::Never);
+        let (step, _) = attempt(&mut meanwhile, Use::AsItIs, &[AID, "9000", "6982", "9000", on]);
+        assert_eq!((kind(step), meanwhile.touch), (ErrorKind::NotTouched, Touch::Always));
         // Where the card does not tell, the belief does; and it is believed only once.
         let mut old = key(0x201, Touch::Always);
-        let (step, _) = attempt(&mut old, Use::Unlocked { forget: false }, &[AID, "6982"]);
+        let (step, _) = attempt(&mut old, Use::Unlocked { forget: false }, &[AID, "6982", "6a88"]);
         assert_eq!(kind(step), ErrorKind::NotTouched);
         let (step, _) = attempt(&mut old, Use::AsItIs, &[AID, "6982", "ff7f7f7f0300039000"]);
         assert!(matches!(step, Ok(Step::Pin { .. })));
+        // Time tells, too: however often nobody comes, no PIN is sent for it.
+        old.took = WAITED;
+        for _ in 0..3 {
+            let step = old.refused(&mut Script::any(&["6a88"]), 0x6982, false);
+            assert_eq!((kind(step), old.believed), (ErrorKind::NotTouched, true));
+        }
         // A key without touch policy fails otherwise.
-        let (step, _) = attempt(&mut key(0x304, Touch::Never), Use::AsItIs, &[AID, "9000", "6985", "9000"]);
+        let (step, _) = attempt(&mut key(0x304, Touch::Never), Use::AsItIs, &[AID, "9000", "6985", "9000", off]);
         assert_eq!(kind(step), ErrorKind::Device);
+    }
+
+    #[test]
+    fn what_was_unlocked_for_one_use_is_locked_again() {
+        let peer = PublicKey::new(Curve::X25519, &[9; 32]).unwrap();
+        // Also when the deadline has passed.
+        let mut card = Script::new(&[("00ca004f00", AID), ("00200082", "9000"), ("0020ff82", "9000")]);
+        let late = Error::new(ErrorKind::Deadline, "It is late.", "Be early.");
+        let step = key(0x304, Touch::Never)
+            .attempt(&mut card, &peer, Use::Unlocked { forget: true }, &mut |_| Err(late.clone()));
+        assert_eq!(kind(step), ErrorKind::Deadline);
+        assert!(card.is_over());
     }
 
     #[test]

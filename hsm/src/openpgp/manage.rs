@@ -12,7 +12,8 @@ use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
 use crate::locator::OpenPgpLocator;
 use crate::operation::{Operation, Stage};
-use crate::pin::{KeepPin, Keeper, PinRequest, Purpose};
+use crate::pin::keeper::locked;
+use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
 use crate::secret::Pin;
 use crate::smartcard::{Exchange, Fault, find};
 use crate::token::{NewKey, PinPolicy, Touch};
@@ -61,8 +62,12 @@ pub(crate) fn generate(
         })
         .map_err(|fault| fault.typed(&what))?;
     let plan = Plan::check(&view, offers.as_deref(), new)?;
+    if view.user_tries == Tries::None {
+        // The key could not be proved.
+        return Err(locked(&what));
+    }
     operation.before_deadline(&what)?;
-    let mut key = Key::new(view.aid, what.clone(), view.touch);
+    let mut key = Key::of(&view, what.clone());
     let mut made = None;
     // An admin PIN is never kept, and its source is not the locator's file: that holds the user PIN.
     let mut keeper = Keeper::new(KeepPin::Never, None);
@@ -190,4 +195,78 @@ fn unsupported(what: &str, why: &str) -> Error {
         format!("{what} {why}; no key was made."),
         "See what it can do with `claviger-ceremony token list`.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::script::Script;
+    use super::*;
+
+    const AID: Aid = Aid { version: 0x0304, manufacturer: 6, serial: 0x42 };
+
+    fn empty() -> View {
+        view::tests::empty(AID)
+    }
+
+    fn refused(view: &View, offers: Option<&[Curve]>, new: &NewKey) -> Option<ErrorKind> {
+        Plan::check(view, offers, new).err().map(|error| error.kind())
+    }
+
+    #[test]
+    fn a_key_of_whatever_kind_is_overwritten_by_its_name_alone() {
+        let mut new = NewKey::new(Curve::X25519);
+        assert_eq!(refused(&empty(), None, &new), None);
+        let rsa = View { occupied: true, public: Err("its decryption key is an RSA key".into()), ..empty() };
+        assert_eq!(refused(&rsa, None, &new), Some(ErrorKind::KeyExists));
+        new.replace = Some(PublicKey::new(Curve::X25519, &[9; 32]).unwrap());
+        assert_eq!(refused(&rsa, None, &new), Some(ErrorKind::KeyExists));
+        let named = View { occupied: true, public: Ok(new.replace.clone().unwrap()), ..empty() };
+        assert_eq!(refused(&named, None, &new), None);
+        // Nothing is there to replace; what was meant is not there either, and nothing is lost.
+        assert_eq!(refused(&empty(), None, &new), None);
+    }
+
+    #[test]
+    fn what_a_card_has_not_is_refused() {
+        let new = NewKey::new(Curve::X25519);
+        let unsupported = Some(ErrorKind::Unsupported);
+        assert_eq!(refused(&empty(), Some(&[Curve::P256]), &new), unsupported);
+        assert_eq!(refused(&View { changeable: false, ..empty() }, None, &new), unsupported);
+        let touch = |view: &View, wanted| {
+            let mut new = new.clone();
+            new.touch = Some(wanted);
+            refused(view, None, &new)
+        };
+        let fixed = View { touch: Touch::Always, touch_fixed: true, ..empty() };
+        assert_eq!(touch(&fixed, Touch::Never), unsupported);
+        assert_eq!(touch(&fixed, Touch::Always), None);
+        let none = View { touch_settable: false, ..empty() };
+        assert_eq!(touch(&none, Touch::Always), unsupported);
+        assert_eq!(touch(&none, Touch::Never), None);
+        assert_eq!(touch(&empty(), Touch::Cached), None);
+    }
+
+    #[test]
+    fn a_card_that_refuses_has_lost_nothing() {
+        let mut new = NewKey::new(Curve::P256);
+        new.touch = Some(Touch::Cached);
+        let plan = Plan::check(&empty(), None, &new).unwrap();
+        let pin = Pin::new("12345678".into()).unwrap();
+        let identifier = ("00ca004f00", "d27600012401030400060000004200009000");
+        let mut card = Script::new(&[
+            identifier,
+            ("00ca00f900", "6a88"),
+            ("00200083083132333435363738", "9000"),
+            // No keys.
+            ("00ca006e00", "6e08de060100020003009000"),
+            ("00ca00d700", "00209000"),
+            ("00da00d7020320", "6a80"),
+            // The admin PIN is forgotten all the same.
+            ("0020ff83", "9000"),
+        ]);
+        let mut key = Key::of(&empty(), "It".into());
+        let fault = plan.carry_out(&mut card, &mut key, &pin).unwrap_err();
+        assert_eq!(fault.typed("It").kind(), ErrorKind::Unsupported);
+        assert!(card.is_over());
+    }
 }

@@ -54,6 +54,8 @@ pub(super) struct View {
     pub(super) attributes: Vec<u8>,
     /// Whether the attributes can be written (extended capabilities, DO C0, section 4.4.3.7).
     pub(super) changeable: bool,
+    /// Whether it has a KDF-DO (the same).
+    pub(super) derives: bool,
     pub(super) origin: Origin,
     /// The public key, or why there is none that can be used: a clause for people.
     pub(super) public: Result<PublicKey, String>,
@@ -72,6 +74,7 @@ impl View {
     pub(super) fn read(card: &mut dyn Exchange, aid: Aid) -> Answer<Self> {
         let data = card::get(card, card::APPLICATION_DATA)?;
         let object = |tag| application_object(&data, tag);
+        let capabilities = object(0xc0).and_then(|bits| bits.first()).copied().unwrap_or_default();
         let attributes = object(card::ATTRIBUTES).unwrap_or_default().to_vec();
         let origin = origin(object(0xde));
         let interaction = card::find(card, card::INTERACTION)?;
@@ -92,7 +95,8 @@ impl View {
         };
         Ok(Self {
             aid,
-            changeable: object(0xc0).and_then(|bits| bits.first()).is_some_and(|bits| bits & 0x04 != 0),
+            changeable: capabilities & 0x04 != 0,
+            derives: capabilities & 0x01 != 0,
             origin,
             public,
             occupied,
@@ -197,6 +201,11 @@ fn origin(information: Option<&[u8]>) -> Origin {
     }
 }
 
+/// The touch policy as it is now, if the card has one.
+pub(super) fn touch_policy(card: &mut dyn Exchange) -> Answer<Option<Touch>> {
+    Ok(card::find(card, card::INTERACTION)?.map(|flag| touch(Some(&flag), None).0))
+}
+
 /// The touch policy from the user interaction flag (section 4.4.3.6: off, on, on for ever; YubiKeys also 3 and 4, cached), and whether it
 /// is for ever. Without the flag the features tell whether there is a button (general feature management, DO 7F74, section 4.1.3.1).
 fn touch(interaction: Option<&[u8]>, features: Option<&[u8]>) -> (Touch, bool) {
@@ -246,9 +255,26 @@ pub(super) fn public_key(attributes: &[u8], object: &[u8]) -> Result<PublicKey, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::script::{Script, hex};
     use super::*;
+
+    /// A new card, set for RSA as they all are.
+    pub(in super::super) fn empty(aid: Aid) -> View {
+        View {
+            aid,
+            attributes: vec![1, 8, 0, 0, 17, 0],
+            changeable: true,
+            derives: true,
+            origin: Origin::None,
+            public: Err("it has no decryption key".into()),
+            occupied: false,
+            user_tries: Tries::Left(3),
+            touch: Touch::Never,
+            touch_fixed: false,
+            touch_settable: true,
+        }
+    }
 
     /// A card's objects, as commands and answers: a YubiKey 5 with a key on X25519, cached touch.
     fn dialogue(point: &str) -> Vec<(String, String)> {

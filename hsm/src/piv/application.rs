@@ -74,6 +74,7 @@ pub(super) struct Facts {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Yubico {
     pub(super) firmware: [u8; 3],
+    /// From firmware 5 on; an older one tells it in another application only, and is named by its GUID.
     pub(super) serial: Option<u32>,
 }
 

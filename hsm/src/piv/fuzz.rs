@@ -46,7 +46,7 @@ pub fn fuzz(answers: &[u8]) {
     let Ok(facts) = Facts::read(&mut opened) else { return };
     let slot = PivSlot::KEY_MANAGEMENT;
     if let Ok(found) = slot_key(&mut opened, &facts, slot) {
-        let _ = public_key(found.as_ref(), None, "It");
+        let _ = public_key(&facts, found.as_ref(), None, "It");
     }
     let rest = opened.0;
     let _ = chain(&mut Answers(rest), &facts, slot);
@@ -66,6 +66,64 @@ pub fn fuzz(answers: &[u8]) {
             let _ = key.agree(&mut Answers(rest), peer.public(), &operation);
             let mut attempt = Attempt::new("It", b"123456\xff\xff", Tries::Left(3));
             let _ = key.agree_with(&mut Answers(rest), &mut attempt, peer.public(), &operation);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smartcard::put;
+
+    /// SplitMix64, for answers that are always the same.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            (mixed ^ (mixed >> 31)) as usize % limit
+        }
+    }
+
+    /// Right answers, wrong ones, and right ones with a byte changed or the end cut, in any order.
+    #[test]
+    fn any_answers_are_survived() {
+        let mut random = Random(7);
+        let key = SoftKey::generate(Curve::P256).unwrap();
+        let right = [
+            put(0x7e, &put(0x4f, &[0xa0, 0, 0, 3, 8])).to_vec(),
+            put(0x53, &put(0x34, &[7; 16])).to_vec(),
+            vec![5, 7, 1],
+            vec![0, 0, 0, 7],
+            [&put(1, &[0x11])[..], &put(2, &[2, 3]), &put(3, &[1]), &put(4, &put(0x86, key.public().as_bytes()))]
+                .concat(),
+            [&put(1, &[0xff])[..], &put(5, &[1]), &put(6, &[3, 2])].concat(),
+            put(0x7c, &put(0x82, &[9; 32])).to_vec(),
+            put(0x7c, &put(0x80, &[9; 16])).to_vec(),
+            put(0x7f49, &put(0x86, key.public().as_bytes())).to_vec(),
+            put(0x53, &crate::piv::certificate::unsigned(key.public())[..200]).to_vec(),
+            Vec::new(),
+        ];
+        let statuses: [&[u8]; 8] =
+            [&[0x90, 0], &[0x90, 0], &[0x90, 0], &[0x69, 0x82], &[0x63, 0xc3], &[0x6a, 0x82], &[0x61, 0], &[]];
+        for _ in 0..2000 {
+            let mut answers = Vec::new();
+            for _ in 0..random.below(40) {
+                let mut answer = right[random.below(right.len())].clone();
+                match random.below(4) {
+                    0 if !answer.is_empty() => {
+                        let at = random.below(answer.len());
+                        answer[at] = random.below(256) as u8;
+                    }
+                    1 => answer.truncate(random.below(answer.len() + 1)),
+                    _ => {}
+                }
+                answer.extend_from_slice(statuses[random.below(statuses.len())]);
+                answers.push(answer.len().min(255) as u8);
+                answers.extend_from_slice(&answer[..answer.len().min(255)]);
+            }
+            fuzz(&answers);
         }
     }
 }

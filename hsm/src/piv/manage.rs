@@ -274,7 +274,7 @@ impl Place<'_> {
                 application::select(card)?;
                 self.refuse_taken(card, new)?;
                 operation.before_deadline(self.what)?;
-                operation.enter(Stage::Device);
+                operation.enter(if managed.touch { Stage::Touch } else { Stage::Device });
                 let fetched;
                 let key = match given {
                     Some(key) => key,
@@ -339,7 +339,7 @@ fn prove(
     let what = named(&facts, locator.slot);
     let mut proved = || {
         let found = super::read_key(&mut link, &facts, locator.slot, &what)?;
-        super::public_key(found.as_ref(), Some(&public), &what)?;
+        super::public_key(&facts, found.as_ref(), Some(&public), &what)?;
         Ok(found)
     };
     let outcome =

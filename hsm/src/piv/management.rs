@@ -15,6 +15,7 @@ use crate::curve::library_failed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Pin;
 use crate::smartcard::{Command, Exchange, Fault, put, send, tlv};
+use crate::token::Touch;
 
 /// The factory's management key of every maker: of 3DES, and of AES-192 on YubiKeys from firmware 5.7 on.
 const FACTORY: [u8; 24] = [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8];
@@ -113,6 +114,8 @@ pub(super) struct Managed {
     algorithm: Option<u8>,
     /// It is the factory's; `None` where the card does not tell.
     pub(super) factory: Option<bool>,
+    /// The card wants a touch when it is shown.
+    pub(super) touch: bool,
     /// The card itself keeps it, behind the PIN.
     pub(super) behind_pin: bool,
 }
@@ -133,7 +136,8 @@ impl Managed {
                 .is_some_and(|flags| flags.first().is_some_and(|flags| flags & 2 != 0));
         Ok(Self {
             algorithm: told.as_ref().map(|told| told.algorithm),
-            factory: told.map(|told| told.factory),
+            factory: told.as_ref().map(|told| told.factory),
+            touch: told.is_some_and(|told| told.touch == Touch::Always),
             behind_pin,
         })
     }
@@ -251,7 +255,7 @@ mod tests {
     #[test]
     fn an_algorithm_is_chosen_by_card_and_length() {
         let key = ManagementKey::factory();
-        let managed = |algorithm| Managed { algorithm, factory: None, behind_pin: false };
+        let managed = |algorithm| Managed { algorithm, factory: None, touch: false, behind_pin: false };
         let chosen = |told| managed(told).algorithms(&key).map(Algorithm::byte).collect::<Vec<_>>();
         assert_eq!(chosen(None), [0x03, 0x0a]);
         assert_eq!(chosen(Some(0x0a)), [0x0a]);

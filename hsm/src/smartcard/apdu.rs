@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn statuses_and_nonsense_are_told_apart() {
-        let mut send_to =
+        let send_to =
             |answer: Vec<u8>| send(&mut Script(Vec::new(), vec![answer]), Command::new("TEST", 0xca, 0, 0, &[]));
         assert_eq!(send_to(vec![0x69, 0x82]).unwrap_err().status(), Some(0x6982));
         assert!(matches!(send_to(vec![]), Err(Fault::Malformed(..))));

@@ -80,9 +80,9 @@ impl Exchange for InTransaction<'_, '_> {
     fn transmit(&mut self, command: &[u8]) -> std::result::Result<Zeroizing<Vec<u8>>, Fault> {
         let mut buffer = Zeroizing::new([0; pcsc::MAX_BUFFER_SIZE]);
         let answer = self.transaction.transmit(command, &mut *buffer)?;
-        if answer.len() < 2 {
-            // A card that is pulled in the middle of a command gives an empty answer before it is gone.
-            self.transaction.status2_owned()?;
+        if answer.is_empty() {
+            // A card that is pulled in the middle of a command gives this before PC/SC notices that it is gone.
+            return Err(Fault::Removed);
         }
         Ok(Zeroizing::new(answer.to_vec()))
     }

@@ -45,7 +45,7 @@ fn is_verified<B: SmartCard>(card: &pcsc::Card) -> bool {
     status(card, &[0x00, 0x20, 0x00, B::PIN_REFERENCE]) == 0x9000
 }
 
-fn pulled_in_the_middle_of_an_operation<B: SmartCard>(curve: Curve) {
+pub(crate) fn pulled_in_the_middle_of_an_operation<B: SmartCard>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     for _ in 0..2 {
@@ -69,7 +69,7 @@ fn pulled_in_the_middle_of_an_operation<B: SmartCard>(curve: Curve) {
     agrees(token.as_mut());
 }
 
-fn reset_by_another_program<B: SmartCard>(curve: Curve) {
+pub(crate) fn reset_by_another_program<B: SmartCard>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     for _ in 0..3 {
@@ -84,7 +84,7 @@ fn reset_by_another_program<B: SmartCard>(curve: Curve) {
 }
 
 /// As scdaemon does it.
-fn an_exclusive_holder_is_waited_out<B: SmartCard>(curve: Curve) {
+pub(crate) fn an_exclusive_holder_is_waited_out<B: SmartCard>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     // Nobody gets it for himself while a token has it open; but who is first when it is plugged in again does.
@@ -103,7 +103,7 @@ fn an_exclusive_holder_is_waited_out<B: SmartCard>(curve: Curve) {
     agrees(token.as_mut());
 }
 
-fn another_programs_transaction_is_waited_for<B: SmartCard>(curve: Curve) {
+pub(crate) fn another_programs_transaction_is_waited_for<B: SmartCard>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     agrees(token.as_mut());
@@ -141,7 +141,7 @@ fn another_programs_transaction_is_waited_for<B: SmartCard>(curve: Curve) {
     agrees(token.as_mut());
 }
 
-fn pcscd_is_a_state<B: SmartCard>(curve: Curve) {
+pub(crate) fn pcscd_is_a_state<B: SmartCard>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     for crash in [false, true] {
@@ -164,7 +164,7 @@ fn pcscd_is_a_state<B: SmartCard>(curve: Curve) {
 }
 
 /// gpg, ssh and age beside us: what they have verified stays verified, by every policy of ours.
-fn other_programs_keep_their_pin_state<B: SmartCard>(curve: Curve) {
+pub(crate) fn other_programs_keep_their_pin_state<B: SmartCard>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
     let card = other_program(backend.card(), ShareMode::Shared);
     select::<B>(&card);
@@ -185,7 +185,7 @@ fn other_programs_keep_their_pin_state<B: SmartCard>(curve: Curve) {
 }
 
 /// `always`: the card forgets it after each operation, where nobody else had it verified.
-fn a_pin_that_is_always_asked_is_forgotten_by_the_card<B: SmartCard>(curve: Curve) {
+pub(crate) fn a_pin_that_is_always_asked_is_forgotten_by_the_card<B: SmartCard>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
     let mut token = claviger_hsm::open(&locator, None, KeepPin::Always, &mut soon(&mut Given::new(B::PIN))).unwrap();
     let card = other_program(backend.card(), ShareMode::Shared);
@@ -198,7 +198,7 @@ fn a_pin_that_is_always_asked_is_forgotten_by_the_card<B: SmartCard>(curve: Curv
 }
 
 /// Another application was selected meanwhile.
-fn the_application_is_selected_again<B: SmartCard>(curve: Curve) {
+pub(crate) fn the_application_is_selected_again<B: SmartCard>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     let card = other_program(backend.card(), ShareMode::Shared);
@@ -210,7 +210,7 @@ fn the_application_is_selected_again<B: SmartCard>(curve: Curve) {
     leave(card);
 }
 
-fn a_card_that_answers_anything_is_a_failure<B: SmartCard>(curve: Curve) {
+pub(crate) fn a_card_that_answers_anything_is_a_failure<B: SmartCard>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     backend.card().garbage(true);
@@ -228,6 +228,8 @@ fn a_card_that_answers_anything_is_a_failure<B: SmartCard>(curve: Curve) {
 }
 
 each! {
+    #[cfg(feature = "openpgp")]
+    openpgp: crate::openpgp::OpenPgpCard [X25519 P256],
     piv_card: crate::piv::PivCard [P256],
     yubikey: crate::piv::YubiKey [X25519 P256]
     => {

@@ -5,7 +5,7 @@ use claviger_hsm::Curve;
 use crate::backend::{Coming, Given, agree, agrees, each, kind, open, ready};
 
 /// Pulled and put back: the next agree finds it, and nobody is asked again.
-fn a_pulled_token_is_a_state<B: Coming>(curve: Curve) {
+pub(crate) fn a_pulled_token_is_a_state<B: Coming>(curve: Curve) {
     let (backend, locator, public) = ready::<B>(curve);
     let mut people = Given::new(B::PIN);
     let mut token = open(&locator, None, &mut people).unwrap();
@@ -26,7 +26,7 @@ fn a_pulled_token_is_a_state<B: Coming>(curve: Curve) {
 }
 
 /// It was away between two agrees, and nobody looked.
-fn an_absence_that_nobody_saw_is_none<B: Coming>(curve: Curve) {
+pub(crate) fn an_absence_that_nobody_saw_is_none<B: Coming>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     for _ in 0..3 {
@@ -37,7 +37,7 @@ fn an_absence_that_nobody_saw_is_none<B: Coming>(curve: Curve) {
 }
 
 /// Looking finds it, too, and needs no PIN.
-fn looking_finds_a_token_that_is_back<B: Coming>(curve: Curve) {
+pub(crate) fn looking_finds_a_token_that_is_back<B: Coming>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     backend.pull();
@@ -48,8 +48,11 @@ fn looking_finds_a_token_that_is_back<B: Coming>(curve: Curve) {
 }
 
 each! {
+    #[cfg(feature = "openpgp")]
+    openpgp: crate::openpgp::OpenPgpCard [X25519 P256],
     softhsm: crate::pkcs11::SoftHsmToken [X25519 P256],
     kryoptic: crate::pkcs11::KryopticToken [X25519 P256],
+    #[cfg(feature = "tpm")] tpm: crate::tpm::Persistent [P256],
     piv_card: crate::piv::PivCard [P256],
     yubikey: crate::piv::YubiKey [X25519 P256]
     => {

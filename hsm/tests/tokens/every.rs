@@ -11,7 +11,7 @@ use crate::backend::{
 };
 
 /// Generate, open again, agree.
-fn a_generated_key_agrees<B: Backend>(curve: Curve) {
+pub(crate) fn a_generated_key_agrees<B: Backend>(curve: Curve) {
     let (backend, narrow, public) = ready::<B>(curve);
     assert_eq!(public.curve(), curve);
     for locator in [&narrow, &backend.place(curve), &narrow.to_string().parse().unwrap()] {
@@ -28,7 +28,7 @@ fn a_generated_key_agrees<B: Backend>(curve: Curve) {
     }
 }
 
-fn another_key_and_another_curve_are_refused<B: Backend>(curve: Curve) {
+pub(crate) fn another_key_and_another_curve_are_refused<B: Backend>(curve: Curve) {
     let (_backend, locator, _) = ready::<B>(curve);
     let refused = |expected: &PublicKey| kind(open(&locator, Some(expected), &mut Given::new(B::PIN)));
     assert_eq!(refused(&peer(curve).1), ErrorKind::KeyMismatch);
@@ -38,7 +38,7 @@ fn another_key_and_another_curve_are_refused<B: Backend>(curve: Curve) {
     agrees(token.as_mut());
 }
 
-fn a_wrong_pin_is_sent_once<B: Backend>(curve: Curve) {
+pub(crate) fn a_wrong_pin_is_sent_once<B: Backend>(curve: Curve) {
     let (_backend, locator, public) = ready::<B>(curve);
     let mut people = Given::new(WRONG_PIN);
     assert_eq!(kind(open(&locator, Some(&public), &mut people)), ErrorKind::WrongPin);
@@ -47,7 +47,7 @@ fn a_wrong_pin_is_sent_once<B: Backend>(curve: Curve) {
     agrees(open(&locator, Some(&public), &mut Given::new(B::PIN)).unwrap().as_mut());
 }
 
-fn nothing_is_overwritten<B: Backend>(curve: Curve) {
+pub(crate) fn nothing_is_overwritten<B: Backend>(curve: Curve) {
     let (backend, locator, public) = ready::<B>(curve);
     let again = |replace: Option<PublicKey>| {
         let mut new = NewKey::new(curve);
@@ -59,7 +59,7 @@ fn nothing_is_overwritten<B: Backend>(curve: Curve) {
     agrees(open(&locator, Some(&public), &mut Given::new(B::PIN)).unwrap().as_mut());
 }
 
-fn a_deadline_that_passed_stops_the_token<B: Backend>(curve: Curve) {
+pub(crate) fn a_deadline_that_passed_stops_the_token<B: Backend>(curve: Curve) {
     let (_backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     let mut nobody = Nobody;
@@ -68,7 +68,7 @@ fn a_deadline_that_passed_stops_the_token<B: Backend>(curve: Curve) {
     agrees(token.as_mut());
 }
 
-fn looking_changes_nothing<B: Backend>(curve: Curve) {
+pub(crate) fn looking_changes_nothing<B: Backend>(curve: Curve) {
     let (_backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     let state = token.pin_state().unwrap();
@@ -81,7 +81,7 @@ fn looking_changes_nothing<B: Backend>(curve: Curve) {
 }
 
 /// Who is asked how often, by policy. A token that needs no PIN, or none after it was opened, asks nobody.
-fn a_pin_is_kept_as_the_policy_says<B: Backend>(curve: Curve) {
+pub(crate) fn a_pin_is_kept_as_the_policy_says<B: Backend>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
     for keep in [KeepPin::Once, KeepPin::Never, KeepPin::Always] {
         backend.forget();
@@ -104,7 +104,7 @@ fn a_pin_is_kept_as_the_policy_says<B: Backend>(curve: Curve) {
 const LOCATOR: &str = "CLAVIGER_TEST_LOCATOR";
 const SECRET: &str = "CLAVIGER_TEST_PIN";
 
-fn two_programs_at_once<B: Backend>(curve: Curve) {
+pub(crate) fn two_programs_at_once<B: Backend>(curve: Curve) {
     let (_backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     let mut command = Command::new(env::current_exe().unwrap());
@@ -139,7 +139,7 @@ fn used() -> (usize, u64) {
     (fs::read_dir("/proc/self/fd").unwrap().count(), memory)
 }
 
-fn a_thousand_operations_leave_nothing_behind<B: Backend>(curve: Curve) {
+pub(crate) fn a_thousand_operations_leave_nothing_behind<B: Backend>(curve: Curve) {
     let (_backend, locator, _) = ready::<B>(curve);
     let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
     // What is allocated once is there after these.
@@ -149,8 +149,13 @@ fn a_thousand_operations_leave_nothing_behind<B: Backend>(curve: Curve) {
     // One page for each operation would be 4000 KiB.
     let grown = used().1.saturating_sub(memory);
     assert!(grown < 1024, "{grown} KiB more after a thousand operations");
+    assert_eq!(used().0, files);
+    drop(token);
+    let open = || drop(open(&locator, None, &mut Given::new(B::PIN)).unwrap());
+    open();
+    let files = used().0;
     for _ in 0..10 {
-        drop(open(&locator, None, &mut Given::new(B::PIN)).unwrap());
+        open();
         assert_eq!(used().0, files);
     }
 }
@@ -188,10 +193,13 @@ fn bad_points_reach_no_token() {
 }
 
 each! {
+    #[cfg(feature = "openpgp")]
+    openpgp: crate::openpgp::OpenPgpCard [X25519 P256],
     softhsm: crate::pkcs11::SoftHsmToken [X25519 P256],
     kryoptic: crate::pkcs11::KryopticToken [X25519 P256],
     piv_card: crate::piv::PivCard [P256],
     software: crate::software::KeyFile [X25519 P256],
+    #[cfg(feature = "tpm")] tpm: crate::tpm::Persistent [P256],
     yubikey: crate::piv::YubiKey [X25519 P256]
     => {
         a_generated_key_agrees

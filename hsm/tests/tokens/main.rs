@@ -21,6 +21,10 @@ mod coming;
 mod counting;
 mod every;
 
+#[cfg(feature = "openpgp")]
+mod openpgp;
 mod piv;
 mod pkcs11;
 mod software;
+#[cfg(feature = "tpm")]
+mod tpm;

@@ -1,7 +1,12 @@
 //! PIV: the YubiKey's emulation, and piv-authenticator as a card that is none.
 
+mod making;
+mod naming;
+mod policies;
+mod raw;
+
 use claviger_hsm::{Curve, Locator, TokenKind};
-use claviger_testkit::cards::{self, Card, Pcscd};
+use claviger_testkit::cards::{self, Card, Kind, Options, Pcscd};
 
 use crate::backend::{Backend, Coming, Counting, SmartCard};
 
@@ -81,3 +86,14 @@ macro_rules! piv {
 
 piv!(YubiKey, Card::yubikey);
 piv!(PivCard, Card::piv);
+
+impl YubiKey {
+    fn with(options: &Options) -> Self {
+        let pcscd = Pcscd::start();
+        Self { card: Card::with(&pcscd, Kind::YubiKey, SERIAL, options), pcscd }
+    }
+
+    fn firmware(version: &str) -> Self {
+        Self::with(&Options { firmware: Some(version.into()), ..Options::default() })
+    }
+}

@@ -38,6 +38,8 @@ struct State {
     connection: Option<TcpStream>,
     ready_said: bool,
     finger: Finger,
+    /// The card is waiting for a touch.
+    asking: bool,
     garbage: bool,
     hang: Option<Duration>,
     pull_during: bool,
@@ -68,6 +70,7 @@ impl Control {
             connection: None,
             ready_said: false,
             finger: Finger::After(Duration::ZERO),
+            asking: false,
             garbage: false,
             hang: None,
             pull_during: false,
@@ -98,6 +101,13 @@ impl Control {
 
     /// Asks the finger for a touch and waits for it for `timeout`, or until the card is pulled.
     pub fn touch(&self, timeout: Duration) -> Touch {
+        self.state().asking = true;
+        let outcome = self.ask(timeout);
+        self.state().asking = false;
+        outcome
+    }
+
+    fn ask(&self, timeout: Duration) -> Touch {
         let asked = Instant::now();
         let end = asked + timeout;
         loop {
@@ -211,6 +221,7 @@ impl Control {
                 Err(error) => return format!("error {delay} is no number of milliseconds: {error}"),
             },
             ["pull-during"] => state.pull_during = true,
+            ["asking"] => return format!("ok {}", state.asking),
             ["operations"] => return format!("ok {}", state.operations),
             _ => return format!("error no command is called {line:?}"),
         }

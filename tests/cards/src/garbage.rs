@@ -35,8 +35,13 @@ impl Garbage {
         (0..length).map(|_| self.byte()).collect()
     }
 
-    /// What to answer instead of `right`.
+    /// What to answer instead of `right`. Never nothing: vpcd, and pcscd with it, would wait for ever for the bytes of an empty answer.
     pub fn answer(&mut self, right: &[u8]) -> Vec<u8> {
+        let answer = self.perhaps_empty(right);
+        if answer.is_empty() { vec![self.byte()] } else { answer }
+    }
+
+    fn perhaps_empty(&mut self, right: &[u8]) -> Vec<u8> {
         match self.below(3) {
             0 => self.noise(),
             1 => {
@@ -77,7 +82,7 @@ mod tests {
         for _ in 0..10_000 {
             let answer = one.answer(&right);
             assert_eq!(answer, two.answer(&right));
-            assert!(answer.len() < 6000);
+            assert!((1..6000).contains(&answer.len()));
             differ |= answer != other.answer(&right);
         }
         assert!(differ);

@@ -12,6 +12,7 @@
 //! | `garbage on`, `garbage off` | every APDU is answered with pseudo-random bytes, see [`garbage`] |
 //! | `hang MS` | the next APDU takes that long |
 //! | `pull-during` | the next APDU but SELECT is not answered: the card is pulled in the middle of it |
+//! | `asking` | answers `ok true` while the card waits for a touch, else `ok false` |
 //! | `operations` | answers `ok N`: the private-key operations that succeeded since the start |
 //!
 //! End of standard input ends the program.

@@ -23,6 +23,7 @@
 mod card;
 mod namespace;
 mod pcscd;
+pub mod remote;
 mod swtpm;
 
 pub use card::{Card, Kind, Options};

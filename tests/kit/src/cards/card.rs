@@ -126,6 +126,17 @@ impl Card {
         self.command("touch never");
     }
 
+    /// Whether the card waits for a touch.
+    pub fn is_asking(&self) -> bool {
+        self.command("asking") == "true"
+    }
+
+    /// Waits until the card asks for a touch.
+    pub fn wait_asking(&self) {
+        let asking = support::poll(LIMIT, || self.is_asking().then_some(()));
+        assert!(asking.is_some(), "the card asks for no touch");
+    }
+
     /// Whether the card answers with pseudo-random bytes from now on.
     pub fn garbage(&self, on: bool) {
         self.command(if on { "garbage on" } else { "garbage off" });

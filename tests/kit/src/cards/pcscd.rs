@@ -132,12 +132,14 @@ impl Readers {
             }
             free
         });
-        free.unwrap_or_else(|| panic!("all {} reader slots hold a card", self.slots.len()))
+        let free = free.unwrap_or_else(|| panic!("all {} reader slots hold a card", self.slots.len()));
+        // The card before may have gone this moment.
+        self.wait_for(free, false);
+        free
     }
 
     /// The card program of slot `number` has ended.
     pub(super) fn free(&self, number: usize) {
-        self.wait_for(number, false);
         *self.slots[number].state() = Occupied::No;
     }
 

@@ -1,8 +1,9 @@
 //! A TPM 2.0 in software.
 
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -10,9 +11,12 @@ use tempfile::TempDir;
 use crate::{support, token};
 
 /// How often other ports are tried when somebody took these between their choice and their use.
-const TRIES: usize = 5;
+const TRIES: usize = 50;
 /// How long swtpm may take to listen.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// `TPM2_Shutdown` with `TPM_SU_CLEAR`: tag, size, command code, type.
+const SHUTDOWN: [u8; 12] = [0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x45, 0, 0];
 
 /// swtpm (Debian package `swtpm`) on two ports of 127.0.0.1, with its state in a directory that goes with it. Dropping it ends it.
 /// It needs no namespace.
@@ -26,8 +30,8 @@ impl Swtpm {
     /// Starts a TPM without keys and waits until it listens.
     pub fn start() -> Self {
         let home = token::temporary("swtpm");
-        let started = (0..TRIES).find_map(|_| {
-            let port = free_ports()?;
+        let started = (0..TRIES).find_map(|attempt| {
+            let port = free_ports(attempt)?;
             Some((port, spawn(&home, port)?))
         });
         let (port, process) = started.unwrap_or_else(|| {
@@ -41,14 +45,39 @@ impl Swtpm {
         format!("swtpm:host=127.0.0.1,port={}", self.port)
     }
 
-    /// Ends the TPM and starts it again, as a reboot of the machine would: what is persistent stays, sessions and transient
-    /// objects are gone.
-    pub fn restart(&self) {
-        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-        support::end(&mut process);
-        *process = spawn(&self.home, self.port).unwrap_or_else(|| {
+    /// Ends the TPM as a machine's shutdown does. What is persistent stays, sessions and transient objects are gone.
+    pub fn stop(&self) {
+        let shut_down = || -> std::io::Result<()> {
+            let mut tpm = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+            tpm.set_read_timeout(Some(LIMIT))?;
+            tpm.write_all(&SHUTDOWN)?;
+            tpm.read_exact(&mut [0; 10])
+        };
+        shut_down().expect("TPM2_Shutdown");
+        self.cut();
+    }
+
+    /// Ends the TPM as a power failure does: it has not been told. It then takes one wrong PIN for given if there were PINs at all since
+    /// it started, so that a power switch is no way around its counter.
+    pub fn cut(&self) {
+        support::end(&mut self.process());
+    }
+
+    /// Starts a stopped TPM, at the same ports.
+    pub fn start_again(&self) {
+        *self.process() = spawn(&self.home, self.port).unwrap_or_else(|| {
             panic!("swtpm does not listen again\n{}", support::tail(&self.home.path().join("swtpm.log")));
         });
+    }
+
+    /// [`Self::stop`] and [`Self::start_again`], as a reboot of the machine would.
+    pub fn restart(&self) {
+        self.stop();
+        self.start_again();
+    }
+
+    fn process(&self) -> MutexGuard<'_, Child> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,11 +87,14 @@ impl Drop for Swtpm {
     }
 }
 
-/// tpm2-tss expects the control port right after the other one.
-fn free_ports() -> Option<u16> {
-    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-    let port = server.local_addr().ok()?.port();
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port.checked_add(1)?)).ok()?;
+/// tpm2-tss expects the control port right after the other one. Below the ports that the system gives to clients (from 32768 on Linux), one of
+/// which might take those of a TPM that is stopped; no two tests begin to look at the same place, as each is a process of its own.
+fn free_ports(attempt: usize) -> Option<u16> {
+    let place = std::process::id().wrapping_mul(2).wrapping_add(u32::try_from(attempt).ok()? * 7918) % 20_000;
+    let port = 12_000 + u16::try_from(place & !1).ok()?;
+    for port in [port, port + 1] {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
+    }
     Some(port)
 }
 
@@ -77,7 +109,9 @@ fn spawn(home: &TempDir, port: u16) -> Option<Child> {
     command.stdin(Stdio::null()).stdout(log.try_clone().expect("share swtpm's log")).stderr(log);
     let mut child = command.spawn().unwrap_or_else(|e| panic!("swtpm cannot be started: {e}. apt install swtpm"));
     let ready = support::poll(LIMIT, || match child.try_wait() {
-        Ok(None) => TcpStream::connect((Ipv4Addr::LOCALHOST, port + 1)).is_ok().then_some(true),
+        Ok(None) => {
+            [port + 1, port].iter().all(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok()).then_some(true)
+        }
         _ => Some(false),
     });
     if ready == Some(true) {

@@ -1,0 +1,81 @@
+//! Stores of other releases.
+
+use super::*;
+
+#[test]
+fn a_newer_store_is_refused_and_left_alone() {
+    let (_home, store) = store();
+    let dir = store.dir().to_owned();
+    drop(store);
+    sqlite(&dir).execute_batch("PRAGMA user_version = 99; CREATE TABLE future (x); PRAGMA journal_mode = WAL").unwrap();
+    let before = fs::read(dir.join("store.db")).unwrap();
+    assert_eq!(kind(Store::open(&dir)), ErrorKind::StoreNewer);
+    assert_eq!(fs::read(dir.join("store.db")).unwrap(), before);
+    for version in [0, -1] {
+        sqlite(&dir).pragma_update(None, "user_version", version).unwrap();
+        assert_eq!(kind(Store::open(&dir)), ErrorKind::StoreCorrupt, "version {version}");
+    }
+}
+
+/// The first release's store, as `sqlite3 store.db .dump` wrote it. It must open for ever.
+#[test]
+fn version_1_opens() {
+    let (_home, dir) = place();
+    fs::create_dir_all(&dir).unwrap();
+    chmod(&dir, 0o700);
+    sqlite(&dir).execute_batch(include_str!("version-1.sql")).unwrap();
+    chmod(&dir.join("store.db"), 0o600);
+    let mut store = Store::open(&dir).unwrap();
+    assert_eq!(store.machine().unwrap().card.identifier.as_str(), "wallet");
+    assert_eq!(store.machine().unwrap().token, "file:/key.pem");
+    assert_eq!(store.onion_secret().unwrap().expose()[0] & 7, 0);
+    store.client_auth_secret().unwrap();
+    let names: Vec<_> = store.peers().unwrap().iter().map(|peer| peer.identifier.to_string()).collect();
+    assert_eq!(names, ["bare", "cosigner"]);
+    // Fingerprints are those of cards as this release writes them; the log keeps what was compared then.
+    let named = |list: Vec<(Identifier, Fingerprint)>| list.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(named(recorded(&store)), named(replayed(&store)));
+    assert_eq!(store.machine().unwrap().card.attestation, None);
+    assert_eq!(store.machine().unwrap().attestation, AttestationPolicy::default());
+    assert!(store.peers().unwrap().iter().all(|peer| peer.attestation.is_none()));
+    store.add_peer(&attested("new", 77), "").unwrap();
+}
+
+#[test]
+fn migrations_run_in_order_and_together() {
+    let (_home, store) = store();
+    let dir = store.dir().to_owned();
+    drop(store);
+    let open = || schema::connect(&dir.join("store.db"), &dir).unwrap();
+    let version = || -> i64 { sqlite(&dir).pragma_query_value(None, "user_version", |row| row.get(0)).unwrap() };
+    let add = "ALTER TABLE peers ADD COLUMN note TEXT";
+    // The last fails: the one before, which worked, is undone with it.
+    let with = |more: [&'static str; 2]| [schema::MIGRATIONS, &more].concat();
+    let failing = with([add, "INSERT INTO absent VALUES (1)"]);
+    assert_eq!(kind(schema::upgrade(&mut open(), &failing, &dir)), ErrorKind::StoreIo);
+    assert_eq!(version(), 2);
+    Store::open(&dir).unwrap();
+    let good = with([add, "UPDATE peers SET note = 'kept'"]);
+    // Two processes that upgrade at once run it once.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| schema::upgrade(&mut open(), &good, &dir).unwrap());
+        }
+    });
+    assert_eq!(version(), 4);
+    assert_eq!(kind(Store::open(&dir)), ErrorKind::StoreNewer);
+}
+
+/// A newer release may upgrade the store between this one's look at its version and its own upgrade.
+#[test]
+fn an_older_release_never_lowers_the_version() {
+    let (_home, store) = store();
+    let dir = store.dir().to_owned();
+    drop(store);
+    sqlite(&dir).execute_batch("ALTER TABLE peers ADD COLUMN note TEXT; PRAGMA user_version = 99").unwrap();
+    let mut connection = schema::connect(&dir.join("store.db"), &dir).unwrap();
+    let refused = schema::upgrade(&mut connection, schema::MIGRATIONS, &dir).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::StoreNewer);
+    let version: i64 = sqlite(&dir).pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 99);
+}
