@@ -100,7 +100,7 @@ pub(crate) struct Found<T> {
 /// another kind is passed over.
 ///
 /// # Errors
-/// `ServiceAbsent`.
+/// `ServiceAbsent`, also where polkit lets this process reach pcscd and no card, or pcscd ends meanwhile, and nothing was found.
 pub(crate) fn find<T>(
     mut look: impl FnMut(&mut dyn Exchange) -> std::result::Result<Option<T>, Fault>,
 ) -> Result<Found<T>> {
@@ -110,6 +110,7 @@ pub(crate) fn find<T>(
         readers => readers.map_err(fault::service)?,
     };
     let mut found = Found { cards: Vec::new(), held: Vec::new() };
+    let mut unreached = None;
     for reader in readers {
         let mut link = match Link::connect(&context, &reader) {
             Ok(link) => link,
@@ -117,11 +118,20 @@ pub(crate) fn find<T>(
                 found.held.push(reader.to_string_lossy().escape_debug().to_string());
                 continue;
             }
+            Err(Fault::Service(error)) => {
+                unreached = Some(error);
+                continue;
+            }
             Err(_) => continue,
         };
-        if let Ok(Some(what)) = link.transact(&mut look) {
-            found.cards.push((link, what));
+        match link.transact(&mut look) {
+            Ok(Some(what)) => found.cards.push((link, what)),
+            Err(Fault::Service(error)) => unreached = Some(error),
+            Ok(None) | Err(_) => {}
         }
     }
-    Ok(found)
+    match unreached {
+        Some(error) if found.cards.is_empty() && found.held.is_empty() => Err(fault::service(error)),
+        _ => Ok(found),
+    }
 }
