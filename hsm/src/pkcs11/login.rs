@@ -9,7 +9,7 @@ use super::fail::Foreign;
 use super::module::Module;
 use super::{Found, Live};
 use crate::error::{Error, ErrorKind, Result};
-use crate::operation::{Operation, Stage};
+use crate::operation::Operation;
 use crate::pin::keeper::{last, locked};
 use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
 use crate::secret::Pin;
@@ -108,8 +108,8 @@ impl Login {
                     }
                     _ => {}
                 }
-                operation.enter(Stage::Pin);
-                log_in(module, found, session, None)
+                // Whoever types it there is being asked, too: the deadline moves.
+                operation.ask(|_| log_in(module, found, session, None))
             }
             Self::Pin(keeper) => {
                 let request = PinRequest::new(&found.name, Purpose::UserPin, tries_left(&module.token_info(found)?));
