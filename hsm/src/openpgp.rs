@@ -43,7 +43,7 @@ pub use manage::list;
 pub use fuzz::fuzz;
 
 use card::{Answer, Outcome, Password};
-use key::{Key, Step, Use};
+use key::{Key, Sending, Step, Use};
 use view::View;
 
 /// How often one agree may send the kept PIN: other programs may reset the card between the PIN and its use.
@@ -223,10 +223,11 @@ impl OpenPgpToken {
         operation.enter(Stage::Access);
         link.transact(|card| {
             key.select(card)?;
-            operation.before_deadline(&hints.label)?;
-            operation.enter(stage);
-            let outcome = attest::attest(card, key.aid());
-            if keeper.policy() == KeepPin::Always {
+            let outcome = operation.before_deadline(&hints.label).map_err(Fault::from).and_then(|()| {
+                operation.enter(stage);
+                attest::attest(card, key.aid())
+            });
+            if keeper.policy() == KeepPin::Always && !outcome.as_ref().is_err_and(Fault::is_lost) {
                 card::forget(card, Password::Sign)?;
             }
             match outcome? {
@@ -248,15 +249,19 @@ impl OpenPgpToken {
         let Self { key, keeper, hints, .. } = self;
         let mut lost = None;
         let request = PinRequest::new(&hints.label, Purpose::UserPin, tries);
-        let sent =
-            keeper.unlock(request, operation, |pin| match link.transact(|card| key.verify(card, password, pin)) {
+        let sent = keeper.unlock_for(request, operation, |pin, operation| {
+            operation.enter(Stage::Access);
+            let mut sending = Sending::new(pin, tries);
+            let mut in_time = || operation.before_deadline(&hints.label);
+            match link.transact(|card| key.verify(card, password, &mut sending, &mut in_time)) {
                 Ok(()) => Ok(()),
                 Err(fault) if fault.is_lost() => {
                     lost = Some(fault);
                     Err(Fault::Removed.typed(&hints.label))
                 }
                 Err(fault) => Err(fault.typed(&hints.label)),
-            });
+            }
+        });
         match (sent, lost) {
             (Ok(()), _) => Ok(()),
             // Found anew at once only where nobody has to be asked a second time.

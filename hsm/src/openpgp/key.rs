@@ -7,7 +7,7 @@ use crate::curve::PublicKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::Stage;
 use crate::pin::Tries;
-use crate::pin::keeper::locked;
+use crate::pin::keeper::{last, locked};
 use crate::secret::{Pin, SharedSecret};
 use crate::smartcard::{Exchange, Fault};
 use crate::token::Touch;
@@ -45,6 +45,20 @@ pub(super) enum Step {
         tries: Tries,
         verified: Option<bool>,
     },
+}
+
+/// One PIN on its way to the card, which may take several transactions when other programs reset the card.
+pub(super) struct Sending<'a> {
+    pin: &'a Pin,
+    /// The tries that the people were told of.
+    told: Tries,
+    sent: bool,
+}
+
+impl<'a> Sending<'a> {
+    pub(super) fn new(pin: &'a Pin, told: Tries) -> Self {
+        Self { pin, told, sent: false }
+    }
 }
 
 impl Key {
@@ -136,10 +150,29 @@ impl Key {
         Ok(Step::Pin { tries: card::tries_left(card, Password::User)?, verified })
     }
 
-    /// Sends a PIN, once.
-    pub(super) fn verify(&mut self, card: &mut dyn Exchange, password: Password, pin: &Pin) -> Answer<()> {
+    /// Sends a PIN. `before` is called right before that, and may refuse.
+    ///
+    /// Not when tries were used up since people were told of them: by this PIN, its answer lost with a reset, or by another program.
+    pub(super) fn verify(
+        &mut self,
+        card: &mut dyn Exchange,
+        password: Password,
+        sending: &mut Sending<'_>,
+        before: &mut dyn FnMut() -> Result<()>,
+    ) -> Answer<()> {
         self.select(card)?;
-        let verified = card::verify(card, password, pin)?;
+        let now = card::tries_left(card, password)?;
+        if now.fewer_than(sending.told) {
+            match now {
+                now if sending.sent => return Err(self.wrong(password, now).into()),
+                Tries::None => return Err(locked(&self.what).into()),
+                Tries::Last => return Err(last(&self.what).into()),
+                _ => {}
+            }
+        }
+        before()?;
+        sending.sent = true;
+        let verified = card::verify(card, password, sending.pin)?;
         if password == Password::User {
             self.believed = verified == Verified::Yes;
         }
@@ -148,14 +181,18 @@ impl Key {
             Verified::Locked => Err(locked(&self.what).into()),
             Verified::Wrong => {
                 let tries = card::tries_left(card, password)?;
-                let which = if password == Password::Admin { "admin PIN" } else { "PIN" };
-                Err(Fault::Typed(Error::new(
-                    ErrorKind::WrongPin,
-                    format!("{} refuses the {which} (VERIFY); {tries}.", self.what),
-                    "Try again with the right PIN; it is not resent by itself.",
-                )))
+                Err(self.wrong(password, tries).into())
             }
         }
+    }
+
+    fn wrong(&self, password: Password, tries: Tries) -> Error {
+        let which = if password == Password::Admin { "admin PIN" } else { "PIN" };
+        Error::new(
+            ErrorKind::WrongPin,
+            format!("{} refuses the {which} (VERIFY); {tries}.", self.what),
+            "Try again with the right PIN; it is not resent by itself.",
+        )
     }
 
     fn wants_touch(&self) -> bool {
@@ -246,6 +283,29 @@ mod tests {
         // A key without touch policy fails otherwise.
         let (step, _) = attempt(&mut key(0x304, Touch::Never), Use::AsItIs, &[AID, "9000", "6985", "9000"]);
         assert_eq!(kind(step), ErrorKind::Device);
+    }
+
+    #[test]
+    fn a_pin_is_sent_only_for_the_tries_that_people_were_told_of() {
+        let (three, two, one) = ("ff7f7f7f0300039000", "ff7f7f7f0200039000", "ff7f7f7f0100039000");
+        let pin = Pin::new("123456".into()).unwrap();
+        let mut key = key(0x304, Touch::Never);
+        let mut sending = Sending::new(&pin, Tries::Left(3));
+        let verify = |key: &mut Key, answers: &[&str], sending: &mut Sending<'_>| {
+            let mut card = Script::any(answers);
+            let verified = key.verify(&mut card, Password::User, sending, &mut || Ok(()));
+            assert!(card.is_over());
+            verified.map_err(|fault| fault.typed("It").kind())
+        };
+        assert_eq!(verify(&mut key, &[AID, three, "6a88", "9000"], &mut sending), Ok(()));
+        // It was sent, the card was reset, and a try is gone: it was wrong.
+        assert_eq!(verify(&mut key, &[AID, two], &mut sending), Err(ErrorKind::WrongPin));
+        // Others used up tries while somebody was asked.
+        assert_eq!(verify(&mut key, &[AID, one], &mut Sending::new(&pin, Tries::Left(3))), Err(ErrorKind::PinLast));
+        let answers = [AID, two, "6a88", "9000"];
+        assert_eq!(verify(&mut key, &answers, &mut Sending::new(&pin, Tries::Left(3))), Ok(()));
+        // Somebody agreed to that.
+        assert_eq!(verify(&mut key, &[AID, one, "6a88", "9000"], &mut Sending::new(&pin, Tries::Last)), Ok(()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::card::{self, Aid, Answer, Password};
 use super::fingerprint::fingerprint;
-use super::key::Key;
+use super::key::{Key, Sending};
 use super::view::{self, View};
 use super::{locate, open};
 use crate::curve::{Curve, PublicKey};
@@ -13,7 +13,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::locator::OpenPgpLocator;
 use crate::operation::{Operation, Stage};
 use crate::pin::{KeepPin, Keeper, PinRequest, Purpose};
-use crate::secret::Pin;
 use crate::smartcard::{Exchange, Fault, find};
 use crate::token::{NewKey, PinPolicy, Touch};
 
@@ -66,9 +65,12 @@ pub(crate) fn generate(
     let mut made = None;
     // An admin PIN is never kept, and its source is not the locator's file: that holds the user PIN.
     let mut keeper = Keeper::new(KeepPin::Never, None);
-    keeper.unlock(PinRequest::new(&what, Purpose::AdminPin, tries), operation, |pin| {
-        let object = link.transact(|card| plan.carry_out(card, &mut key, pin)).map_err(|fault| fault.typed(&what))?;
-        made = Some(object);
+    keeper.unlock_for(PinRequest::new(&what, Purpose::AdminPin, tries), operation, |pin, operation| {
+        operation.enter(Stage::Access);
+        let mut sending = Sending::new(pin, tries);
+        let mut in_time = || operation.before_deadline(&what);
+        let object = link.transact(|card| plan.carry_out(card, &mut key, &mut sending, &mut in_time));
+        made = Some(object.map_err(|fault| fault.typed(&what))?);
         Ok(())
     })?;
     let public = made.ok_or_else(|| Fault::Removed.typed(&what))?;
@@ -129,8 +131,14 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes it all in one transaction, the admin PIN verified for that long.
-    pub(super) fn carry_out(&self, card: &mut dyn Exchange, key: &mut Key, pin: &Pin) -> Answer<PublicKey> {
-        key.verify(card, Password::Admin, pin)?;
+    pub(super) fn carry_out(
+        &self,
+        card: &mut dyn Exchange,
+        key: &mut Key,
+        pin: &mut Sending<'_>,
+        before: &mut dyn FnMut() -> Result<()>,
+    ) -> Answer<PublicKey> {
+        key.verify(card, Password::Admin, pin, before)?;
         let made = self.write(card);
         let forgotten = card::forget(card, Password::Admin);
         let made = made?;
