@@ -106,25 +106,38 @@ impl Key {
         if verified == Some(false) || matches!(how, Use::AfterPin) {
             return self.wants_pin(card, verified);
         }
+        let step = self.operate(card, peer, how, before);
+        // Whatever it came to; a card that is lost has forgotten.
+        if matches!(how, Use::Unlocked { forget: true }) && !step.as_ref().is_err_and(Fault::is_lost) {
+            card::forget(card, Password::User)?;
+            self.believed = false;
+        }
+        step
+    }
+
+    fn operate(
+        &mut self,
+        card: &mut dyn Exchange,
+        peer: &PublicKey,
+        how: Use,
+        before: &mut dyn FnMut(Stage) -> Result<()>,
+    ) -> Answer<Step> {
         before(if self.wants_touch() { Stage::Touch } else { Stage::Device })?;
         let start = Instant::now();
         let outcome = card::decipher(card, peer);
         self.took = start.elapsed();
-        let outcome = match outcome? {
+        match outcome? {
             Outcome::Done(secret) => {
                 self.believed = true;
                 Ok(Step::Agreed(secret))
             }
             Outcome::Refused(status) => {
-                let sure = verified.unwrap_or(self.believed || matches!(how, Use::Unlocked { .. }));
+                // A belief explains a refusal only where a missing touch does, too: other programs may have ended the PIN's validity, by a wrong
+                // PIN of theirs or on purpose.
+                let sure = matches!(how, Use::Unlocked { .. }) || (self.believed && self.wants_touch());
                 self.refused(card, status, sure)
             }
-        };
-        if let Use::Unlocked { forget: true } = how {
-            card::forget(card, Password::User)?;
-            self.believed = false;
         }
-        outcome
     }
 
     /// Why the card refused. `sure`: as far as is known, the PIN was verified before.
@@ -306,6 +319,31 @@ mod tests {
         assert_eq!(verify(&mut key, &answers, &mut Sending::new(&pin, Tries::Left(3))), Ok(()));
         // Somebody agreed to that.
         assert_eq!(verify(&mut key, &[AID, one, "6a88", "9000"], &mut Sending::new(&pin, Tries::Last)), Ok(()));
+    }
+
+    #[test]
+    fn a_pin_that_others_ended_is_sent_again() {
+        let mut key = key(0x201, Touch::Never);
+        key.believed = true;
+        let (step, _) = attempt(&mut key, Use::AsItIs, &[AID, "6982", "ff7f7f7f0300039000"]);
+        assert!(matches!(step, Ok(Step::Pin { .. })));
+        // Not so right after it was sent: the card means something else.
+        let (step, _) = attempt(&mut key, Use::Unlocked { forget: false }, &[AID, "6982"]);
+        assert_eq!(kind(step), ErrorKind::Device);
+    }
+
+    #[test]
+    fn what_is_to_be_forgotten_is_forgotten_after_failures() {
+        let how = Use::Unlocked { forget: true };
+        // `attempt` sees to it that the last answer, that to the forgetting, is asked for.
+        let (step, _) = attempt(&mut key(0x304, Touch::Never), how, &[AID, "9000", "6f00", "9000"]);
+        assert_eq!(kind(step), ErrorKind::Device);
+        let mut card = Script::new(&[("00ca004f00", AID), ("00200082", "9000"), ("0020ff82", "9000")]);
+        let peer = PublicKey::new(Curve::X25519, &[9; 32]).unwrap();
+        let late = || Error::new(ErrorKind::Deadline, "It is late.", "Be early.");
+        let step = key(0x304, Touch::Never).attempt(&mut card, &peer, how, &mut |_| Err(late()));
+        assert_eq!(kind(step), ErrorKind::Deadline);
+        assert!(card.is_over());
     }
 
     #[test]
