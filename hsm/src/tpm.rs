@@ -43,6 +43,7 @@ use crate::device::PinState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::locator::{TpmKey, TpmLocator};
 use crate::operation::{Operation, Stage};
+use crate::pin::keeper::still;
 use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
 use crate::secret::{Pin, SharedSecret};
 use crate::token::{Hints, PinPolicy, Presence, Token, TokenKind, Touch, check_expected, prove};
@@ -243,10 +244,12 @@ impl Live {
             }
         }
         let guard = if counted { Guard::Counted } else { Guard::Uncounted };
-        let request = PinRequest::new(name, Purpose::UserPin, self.tries(guard).map_err(|fault| fault.typed(name))?);
+        let tries = self.tries(guard).map_err(|fault| fault.typed(name))?;
+        let request = PinRequest::new(name, Purpose::UserPin, tries);
         let mut latency = Duration::ZERO;
         keeper.unlock(request, operation, |pin| {
             let pin = auth(pin, name)?;
+            still(name, tries, self.tries(guard).map_err(|fault| fault.typed(name))?)?;
             latency = prove(&public, name, |peer| {
                 self.agree_with(pin, peer).map_err(|fault| self.connection.explained(fault, guard, name))
             })?;
@@ -328,7 +331,9 @@ impl TpmToken {
             let tries = live.tries(guard).map_err(|fault| Failure::Lost(fault.typed(name)))?;
             let mut agreed = None;
             let unlocked = self.keeper.unlock(PinRequest::new(name, Purpose::UserPin, tries), operation, |pin| {
-                agreed = Some(live.agree_with(auth(pin, name)?, peer).map_err(|fault| {
+                let pin = auth(pin, name)?;
+                still(name, tries, live.tries(guard).map_err(|fault| fault.typed(name))?)?;
+                agreed = Some(live.agree_with(pin, peer).map_err(|fault| {
                     lost = fault.is_lost();
                     live.connection.explained(fault, guard, name)
                 })?);

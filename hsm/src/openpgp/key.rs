@@ -7,7 +7,7 @@ use crate::curve::PublicKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::Stage;
 use crate::pin::Tries;
-use crate::pin::keeper::{last, locked};
+use crate::pin::keeper::{locked, still};
 use crate::secret::{Pin, SharedSecret};
 use crate::smartcard::{Exchange, Fault};
 use crate::token::Touch;
@@ -175,14 +175,10 @@ impl Key {
     ) -> Answer<()> {
         self.select(card)?;
         let now = card::tries_left(card, password)?;
-        if now.fewer_than(sending.told) {
-            match now {
-                now if sending.sent => return Err(self.wrong(password, now).into()),
-                Tries::None => return Err(locked(&self.what).into()),
-                Tries::Last => return Err(last(&self.what).into()),
-                _ => {}
-            }
+        if sending.sent && now.fewer_than(sending.told) {
+            return Err(self.wrong(password, now).into());
         }
+        still(&self.what, sending.told, now)?;
         before()?;
         sending.sent = true;
         let verified = card::verify(card, password, sending.pin)?;

@@ -149,6 +149,20 @@ pub(crate) fn locked(what: &str) -> Error {
     )
 }
 
+/// Right before a PIN is sent: whether that may still be done, if `told` was what people were told of when they gave it. Answering takes time, and
+/// other programs may use up tries meanwhile.
+///
+/// # Errors
+/// `PinLocked`, `PinLast`.
+#[allow(dead_code)] // Used by backends that a build may leave out.
+pub(crate) fn still(what: &str, told: Tries, now: Tries) -> Result<()> {
+    match now {
+        Tries::None => Err(locked(what)),
+        Tries::Last if told != Tries::Last => Err(last(what)),
+        _ => Ok(()),
+    }
+}
+
 /// One try is left, and nobody said that it may be spent.
 pub(crate) fn last(what: &str) -> Error {
     Error::new(
@@ -252,6 +266,16 @@ mod tests {
         assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(2), "3"), (vec!["3".into()], None));
         lose(&mut keeper, &mut pins, Tries::Unknown, ErrorKind::TokenAbsent);
         assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(3), "3"), (vec!["3".into()], None));
+    }
+
+    #[test]
+    fn tries_that_others_used_up_stop_a_pin() {
+        let stopped = |told, now| still("It", told, now).err().map(|error| error.kind());
+        assert_eq!(stopped(Tries::Left(3), Tries::Left(2)), None);
+        assert_eq!(stopped(Tries::Last, Tries::Last), None);
+        assert_eq!(stopped(Tries::Unknown, Tries::Last), Some(ErrorKind::PinLast));
+        assert_eq!(stopped(Tries::Left(3), Tries::Last), Some(ErrorKind::PinLast));
+        assert_eq!(stopped(Tries::Last, Tries::None), Some(ErrorKind::PinLocked));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::module::Module;
 use super::{Found, Live};
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::Operation;
-use crate::pin::keeper::{last, locked};
+use crate::pin::keeper::{last, locked, still};
 use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
 use crate::secret::Pin;
 use crate::uri::Pkcs11Uri;
@@ -112,9 +112,11 @@ impl Login {
                 operation.ask(|_| log_in(module, found, session, None))
             }
             Self::Pin(keeper) => {
-                let request = PinRequest::new(&found.name, Purpose::UserPin, tries_left(&module.token_info(found)?));
+                let tries = tries_left(&module.token_info(found)?);
+                let request = PinRequest::new(&found.name, Purpose::UserPin, tries);
                 let mut ours = false;
                 keeper.unlock(request, operation, |pin| {
+                    still(&found.name, tries, tries_left(&module.token_info(found)?))?;
                     ours = log_in(module, found, session, Some(pin))?;
                     Ok(())
                 })?;
