@@ -34,6 +34,9 @@ Exit codes:
    12  no peer of that name is recorded
   130  interrupted";
 
+/// The heading of what every command takes, so that it does not stand between a command's own options.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Both sentences of why a value is refused.
 fn parsed<T: FromStr<Err = IdentityError>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: IdentityError| format!("{error} {}", error.hint()))
@@ -53,15 +56,15 @@ fn parsed<T: FromStr<Err = IdentityError>>(text: &str) -> Result<T, String> {
 )]
 pub(crate) struct Cli {
     /// The store's directory [default: $XDG_DATA_HOME/claviger or ~/.local/share/claviger]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = EVERYWHERE)]
     pub(crate) store: Option<PathBuf>,
 
     /// Print one line of JSON on stdout; on stderr, {"error":{"kind","message","hint"}}, {"warning":{"message"}} and {"request":{"message"}}
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
 
     /// Print no notes on stderr; errors, warnings and questions remain
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE)]
     pub(crate) quiet: bool,
 
     #[command(subcommand)]
@@ -153,7 +156,7 @@ pub(crate) struct Init {
     /// What it is for: wallet, cosigner, watchtower, or a word of your own
     #[arg(long, value_parser = parsed::<Role>)]
     pub(crate) role: Role,
-    /// Where its key is: pkcs11:… or file:PATH
+    /// Where its key is: openpgp:…, piv:…, tpm2:…, pkcs11:… or file:PATH
     #[arg(long, value_name = "LOCATOR")]
     pub(crate) token: String,
     /// The suites it offers, most wanted first, separated by one space: ChaChaPoly_BLAKE2s, AESGCM_SHA256

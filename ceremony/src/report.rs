@@ -218,11 +218,6 @@ impl Key {
         }
     }
 
-    /// `key on x25519, key fingerprint 0f1e …`.
-    pub(crate) fn what(&self) -> String {
-        format!("{}, key fingerprint {}", self.kind_on_curve(), self.grouped())
-    }
-
     /// `key on x25519`, `software key on p256`.
     pub(crate) fn kind_on_curve(&self) -> String {
         let kind = if self.token == "software" { "software key" } else { "key" };

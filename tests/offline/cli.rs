@@ -250,6 +250,73 @@ fn snapshot(name: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
+/// Where a passphrase comes from when nobody is there: a credential, a file, a pinentry program. Each is refused when others may read it,
+/// and what is found first is not passed over when it is wrong.
+#[test]
+fn pin_sources() {
+    let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+    wallet.introduce(&mut cosigner);
+    let dir = wallet.dir.path().to_owned();
+    let credentials = dir.join("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    let write = |path: &Path, text: &str, mode: u32| {
+        let _ = std::fs::remove_file(path);
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let (credential, file, pinentry) = (credentials.join("claviger-pin"), dir.join("pin"), dir.join("pinentry"));
+    let store = wallet.configure("[token]\npin-file = \"../pin\"\npin-timeout = 2\n");
+    // Whoever gets past the token is told that nobody listens: 9.
+    cosigner.configure("");
+    let outcome = |display: bool| {
+        let mut command = command(&["connect", "cosigner", "--store", text(&store)]);
+        command.env_remove("GPG_TTY").env_remove("WAYLAND_DISPLAY").env_remove("DISPLAY");
+        if display {
+            command.env("DISPLAY", ":0");
+        }
+        let output = command.env("CREDENTIALS_DIRECTORY", &credentials).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    write(&credential, PIN, 0o400);
+    assert_eq!(outcome(false).0, 9, "a credential");
+    write(&credential, "wrong", 0o400);
+    write(&file, PIN, 0o600);
+    assert_eq!(outcome(false).0, 7, "a wrong credential is not passed over");
+    write(&credential, PIN, 0o444);
+    assert!(outcome(false).1.contains("others may use it (mode 0444)"));
+    std::fs::remove_file(&credential).unwrap();
+    assert_eq!(outcome(false).0, 9, "a file");
+    write(&file, PIN, 0o640);
+    assert!(outcome(false).1.contains("others may use it (mode 0640)"));
+
+    let script = format!("[token]\npinentry = \"{}\"\npin-timeout = 2\n", pinentry.display());
+    let store_file = store.join("claviger.toml");
+    let old = std::fs::read_to_string(&store_file).unwrap();
+    let rest = &old[old.find("[transport]").unwrap()..];
+    std::fs::write(&store_file, format!("{script}{rest}")).unwrap();
+    // What it was asked is kept in a file beside it.
+    let speaks = |answer: &str| {
+        let answers = format!(
+            "#!/bin/sh\necho 'OK Pleased to meet you'\nwhile read -r line; do echo \"$line\" >>\"$0.log\"\n\
+             case $line in GETPIN) {answer};; BYE) echo OK; exit;; *) echo OK;; esac; done\n"
+        );
+        write(&pinentry, &answers, 0o700);
+    };
+    speaks(&format!("echo 'D {PIN}'; echo OK"));
+    assert_eq!(outcome(false).0, 7, "there is nothing it could show itself on");
+    assert_eq!(outcome(true).0, 9, "a pinentry program");
+    let asked = std::fs::read_to_string(dir.join("pinentry.log")).unwrap();
+    assert!(asked.contains("SETDESC wallet wants to open its token.%0APassphrase of software key file"), "{asked}");
+    assert!(asked.contains("SETTIMEOUT 2"), "{asked}");
+    speaks("echo 'ERR 83886179 Operation cancelled <Pinentry>'");
+    assert!(outcome(true).1.contains("Nobody gave the PIN or passphrase."));
+    // One that never answers is not waited for.
+    speaks("exec 2>/dev/null; while kill -0 $PPID; do sleep 0.2; done; exit");
+    let start = std::time::Instant::now();
+    assert_eq!(outcome(true).0, 7);
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+}
+
 #[test]
 fn misuse() {
     let text: String = [

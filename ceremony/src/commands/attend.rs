@@ -54,6 +54,21 @@ pub(crate) fn attend<T>(
     Ok(Attended { answer: pins.outcome(answer.map_err(from_hsm))?, took })
 }
 
+/// Looks at tokens, which waits for programs that are in the middle of something, and says so when it lasts.
+pub(crate) fn look<T>(terminal: &Terminal, work: impl FnOnce() -> T) -> T {
+    std::thread::scope(|scope| {
+        let (over, told) = channel::<()>();
+        scope.spawn(move || {
+            if told.recv_timeout(SILENT) == Err(RecvTimeoutError::Timeout) {
+                terminal.request("Still looking at tokens: another program may be using one.");
+            }
+        });
+        let answer = work();
+        drop(over);
+        answer
+    })
+}
+
 /// Sums up the time in which the token itself had something to do.
 struct Waits {
     began: Cell<Instant>,

@@ -1,5 +1,6 @@
 //! `token` with virtual cards behind a real pcscd.
 
+use std::ffi::CString;
 use std::time::Duration;
 
 use claviger_testkit::cards::{self, ADMIN_PIN, Card, Kind, Options, PIN, Pcscd};
@@ -20,6 +21,9 @@ fn every_kind_is_listed() {
         let lab = Lab::new();
         lab.token("cosigner");
         let mut text = lab.transcript(&[&["token", "list", "--backend", "piv", "--backend", "openpgp"]]);
+        for command in [&["test"][..], &["attest"], &["explain"], &["generate", "--curve", "p256"]] {
+            text += &lab.fails(6, &[&["token"], command, &["piv:serial=12345678;slot=9d"]].concat());
+        }
         let pcscd = Pcscd::start();
         let (yubikey, _piv) = (Card::yubikey(&pcscd, SERIAL), Card::piv(&pcscd, 9));
         let _openpgp = Card::openpgp(&pcscd, 7);
@@ -238,6 +242,64 @@ fn keys_are_made_by_whoever_has_the_admin_pin() {
         ]);
         text += &lab.fails(6, &["token", "attest", &with_pin(&lab, &openpgp.locator())]);
         snapshot("devices-admin", &text);
+    });
+}
+
+/// scdaemon takes a card for itself unless it is told otherwise.
+#[test]
+fn another_program_holds_the_card() {
+    cards::isolated(|| {
+        let lab = Lab::new();
+        let pcscd = Pcscd::start();
+        let card = Card::openpgp(&pcscd, 7);
+        let gnupg = |program: &str, arguments: &[&str]| {
+            let output = lab.command(program, arguments).output().unwrap();
+            assert!(output.status.success(), "{program}: {output:?}");
+        };
+        gnupg("gpg", &["--card-status"]);
+        let mut text =
+            lab.transcript(&[&["token", "list", "--backend", "openpgp"], &["token", "list", "--backend", "piv"]]);
+        for arguments in [
+            &["token", "explain", &card.locator()][..],
+            &["token", "test", &card.locator()],
+            &["token", "generate", "--curve", "x25519", &card.locator()],
+        ] {
+            text += &lab.fails(6, arguments);
+        }
+        snapshot("devices-held", &text);
+        gnupg("gpgconf", &["--kill", "all"]);
+        lab.ok(&["token", "explain", &card.locator()]);
+    });
+}
+
+#[test]
+fn another_program_is_in_the_middle_of_something() {
+    cards::isolated(|| {
+        let lab = Lab::new();
+        let pcscd = Pcscd::start();
+        let card = Card::yubikey(&pcscd, SERIAL);
+        lab.ok(&["token", "generate", "--curve", "p256", &with_pin(&lab, &card.locator())]);
+        // The PIN is verified until then.
+        card.pull();
+        card.insert();
+        let context = pcsc::Context::establish(pcsc::Scope::User).unwrap();
+        let reader = CString::new(card.reader()).unwrap();
+        let mut other = context.connect(&reader, pcsc::ShareMode::Shared, pcsc::Protocols::ANY).unwrap();
+
+        let transaction = other.transaction().unwrap();
+        let mut session = lab.on_a_terminal(&["token", "test", &card.locator()]);
+        session.exp_string("another program may be using one").unwrap();
+        transaction.end(pcsc::Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
+        // While somebody types, it begins again.
+        session.exp_string("PIN of YubiKey").unwrap();
+        let transaction = other.transaction().unwrap();
+        session.send_line(PIN).unwrap();
+        session.exp_string("Waiting for another program that uses the token: piv:serial=12345678;slot=9d").unwrap();
+        transaction.end(pcsc::Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
+        let (shown, code) = ended(session);
+        assert!(code == 0 && shown.contains("passed"), "{shown}");
+        // A PC/SC client that ends without this resets the card.
+        other.disconnect(pcsc::Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
     });
 }
 

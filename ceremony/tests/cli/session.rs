@@ -112,6 +112,9 @@ fn help_completions_and_manual() {
     for command in [
         "token list",
         "token generate",
+        "token attest",
+        "token test",
+        "token explain",
         "init",
         "export",
         "import",

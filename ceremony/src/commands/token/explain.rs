@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::shown::TokenReport;
 use super::{look, parse};
 use crate::cli::Explain;
+use crate::commands::attend;
 use texts::{FAMILIES, Family, MACHINE, Rows, THIEF};
 
 /// The width of the text, and where its second column begins.
@@ -56,20 +57,16 @@ pub(super) fn explain(store: Option<&Path>, explain: &Explain, terminal: &Termin
     let devices = match &locator {
         Some(Locator::File(_)) => Vec::new(),
         Some(locator) => {
-            let devices = look::of(locator).map_err(from_hsm)?;
+            let devices = attend::look(terminal, || look::of(locator)).map_err(from_hsm)?;
             if devices.is_empty() {
-                return Err(Error::new(
-                    ErrorKind::TokenAbsent,
-                    format!("No token answers to {locator}."),
-                    "Plug it in, see what is there with `claviger-ceremony token list`, or leave the locator out.",
-                ));
+                return Err(attend::look(terminal, || absent(locator)));
             }
             devices
         }
         // What can not be looked for is no part of an explanation.
         None => [TokenKind::OpenPgp, TokenKind::Piv]
             .into_iter()
-            .flat_map(|kind| look::cards(kind).unwrap_or_default())
+            .flat_map(|kind| attend::look(terminal, || look::cards(kind)).unwrap_or_default())
             .collect(),
     };
     let explanation = Explanation {
@@ -97,6 +94,22 @@ pub(super) fn explain(store: Option<&Path>, explain: &Explain, terminal: &Termin
         }
     }
     terminal.result(&blocks.join("\n"), &explanation)
+}
+
+fn absent(locator: &Locator) -> Error {
+    let is_card = matches!(locator, Locator::OpenPgp(_) | Locator::Piv(_));
+    if is_card && look::held().is_ok_and(|held| !held.is_empty()) {
+        return Error::new(
+            ErrorKind::TokenBusy,
+            format!("No token answers to {locator}, and another program holds a card for itself alone."),
+            "End that program (GnuPG: `gpgconf --kill scdaemon`), or leave the locator out.",
+        );
+    }
+    Error::new(
+        ErrorKind::TokenAbsent,
+        format!("No token answers to {locator}."),
+        "Plug it in, see what is there with `claviger-ceremony token list`, or leave the locator out.",
+    )
 }
 
 fn kind_of(locator: &Locator) -> TokenKind {

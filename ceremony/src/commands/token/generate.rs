@@ -11,7 +11,7 @@ use claviger_hsm::{Locator, NewKey, PinPolicy, PivSlot, Touch};
 
 use super::{kind, look, parse, static_public};
 use crate::cli::Generate;
-use crate::commands::attend::{attend, name};
+use crate::commands::attend::{self, attend, name};
 use crate::report::Key;
 
 /// How a key that is there is overwritten without a terminal.
@@ -37,10 +37,14 @@ pub(super) fn generate(store: Option<&Path>, generate: &Generate, terminal: &Ter
     warn_of_the_factory_key(&locator, terminal)?;
     let make = |operation: &mut claviger_hsm::Operation<'_>| claviger_hsm::generate(&locator, &new, operation);
     let (made, public) = attend(terminal, &name(&locator), make)?.answer;
-    let hardware = is_hardware(&made)?;
+    let hardware = attend::look(terminal, || is_hardware(&made))?;
     let key = Key::new(made.to_string(), kind(hardware), &static_public(&public)?);
     say_what_it_means(&made, &new, terminal);
-    terminal.note(&format!("Made a {}. Its locator, for `claviger-ceremony init --token`:", key.what()));
+    terminal.note(&format!(
+        "Made a {}, with the fingerprint\n  {}\nIts locator, for `claviger-ceremony init --token`:",
+        key.kind_on_curve(),
+        key.grouped()
+    ));
     terminal.result(&format!("{}\n", key.locator), &key)
 }
 
@@ -84,7 +88,9 @@ fn agree_to_replace(
                 "Choose another name, without `--replace`; the old key is removed with its maker's tool.",
             ));
         }
-        cards => look::key_at(cards).map_err(from_hsm)?.and_then(|(_, key)| key.public_key.ok()),
+        cards => {
+            attend::look(terminal, || look::key_at(cards)).map_err(from_hsm)?.and_then(|(_, key)| key.public_key.ok())
+        }
     };
     let Some(there) = there else {
         return match generate.replace {
@@ -142,7 +148,7 @@ fn whose(public: &StaticPublic, store: Option<&Path>) -> Option<String> {
 /// A PIV card's management key that everybody knows is used without a question, so it is told.
 fn warn_of_the_factory_key(locator: &Locator, terminal: &Terminal) -> Result<()> {
     if let Locator::Piv(piv) = locator
-        && claviger_hsm::piv::management_key_is_default(piv).map_err(from_hsm)? == Some(true)
+        && attend::look(terminal, || claviger_hsm::piv::management_key_is_default(piv)).map_err(from_hsm)? == Some(true)
     {
         terminal.warn(
             "the card's management key is the factory's, which everybody knows: whoever has the card for a minute can overwrite its keys. Change it with `ykman piv access change-management-key --protect --generate`.",

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::shown::{self, TokenReport};
 use super::{look, static_public};
 use crate::cli::{Backend, List};
-use crate::commands::attend::{attend, name};
+use crate::commands::attend::{self, attend, name};
 use crate::report::Key;
 
 /// `token list --json`: `{"tokens": […], "key_files": […], "failed_modules": […], "failed_backends": […]}`.
@@ -61,18 +61,22 @@ pub(super) fn list(list: &List, terminal: &Terminal) -> Result<()> {
     }
     for backend in [Backend::Openpgp, Backend::Piv] {
         if wanted.has(backend) {
-            listing.add(backend.kind(), look::cards(backend.kind()));
+            listing.add(backend.kind(), attend::look(terminal, || look::cards(backend.kind())));
         }
+    }
+    if wanted.has(Backend::Openpgp) && !wanted.has(Backend::Piv) {
+        // When it fails, so did the other.
+        listing.tokens.extend(attend::look(terminal, look::held).unwrap_or_default().iter().map(TokenReport::new));
     }
     listing.add_tpm(list, &wanted)?;
     for module in &list.module {
         let module = std::path::absolute(module).unwrap_or_else(|_| module.clone());
-        let tokens = claviger_hsm::pkcs11::list(&module).map_err(from_hsm)?;
+        let tokens = attend::look(terminal, || claviger_hsm::pkcs11::list(&module)).map_err(from_hsm)?;
         listing.tokens.extend(tokens.iter().map(TokenReport::new));
     }
     if list.module.is_empty() && wanted.has(Backend::Pkcs11) {
         for module in look::modules() {
-            match claviger_hsm::pkcs11::list(&module) {
+            match attend::look(terminal, || claviger_hsm::pkcs11::list(&module)) {
                 Ok(tokens) => listing.tokens.extend(tokens.iter().map(TokenReport::new)),
                 Err(error) => {
                     let (module, why) = (module.display().to_string(), error.to_string());

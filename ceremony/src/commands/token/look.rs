@@ -35,6 +35,15 @@ pub(super) fn cards(kind: TokenKind) -> Result<Vec<Device>, Error> {
     }
 }
 
+/// Cards that another program holds for itself: nobody can tell of which family they are. The `piv` backend lists them.
+pub(super) fn held() -> Result<Vec<Device>, Error> {
+    Ok(cards(TokenKind::Piv)?.into_iter().filter(is_held).collect())
+}
+
+pub(super) fn is_held(device: &Device) -> bool {
+    device.kind == TokenKind::Piv && device.maker.is_empty() && device.serial.is_empty() && device.curves.is_empty()
+}
+
 /// The TPM behind `tcti`, or this machine's, if it has one.
 #[cfg(feature = "tpm")]
 pub(super) fn tpms(tcti: Option<&str>) -> Result<Vec<Device>, Error> {

@@ -37,6 +37,8 @@ pub(super) struct TokenReport {
     unusable: Option<String>,
     #[serde(skip)]
     kind: TokenKind,
+    #[serde(skip)]
+    held: bool,
 }
 
 #[derive(Serialize, PartialEq, Eq)]
@@ -100,6 +102,7 @@ impl TokenReport {
             new_key: new_key(device, label),
             unusable: unusable(device),
             kind: device.kind,
+            held: look::is_held(device),
         }
     }
 
@@ -118,17 +121,18 @@ impl TokenReport {
         };
         let software = if self.hardware { "" } else { ", in software: its keys can be copied" };
         let family = look::family(self.kind);
-        // Some models are called by their family.
-        let family = if name.starts_with(family) { String::new() } else { format!(" ({family})") };
+        // Some models are called by their family; of a card that another program holds it is not known.
+        let family = if name.starts_with(family) || self.held { String::new() } else { format!(" ({family})") };
         let mut text = format!("{name}{family}{software}\n");
-        for (name, value) in [
-            ("seen at", one_line(&self.seen_at)),
+        let seen_at = ("seen at", one_line(&self.seen_at));
+        let rest = [
             ("maker", or(&self.manufacturer, "not told")),
             ("serial", or(&self.serial, "not told")),
             ("firmware", or(&self.firmware, "not told")),
             ("curves", or(&self.curves.join(" "), "none")),
             ("PIN", self.pin.clone()),
-        ] {
+        ];
+        for (name, value) in std::iter::once(seen_at).chain(rest.into_iter().filter(|_| !self.held)) {
             let _ = writeln!(text, "  {name:<9} {value}");
         }
         if let Some(place) = &self.new_key {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::shown::{PinReport, pin_text};
 use super::{look, parse, static_public};
 use crate::cli::Test;
-use crate::commands::attend::{attend, name};
+use crate::commands::attend::{self, attend, name};
 use crate::report::Print;
 
 /// How many operations are timed.
@@ -49,7 +49,7 @@ struct Report {
 pub(super) fn test(test: &Test, terminal: &Terminal) -> Result<()> {
     let locator = parse(&test.locator)?;
     // Opening verifies the PIN: what it was before is seen from outside.
-    let seen = match look::of(&locator).map_err(from_hsm)?.as_slice() {
+    let seen = match attend::look(terminal, || look::of(&locator)).map_err(from_hsm)?.as_slice() {
         [device] => device.pin,
         _ => None,
     };
