@@ -26,14 +26,21 @@ fn agree(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     let (softhsm, kryoptic) = (SoftHsm::new(), Kryoptic::new());
     let (softhsm, kryoptic) = (softhsm.init_token("a", SO_PIN, PIN), kryoptic.init_token("b", SO_PIN, PIN));
+    #[cfg(feature = "tpm")]
+    let swtpm = claviger_testkit::cards::Swtpm::start();
     for curve in [Curve::X25519, Curve::P256] {
         let object = curve.to_string();
         let file = Locator::File(directory.path().join(format!("{object}.pem")));
-        let locators = [
+        #[cfg_attr(not(feature = "tpm"), allow(unused_mut))]
+        let mut locators: Vec<(&str, Locator)> = vec![
             ("softhsm", softhsm.uri(&object).parse().unwrap()),
             ("kryoptic", kryoptic.uri(&object).parse().unwrap()),
             ("software", file),
         ];
+        #[cfg(feature = "tpm")]
+        if curve == Curve::P256 {
+            locators.push(("tpm", format!("tpm2:0x81010042?tcti={}", swtpm.tcti()).parse().unwrap()));
+        }
         let mut group = criterion.benchmark_group(format!("agree/{curve}"));
         for (backend, locator) in locators {
             let mut given = Given;

@@ -132,8 +132,8 @@ mod tests {
             ("tpm2:0x81010042", "tpm2:0x81010042"),
             ("tpm2:owner/cosigner", "tpm2:owner/cosigner"),
             (
-                "tpm2:0x81010042?tcti=swtpm:path=/run/x&pin-source=/p",
-                "tpm2:0x81010042?tcti=swtpm:path=/run/x&pin-source=file:/p",
+                "tpm2:0x81010042?tcti=swtpm:host=127.0.0.1,port=2321&pin-source=/p",
+                "tpm2:0x81010042?tcti=swtpm:host=127.0.0.1,port=2321&pin-source=file:/p",
             ),
         ] {
             let locator: Locator = text.parse().unwrap_or_else(|error: Error| panic!("{text}: {error}"));

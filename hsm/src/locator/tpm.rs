@@ -12,7 +12,7 @@ use crate::error::Result;
 pub struct TpmLocator {
     /// Which key.
     pub key: TpmKey,
-    /// The way to the TPM, as tpm2-tss writes it (`device:/dev/tpmrm0`, `swtpm:path=…`); `None` is `device:/dev/tpmrm0`.
+    /// The way to the TPM, as tpm2-tss writes it (`device:/dev/tpmrm0`, `tabrmd:`, `swtpm:host=127.0.0.1,port=2321`); `None` is `device:/dev/tpmrm0`.
     pub tcti: Option<String>,
     /// The file that holds the PIN.
     pub pin_source: Option<PathBuf>,

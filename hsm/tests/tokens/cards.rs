@@ -201,6 +201,31 @@ pub(crate) fn a_pin_that_is_always_asked_is_forgotten_by_the_card<B: SmartCard>(
     leave(card);
 }
 
+/// Another program uses up the tries while a token is open.
+fn a_pin_that_others_lock_is_told<B: SmartCard + Counting>(curve: Curve) {
+    let (backend, locator, _) = ready::<B>(curve);
+    let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
+    agrees(token.as_mut());
+    let card = other_program(backend.card(), ShareMode::Shared);
+    select::<B>(&card);
+    let mut wrong = B::pin_block();
+    wrong[0] ^= 1;
+    for _ in 0..B::TRIES {
+        let command = [&[0x00, 0x20, 0x00, B::PIN_REFERENCE, u8::try_from(wrong.len()).unwrap()], &wrong[..]].concat();
+        assert_ne!(status(&card, &command), 0x9000);
+    }
+    leave(card);
+    let state = token.pin_state().unwrap();
+    assert_eq!(state.tries_left, Tries::None);
+    if state.verified == Some(true) {
+        // opcard goes on for who had the PIN right before.
+        return agrees(token.as_mut());
+    }
+    for _ in 0..2 {
+        assert_eq!(kind(agree(token.as_mut())), ErrorKind::PinLocked);
+    }
+}
+
 /// Another application was selected meanwhile.
 pub(crate) fn the_application_is_selected_again<B: SmartCard>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
@@ -287,6 +312,7 @@ each! {
         pcscd_is_a_state
         other_programs_keep_their_pin_state
         a_pin_that_is_always_asked_is_forgotten_by_the_card
+        a_pin_that_others_lock_is_told
         the_application_is_selected_again
         a_pin_that_another_program_ended_is_sent_again
         the_last_try_is_nobodys_who_was_asked_before
