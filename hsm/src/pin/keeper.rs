@@ -13,6 +13,8 @@ pub(crate) struct Keeper {
     /// The locator's `pin-source`.
     source: Option<PathBuf>,
     kept: Option<Pin>,
+    /// The last try is left, and nobody agreed to spend it.
+    barred: bool,
     /// The last one that the token refused.
     refused: Option<Pin>,
     /// The tries that were left when a PIN was sent whose answer did not come; it is the kept one.
@@ -21,7 +23,7 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new(policy: KeepPin, source: Option<&Path>) -> Self {
-        Self { policy, source: source.map(Path::to_owned), kept: None, refused: None, unanswered: None }
+        Self { policy, source: source.map(Path::to_owned), kept: None, barred: false, refused: None, unanswered: None }
     }
 
     /// How long the PIN is kept.
@@ -32,7 +34,7 @@ impl Keeper {
 
     /// Whether [`unlock`](Self::unlock) would ask nobody.
     pub(crate) fn is_held(&self) -> bool {
-        self.kept.is_some()
+        self.kept.is_some() && !self.barred
     }
 
     /// Finds the PIN and has `send` send it, once. `request` says what is known of the tries left; nothing is sent when there is none, or one
@@ -60,9 +62,16 @@ impl Keeper {
         let source = self.source.clone();
         let request = request.with_source(source.as_deref());
         match request.tries_left {
-            Tries::None => return Err(locked(what)),
-            Tries::Last if !operation.ask(|pins| pins.confirm_last_try(&request)) => return Err(last(what)),
-            _ => {}
+            Tries::None => {
+                // Whoever unlocks it sets a new one.
+                self.kept = None;
+                return Err(locked(what));
+            }
+            Tries::Last => self.barred = !operation.ask(|pins| pins.confirm_last_try(&request)),
+            _ => self.barred = false,
+        }
+        if self.barred {
+            return Err(last(what));
         }
         let unanswered = self.unanswered.take();
         let pin = match self.kept.take() {
@@ -212,6 +221,23 @@ mod tests {
         assert_eq!(unlock(&mut keeper, &mut pins, Tries::None, "3"), (vec![], Some(ErrorKind::PinLocked)));
         pins.1 = true;
         assert_eq!(unlock(&mut keeper, &mut pins, Tries::Last, "3"), (vec!["3".into()], None));
+    }
+
+    #[test]
+    fn a_pin_that_can_not_be_sent_is_not_held() {
+        let mut keeper = Keeper::new(KeepPin::Once, None);
+        let mut pins = Given(vec!["2", "1"], false);
+        unlock(&mut keeper, &mut pins, Tries::Left(3), "1");
+        // Other programs used the tries up, and nobody agrees to spend the last.
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Last, "1"), (vec![], Some(ErrorKind::PinLast)));
+        assert!(!keeper.is_held());
+        // Somebody gave the tries back.
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(3), "1"), (vec!["1".into()], None));
+        assert!(keeper.is_held());
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::None, "1"), (vec![], Some(ErrorKind::PinLocked)));
+        assert!(!keeper.is_held());
+        // Unlocked, with a new PIN: the old one costs no try.
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(3), "2"), (vec!["2".into()], None));
     }
 
     #[test]
