@@ -178,12 +178,22 @@ impl Terminal {
             }
             return;
         };
-        // A line that wraps could not be written over.
-        let text: String = one_line(text).chars().take(columns.saturating_sub(1)).collect();
+        let text = shortened(&one_line(text), columns.saturating_sub(1));
         let before = OPEN_LINE.swap(if last { 0 } else { text.chars().count() }, Ordering::SeqCst);
         let end = if last { "\n" } else { "" };
         let _ = write!(stderr, "\r{text:before$}{end}").and_then(|()| stderr.flush());
     }
+}
+
+/// At most `width` characters: a line that wraps could not be written over. What is left out is in the middle, for how much time is left, and how it ended, stand last.
+fn shortened(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    let last = width / 3;
+    let head = text.chars().take(width.saturating_sub(last + 1));
+    head.chain(['…']).chain(text.chars().skip(length - last)).take(width).collect()
 }
 
 /// How many characters of a line that will be written over stand on stderr.
@@ -271,6 +281,18 @@ pub fn shown(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_line_that_is_too_long_keeps_its_end() {
+        let line = "cosigner wants to answer wallet-2: touch the token (YubiKey 12345678, PIV slot 9d), 14 s left";
+        let short = super::shortened(line, 79);
+        assert_eq!(short, "cosigner wants to answer wallet-2: touch the token (…8, PIV slot 9d), 14 s left");
+        assert_eq!(short.chars().count(), 79);
+        assert_eq!(super::shortened(line, 200), line);
+        for width in 0..10 {
+            assert_eq!(super::shortened(line, width).chars().count(), width);
+        }
+    }
+
     #[test]
     fn escape_sequences_are_not_passed_on() {
         assert_eq!(super::printable("a\u{202e}b\u{200b}c"), "a\u{fffd}b\u{fffd}c");
