@@ -121,12 +121,14 @@ pub type Notify = Arc<dyn Fn(&Notice) + Send + Sync>;
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { machine, reason, label, .. } = self;
+        // What is not open yet is named by its locator: "the token `piv:…`".
+        let which = label.strip_prefix("the token ").unwrap_or(label);
         match (&self.what, self.phase) {
             (What::Gone(why), _) => return write!(f, "{machine}: {label} can not be used: {why}"),
             (What::Back, _) => return write!(f, "{machine}: {label} is back"),
-            (What::Touch { perhaps: false }, _) => write!(f, "{machine} {reason}: touch the token ({label})")?,
+            (What::Touch { perhaps: false }, _) => write!(f, "{machine} {reason}: touch the token ({which})")?,
             (What::Touch { perhaps: true }, _) => {
-                write!(f, "{machine} {reason}: touch the token if it blinks ({label})")?
+                write!(f, "{machine} {reason}: touch the token if it blinks ({which})")?
             }
             (What::Pin { tries_left: Tries::Unlimited }, _) => write!(f, "{machine} {reason}: passphrase of {label}")?,
             (What::Pin { tries_left }, _) => write!(f, "{machine} {reason}: PIN of {label} ({tries_left})")?,
