@@ -19,6 +19,8 @@ use crate::error::{Error, ErrorKind, ExitCode, Result};
 use crate::secret::SecretString;
 use serde::Serialize;
 
+#[cfg(feature = "cli")]
+pub(super) use prompt::{Before, SLICE, Signals, interrupted};
 pub use prompt::{interrupts_are_handled, prompts_are_over};
 
 /// Longest line that is read from the terminal, in bytes.
