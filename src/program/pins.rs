@@ -71,7 +71,11 @@ impl Pins {
     /// The token's answer; an interrupt at the prompt, which the token can only see as a missing PIN, is told as what it was.
     pub fn outcome<T>(self, answer: error::Result<T>) -> error::Result<T> {
         let interrupted = || self.interrupted.lock().unwrap_or_else(PoisonError::into_inner).take();
-        answer.map_err(|error| interrupted().unwrap_or(error))
+        // What the token made of it stays readable: a key may have been made before the question.
+        answer.map_err(|error| match interrupted() {
+            Some(interrupted) => interrupted.because(error),
+            None => error,
+        })
     }
 
     /// Asks for one secret: `title` names it and its token. `tries`: what is known of them. `again`: it is new, and typed a second time.
