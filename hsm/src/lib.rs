@@ -61,7 +61,7 @@ pub use curve::{Curve, PublicKey};
 pub use device::{Device, DeviceKey, PinState};
 pub use error::{Error, ErrorKind, Result};
 pub use locator::{CardId, Locator, OpenPgpLocator, PivLocator, PivSlot, TpmKey, TpmLocator};
-pub use operation::{Operation, Stage};
+pub use operation::{Operation, RefusedPin, Stage};
 pub use pin::{KeepPin, PinEntry, PinRequest, Purpose, Tries};
 pub use secret::{Pin, SharedSecret};
 pub use token::{Hints, NewKey, PinPolicy, Presence, Token, TokenKind, Touch, generate, open, rehearse};

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pin::PinEntry;
+use crate::secret::Pin;
 
 /// What a call into a token is waiting for. Told as it changes, from within the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,14 +25,19 @@ pub struct Operation<'a> {
     deadline: Instant,
     pins: &'a mut dyn PinEntry,
     observer: Option<&'a dyn Fn(Stage)>,
+    refused: Option<&'a mut RefusedPin>,
 }
+
+/// The PIN that a token refused last, remembered from call to call: also across openings, each of which begins without a memory of its own.
+#[derive(Default)]
+pub struct RefusedPin(Option<Pin>);
 
 impl<'a> Operation<'a> {
     /// A call that should end by `deadline` and asks `pins` where it needs a PIN.
     ///
     /// The time in which somebody is asked for a PIN does not count: the deadline moves by it.
     pub fn new(deadline: Instant, pins: &'a mut dyn PinEntry) -> Self {
-        Self { deadline, pins, observer: None }
+        Self { deadline, pins, observer: None, refused: None }
     }
 
     /// The same, with a deadline from now on.
@@ -44,6 +50,29 @@ impl<'a> Operation<'a> {
     pub fn observed(mut self, observer: &'a dyn Fn(Stage)) -> Self {
         self.observer = Some(observer);
         self
+    }
+
+    /// Sends no PIN that `refused` remembers, and has it remember the next one that the token refuses.
+    #[must_use]
+    pub fn remembering(mut self, refused: &'a mut RefusedPin) -> Self {
+        self.refused = Some(refused);
+        self
+    }
+
+    /// Whether `pin` is the one that was refused last.
+    pub(crate) fn was_refused(&self, pin: &Pin) -> bool {
+        self.refused.as_ref().and_then(|refused| refused.0.as_ref()).is_some_and(|refused| refused.is(pin))
+    }
+
+    /// Gives `pin` back where nobody remembers it.
+    pub(crate) fn remember(&mut self, pin: Option<Pin>) -> Option<Pin> {
+        match &mut self.refused {
+            Some(refused) => {
+                refused.0 = pin;
+                None
+            }
+            None => pin,
+        }
     }
 
     /// When the call should have ended.

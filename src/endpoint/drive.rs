@@ -190,7 +190,7 @@ fn closed(error: io::Error) -> Error {
     Error::new(
         ErrorKind::HandshakeRefused,
         "The other end closed the connection without an answer.",
-        "It does not know this machine by this key, or the clocks differ: compare `claviger-ceremony show` on both, and look at its log.",
+        "Look at its log: its token is absent or was not touched, it does not know this machine by this key (compare `claviger-ceremony show` on both), or the clocks differ.",
     )
     .because(error)
 }

@@ -30,6 +30,15 @@ const TRIES: usize = 3;
 /// The credential of the service manager: `LoadCredential=claviger-pin:/path` or `LoadCredentialEncrypted=` in the unit (systemd.exec(5)).
 const CREDENTIAL: &str = "claviger-pin";
 
+/// Why a window asked nobody.
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "there is no window"))]
+enum Missing {
+    /// The program that shows it failed, for this reason.
+    Failed(String),
+    /// This program is to end.
+    Interrupted(error::Error),
+}
+
 /// Finds PINs and passphrases, and asks for them. Clones ask the same people.
 #[derive(Clone)]
 pub struct Pins {
@@ -62,7 +71,11 @@ impl Pins {
     /// The token's answer; an interrupt at the prompt, which the token can only see as a missing PIN, is told as what it was.
     pub fn outcome<T>(self, answer: error::Result<T>) -> error::Result<T> {
         let interrupted = || self.interrupted.lock().unwrap_or_else(PoisonError::into_inner).take();
-        answer.map_err(|error| interrupted().unwrap_or(error))
+        // What the token made of it stays readable: a key may have been made before the question.
+        answer.map_err(|error| match interrupted() {
+            Some(interrupted) => interrupted.because(error),
+            None => error,
+        })
     }
 
     /// Asks for one secret: `title` names it and its token. `tries`: what is known of them. `again`: it is new, and typed a second time.
@@ -74,7 +87,13 @@ impl Pins {
             match window.secret(&format!("{because}{question}"), again, self.time) {
                 Ok(Some(secret)) => return Ok(secret),
                 Ok(None) => return Err(PinError::pin_required("Nobody gave the PIN or passphrase.", "Try again.")),
-                Err(why) => self.terminal.warn(&format!("The pinentry program did not ask: {why}.")),
+                Err(Missing::Failed(why)) => {
+                    self.terminal.warn(&format!("The pinentry program did not ask: {why}."));
+                }
+                Err(Missing::Interrupted(error)) => {
+                    self.was_interrupted(error);
+                    return Err(PinError::pin_required("The PIN or passphrase could not be asked for.", hint));
+                }
             }
         }
         for _ in 0..if again { TRIES } else { 1 } {
@@ -152,10 +171,15 @@ impl PinEntry for Pins {
 
     fn confirm_last_try(&mut self, request: &PinRequest<'_>) -> bool {
         let text = format!("{}: {}.", one_line(request.what), request.tries_left);
-        if let Some(window) = Window::find(&self.pinentry)
-            && let Ok(yes) = window.confirm(&format!("{text} Spend the last try?"), self.time)
-        {
-            return yes;
+        if let Some(window) = Window::find(&self.pinentry) {
+            match window.confirm(&format!("{text} Spend the last try?"), self.time) {
+                Ok(yes) => return yes,
+                Err(Missing::Failed(_)) => {}
+                Err(Missing::Interrupted(error)) => {
+                    self.was_interrupted(error);
+                    return false;
+                }
+            }
         }
         let text = format!("{text}\nType yes to spend the last try: ");
         match self.terminal.answer(&text, self.time) {

@@ -19,6 +19,8 @@ use crate::error::{Error, ErrorKind, ExitCode, Result};
 use crate::secret::SecretString;
 use serde::Serialize;
 
+#[cfg(feature = "cli")]
+pub(super) use prompt::{Before, SLICE, Signals, interrupted};
 pub use prompt::{interrupts_are_handled, prompts_are_over};
 
 /// Longest line that is read from the terminal, in bytes.
@@ -178,23 +180,22 @@ impl Terminal {
             }
             return;
         };
-        let text = fitted(&one_line(text), columns.saturating_sub(1));
+        let text = shortened(&one_line(text), columns.saturating_sub(1));
         let before = OPEN_LINE.swap(if last { 0 } else { text.chars().count() }, Ordering::SeqCst);
         let end = if last { "\n" } else { "" };
         let _ = write!(stderr, "\r{text:before$}{end}").and_then(|()| stderr.flush());
     }
 }
 
-/// `text` in `width` characters, shortened before its end, which says how long something lasts: a line that wraps could not be written over.
-fn fitted(text: &str, width: usize) -> String {
-    const END: usize = 12;
-    let count = text.chars().count();
-    if count <= width {
+/// At most `width` characters: a line that wraps could not be written over. What is left out is in the middle, for how much time is left, and how it ended, stand last.
+fn shortened(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
         return text.to_owned();
     }
-    let start = text.chars().take(width.saturating_sub(END + 1));
-    let end = text.chars().skip(count - END.min(width.saturating_sub(1)));
-    start.chain(['…']).chain(end).take(width).collect()
+    let last = width / 3;
+    let head = text.chars().take(width.saturating_sub(last + 1));
+    head.chain(['…']).chain(text.chars().skip(length - last)).take(width).collect()
 }
 
 /// How many characters of a line that will be written over stand on stderr.
@@ -283,11 +284,14 @@ pub fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_line_is_shortened_before_its_end() {
-        assert_eq!(super::fitted("touch the token, 14 s left", 30), "touch the token, 14 s left");
-        assert_eq!(super::fitted("touch the token (YubiKey), 14 s left", 24), "touch the t…), 14 s left");
-        for width in 0..20 {
-            assert!(super::fitted("touch the token (YubiKey), 14 s left", width).chars().count() <= width);
+    fn a_line_that_is_too_long_keeps_its_end() {
+        let line = "cosigner wants to answer wallet-2: touch the token (YubiKey 12345678, PIV slot 9d), 14 s left";
+        let short = super::shortened(line, 79);
+        assert_eq!(short, "cosigner wants to answer wallet-2: touch the token (…8, PIV slot 9d), 14 s left");
+        assert_eq!(short.chars().count(), 79);
+        assert_eq!(super::shortened(line, 200), line);
+        for width in 0..10 {
+            assert_eq!(super::shortened(line, width).chars().count(), width);
         }
     }
 

@@ -205,7 +205,14 @@ impl Desk {
         let waited = current.stage == Stage::Access;
         let state = match failure {
             None => TokenState::Ready,
-            Some(error) => TokenState::after(error.kind(), waited).unwrap_or(current.before),
+            Some(error) => TokenState::after(error.kind(), waited).unwrap_or_else(|| {
+                // Nobody touched it: so it is there, whatever was known of it before.
+                match error.kind() {
+                    ErrorKind::NotTouched if self.facts.get().is_some() => TokenState::Ready,
+                    ErrorKind::NotTouched => TokenState::Failed,
+                    _ => current.before,
+                }
+            }),
         };
         self.settle(&mut now, current.before, state, failure);
         self.rouse(&now);
@@ -267,6 +274,8 @@ impl Desk {
                 tracing::warn!(target: "claviger::token", token = self.label(), %state, reason = kind.as_str(), hint, "{what}");
                 if state.is_lost() {
                     now.news.push_back(told(What::Gone(what.clone())));
+                } else if lost {
+                    now.news.push_back(told(What::Back));
                 }
             }
             None if lost => {
@@ -393,7 +402,7 @@ impl Desk {
 /// Begin and end of a wait for people, as an event. States have events of their own.
 fn log(notice: &Notice) {
     let (waits, left, outcome) = match notice.phase {
-        Phase::Lasts { begins: true, left } => (true, left.as_secs(), ""),
+        Phase::Lasts { begins: true, left } => (true, left.as_secs_f64().ceil() as u64, ""),
         Phase::Lasts { .. } => return,
         Phase::Ended(Outcome::Done) => (false, 0, "done"),
         Phase::Ended(Outcome::Missed) => (false, 0, "missed"),

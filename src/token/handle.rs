@@ -109,7 +109,7 @@ impl TokenHandle {
             config: config.clone(),
             operations: Arc::clone(&operations),
             token: None,
-            refused: None,
+            refused: claviger_hsm::RefusedPin::default(),
         };
         let (opened, outcome) = sync_channel(1);
         let (ending, ended) = sync_channel(0);

@@ -121,11 +121,13 @@ pub type Notify = Arc<dyn Fn(&Notice) + Send + Sync>;
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { machine, reason, label, .. } = self;
+        // What is not open yet is named by its locator: "the token `piv:…`".
+        let which = label.strip_prefix("the token ").unwrap_or(label);
         let (wanted, missed) = match &self.what {
             What::Gone(why) => return write!(f, "{machine}: {label} can not be used: {why}"),
             What::Back => return write!(f, "{machine}: {label} is back"),
-            What::Touch { perhaps: false } => (format!("touch the token ({label})"), "was not touched"),
-            What::Touch { perhaps: true } => (format!("touch the token if it blinks ({label})"), "was not touched"),
+            What::Touch { perhaps: false } => (format!("touch the token ({which})"), "was not touched"),
+            What::Touch { perhaps: true } => (format!("touch the token if it blinks ({which})"), "was not touched"),
             What::Pin { tries_left: Tries::Unlimited } => (format!("passphrase of {label}"), "was not unlocked"),
             What::Pin { tries_left } => (format!("PIN of {label} ({tries_left})"), "was not unlocked"),
         };

@@ -97,10 +97,3 @@ impl From<&Error> for Trouble {
         Self { kind: error.kind(), what: error.to_string(), hint: error.hint().to_owned() }
     }
 }
-
-impl Trouble {
-    /// The failure again, for the next caller that meets it.
-    pub(super) fn again(&self) -> Error {
-        Error::new(self.kind, self.what.as_str(), self.hint.as_str())
-    }
-}

@@ -4,11 +4,11 @@ use super::desk::Desk;
 use super::from_hsm;
 use super::notice::Reason;
 use super::queue::{Job, Next, Queue};
-use super::state::{TokenState, Trouble};
+use super::state::TokenState;
 use crate::config;
 use crate::error::{ErrorKind, Result};
 use crate::secret::SharedSecret;
-use claviger_hsm::{Operation, Pin, PinEntry, PinRequest, Presence, Token};
+use claviger_hsm::{Operation, Pin, PinEntry, PinRequest, Presence, RefusedPin, Token};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -43,8 +43,8 @@ pub(super) struct Worker {
     pub(super) config: config::Token,
     pub(super) operations: Arc<AtomicU64>,
     pub(super) token: Option<Box<dyn Token>>,
-    /// A PIN that nobody typed was refused at opening. It would be found again, and is not sent again.
-    pub(super) refused: Option<Trouble>,
+    /// A credential or file that gave it once gives it again until somebody corrects it.
+    pub(super) refused: RefusedPin,
 }
 
 impl Worker {
@@ -97,7 +97,8 @@ impl Worker {
         self.desk.begin(&reason, time);
         let observer = |stage| self.desk.enter(stage);
         let mut asking = Asking::new(&mut *self.pins, &self.desk, &self.machine, &reason);
-        let agreed = token.agree(&point, &mut Operation::within(time, &mut asking).observed(&observer));
+        let mut operation = Operation::within(time, &mut asking).observed(&observer).remembering(&mut self.refused);
+        let agreed = token.agree(&point, &mut operation);
         self.desk.finish(agreed.as_ref().err());
         // Who gave up in the meantime does not want it; the secret is wiped with the message.
         let _ = reply.send(agreed.map(|secret| SharedSecret::new(*secret.as_bytes())).map_err(from_hsm));
@@ -118,15 +119,12 @@ impl Worker {
 
     /// `tell`: which failures are told to people.
     fn open(&mut self, reason: &Reason, tell: impl Fn(ErrorKind) -> bool) -> Result<()> {
-        if let Some(trouble) = &self.refused {
-            return Err(trouble.again());
-        }
         let time = OPENING.max(self.config.touch_timeout);
         self.desk.begin(reason, time);
         let observer = |stage| self.desk.enter(stage);
         let mut asking = Asking::new(&mut *self.pins, &self.desk, &self.machine, reason);
-        let opened = (self.open)(&mut Operation::within(time, &mut asking).observed(&observer));
-        let typed = asking.typed;
+        let mut operation = Operation::within(time, &mut asking).observed(&observer).remembering(&mut self.refused);
+        let opened = (self.open)(&mut operation);
         if let Ok(token) = &opened {
             self.desk.opened(token.hints());
         }
@@ -144,8 +142,6 @@ impl Worker {
         } else {
             self.desk.cancel();
         }
-        let wrong = error.kind() == claviger_hsm::ErrorKind::WrongPin && !typed;
-        self.refused = wrong.then(|| Trouble::from(&failure));
         Err(failure)
     }
 }
@@ -173,13 +169,11 @@ struct Asking<'a> {
     desk: &'a Desk,
     machine: &'a str,
     reason: &'a Reason,
-    /// Somebody typed a PIN.
-    typed: bool,
 }
 
 impl<'a> Asking<'a> {
     fn new(pins: &'a mut dyn PinPrompt, desk: &'a Desk, machine: &'a str, reason: &'a Reason) -> Self {
-        Self { pins, desk, machine, reason, typed: false }
+        Self { pins, desk, machine, reason }
     }
 
     fn ask<T>(
@@ -202,9 +196,7 @@ impl PinEntry for Asking<'_> {
     }
 
     fn pin(&mut self, request: &PinRequest<'_>) -> claviger_hsm::Result<Pin> {
-        let pin = self.ask(request, |pins| pins.pin(request), claviger_hsm::Result::is_ok)?;
-        self.typed = true;
-        Ok(pin)
+        self.ask(request, |pins| pins.pin(request), claviger_hsm::Result::is_ok)
     }
 
     fn confirm_last_try(&mut self, request: &PinRequest<'_>) -> bool {

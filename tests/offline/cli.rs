@@ -91,6 +91,41 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// A question in a window ends with the program that asks it.
+#[test]
+fn no_pinentry_program_stays_behind() {
+    let mut machine = Machine::software("cosigner");
+    let (script, pid) = (machine.dir.path().join("pinentry"), machine.dir.path().join("pid"));
+    // Agrees to everything, and then waits for somebody who does not come.
+    let text_of = format!(
+        "#!/bin/sh\necho OK\nwhile read -r command _; do\n  if [ \"$command\" = GETPIN ]; then echo $$ >'{0}.new'; mv '{0}.new' '{0}'; exec sleep 60; fi\n  echo OK\ndone\n",
+        text(&pid)
+    );
+    std::fs::write(&script, text_of).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let store = machine.configure(&format!("[token]\npinentry = \"{}\"", text(&script)));
+    let mut child = Command::new(PROGRAM)
+        .args(["--store", text(&store), "listen", "--echo"])
+        .env("DISPLAY", ":99")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = std::time::Instant::now();
+    while !pid.exists() {
+        assert!(started.elapsed() < Duration::from_secs(20), "nobody is asked");
+        std::thread::yield_now();
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    let mut said = String::new();
+    // The pipe's end: it is gone, and so is everything that it started.
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(30), "it was waited for");
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert!(said.contains("Interrupted."), "{said}");
+}
+
 #[test]
 fn echo_exec_and_stdio() {
     isolated(|| {

@@ -210,6 +210,81 @@ fn a_wrong_pin_while_it_runs() {
     });
 }
 
+/// A file with a PIN, and whoever agrees to spend the last try.
+#[derive(Clone)]
+struct File(Arc<Mutex<&'static str>>);
+
+impl PinEntry for File {
+    fn credential(&mut self, _: &PinRequest<'_>) -> Result<Option<Pin>, PinError> {
+        Pin::new((*self.0.lock().unwrap()).into()).map(Some)
+    }
+
+    fn pin(&mut self, _: &PinRequest<'_>) -> Result<Pin, PinError> {
+        Err(PinError::pin_required("Nobody is here.", "Come back."))
+    }
+
+    fn confirm_last_try(&mut self, _: &PinRequest<'_>) -> bool {
+        true
+    }
+}
+
+impl PinPrompt for File {}
+
+#[test]
+fn a_wrong_pin_file_costs_one_try_and_can_be_corrected() {
+    isolated(|| {
+        let pcscd = Pcscd::start();
+        let card = Card::yubikey(&pcscd, 7_000_006);
+        let machine = Machine::new("cosigner", Some(card.locator()), Curve::P256, SUITE);
+        let file = File(Arc::new(Mutex::new("314159")));
+        card.pull();
+        run(async {
+            let settings = Settings::new("cosigner", file.clone());
+            let token = TokenHandle::open_when_there(&machine.locator, &machine.card.static_public, settings).unwrap();
+            card.insert();
+            until(&token, TokenState::Locked).await;
+            for _ in 0..3 {
+                let error = agree(&token).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::PinWrong);
+                assert!(format!("{error}").contains("not sent again (2 tries left)"), "{error}");
+            }
+            *file.0.lock().unwrap() = PIN;
+            agree(&token).await.unwrap();
+            assert_eq!(token.state().state, TokenState::Ready);
+        });
+    });
+}
+
+/// By another program, while this one holds the PIN: no look calls the token ready.
+#[test]
+fn a_pin_that_others_block_stays_blocked() {
+    isolated(|| {
+        let pcscd = Pcscd::start();
+        let card = Card::yubikey(&pcscd, 7_000_008);
+        let mut machine = Machine::new("cosigner", Some(card.locator()), Curve::P256, SUITE);
+        let notices = notices(&mut machine);
+        run(async {
+            let token = machine.token();
+            agree(&token).await.unwrap();
+            card.reset();
+            for wrong in ["314159", "271828", "161803"] {
+                let mut other = File(Arc::new(Mutex::new(wrong)));
+                let mut operation = claviger_hsm::Operation::within(LIMIT, &mut other);
+                let locator = machine.locator.parse().unwrap();
+                let opened = claviger_hsm::open(&locator, None, claviger_hsm::KeepPin::Once, &mut operation);
+                assert_eq!(opened.err().unwrap().kind(), claviger_hsm::ErrorKind::WrongPin);
+            }
+            assert_eq!(kind(agree(&token).await), Some(ErrorKind::PinLocked));
+            assert_eq!(token.state().state, TokenState::Blocked);
+            let mut watch = token.watch();
+            let other = watch.wait_for(|status| status.state != TokenState::Blocked);
+            assert!(tokio::time::timeout(Duration::from_secs(3), other).await.is_err(), "{:?}", token.state());
+            let back = std::iter::from_fn(|| notices.try_recv().ok()).any(|notice| notice.what == What::Back);
+            assert!(!back, "it is not back");
+        });
+    });
+}
+
 #[test]
 fn a_hundred_requests_of_one_peer_and_one_of_another() {
     isolated(|| {

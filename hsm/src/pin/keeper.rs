@@ -88,17 +88,17 @@ impl Keeper {
             Some(pin) => pin,
             None => self.find(&request, operation)?,
         };
-        if self.refused.as_ref().is_some_and(|refused| refused.is(&pin)) {
+        if operation.was_refused(&pin) || self.refused.as_ref().is_some_and(|refused| refused.is(&pin)) {
             return Err(Error::new(
                 ErrorKind::WrongPin,
                 format!("{what} refused this PIN before; it was not sent again ({}).", request.tries_left),
-                "Give another PIN; if this one has become right meanwhile, restart what uses the token.",
+                "Give another PIN: a credential or file is read again at the next try. If this one has become right meanwhile, restart what uses the token.",
             ));
         }
         match send(&pin, operation) {
-            Ok(()) => self.refused = None,
+            Ok(()) => self.refused = operation.remember(None),
             Err(error) if error.kind() == ErrorKind::WrongPin => {
-                self.refused = Some(pin);
+                self.refused = operation.remember(Some(pin));
                 return Err(error);
             }
             Err(error) if error.kind() == ErrorKind::PinRequired => return Err(error),
@@ -221,6 +221,27 @@ mod tests {
         assert_eq!(unlock(&mut keeper, &mut pins, Tries::None, "3"), (vec![], Some(ErrorKind::PinLocked)));
         pins.1 = true;
         assert_eq!(unlock(&mut keeper, &mut pins, Tries::Last, "3"), (vec!["3".into()], None));
+    }
+
+    #[test]
+    fn a_refused_pin_is_remembered_across_openings() {
+        let mut refused = crate::RefusedPin::default();
+        let mut sent = Vec::new();
+        for (given, right) in [("1", false), ("1", false), ("2", true), ("1", true)] {
+            let mut pins = Given(vec![given], false);
+            let mut operation = Operation::within(Duration::from_secs(1), &mut pins).remembering(&mut refused);
+            let outcome = Keeper::new(KeepPin::Once, None).unlock(
+                PinRequest::new("It", Purpose::UserPin, Tries::Left(3)),
+                &mut operation,
+                |pin| {
+                    sent.push(pin.expose().to_owned());
+                    if pin.expose() == "2" || sent.len() > 2 { Ok(()) } else { Err(wrong()) }
+                },
+            );
+            assert_eq!(outcome.is_ok(), right);
+        }
+        // A right one in between ends what was remembered.
+        assert_eq!(sent, ["1", "2", "1"]);
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(crate) fn start(cli: &Cli) {
     };
     // Touches and PINs are shown as they are waited for, where there is somebody to see it.
     let waits = if cli.json { "" } else { ",claviger::token::notice=off" };
+    // What it has to say is said by whoever asked through it.
+    let waits = format!("{waits},pinentry=off");
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(format!("{directives}{waits}")))
         .with_writer(|| LogWriter)

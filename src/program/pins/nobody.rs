@@ -1,5 +1,6 @@
 //! In place of the pinentry program where there is no `claviger` command line: the ceremony starts no programs, and has no function by which it could.
 
+use super::Missing;
 use crate::config::PinEntryProgram;
 use crate::secret::SecretString;
 use std::convert::Infallible;
@@ -13,11 +14,11 @@ impl Window {
         None
     }
 
-    pub(super) fn secret(&self, _: &str, _: bool, _: Option<Duration>) -> Result<Option<SecretString>, String> {
+    pub(super) fn secret(&self, _: &str, _: bool, _: Option<Duration>) -> Result<Option<SecretString>, Missing> {
         match self.0 {}
     }
 
-    pub(super) fn confirm(&self, _: &str, _: Option<Duration>) -> Result<bool, String> {
+    pub(super) fn confirm(&self, _: &str, _: Option<Duration>) -> Result<bool, Missing> {
         match self.0 {}
     }
 }

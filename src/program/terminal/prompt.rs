@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const MAX: usize = 1024;
 
 /// How often a prompt looks whether it should end. A signal may reach another thread than the one that waits here.
-const SLICE: Duration = Duration::from_millis(100);
+pub(in crate::program) const SLICE: Duration = Duration::from_millis(100);
 
 /// What a prompt gave.
 pub(super) enum Answer {
@@ -54,11 +54,7 @@ fn wait(tty: &mut File, until: Option<Instant>, signals: &Signals) -> Result<Ans
     let mut line = SecretBytes::from(vec![0; MAX]);
     loop {
         if signals.interrupted() {
-            return Err(Error::new(
-                ErrorKind::Interrupted,
-                "Interrupted.",
-                "Nothing was changed; run the command again.",
-            ));
+            return Err(interrupted());
         }
         if until.is_some_and(|until| Instant::now() >= until) {
             return Ok(Answer::Late);
@@ -77,6 +73,11 @@ fn wait(tty: &mut File, until: Option<Instant>, signals: &Signals) -> Result<Ans
             _ => Answer::Nobody,
         });
     }
+}
+
+/// The question was ended by a signal, or with the program.
+pub(in crate::program) fn interrupted() -> Error {
+    Error::new(ErrorKind::Interrupted, "Interrupted.", "Run the command again.")
 }
 
 /// While it lives, what is typed is not shown.
@@ -102,8 +103,29 @@ impl Drop for Unseen {
     }
 }
 
-/// While it lives, an interrupt ends the prompt instead of the process, so that the terminal's echo is restored first.
-struct Signals;
+/// A terminal as it was.
+#[cfg(feature = "cli")]
+pub(in crate::program) struct Before(File, Termios);
+
+#[cfg(feature = "cli")]
+impl Before {
+    /// `None`: `path` is no terminal that can be opened.
+    pub(in crate::program) fn of(path: &str) -> Option<Self> {
+        let tty = OpenOptions::new().read(true).write(true).open(path).ok()?;
+        let before = tcgetattr(&tty).ok()?;
+        Some(Self(tty, before))
+    }
+
+    /// Makes it so again, after a program that was ended in the middle of a question.
+    pub(in crate::program) fn restore(&self) {
+        if tcgetpgrp(&self.0).is_ok_and(|group| group == rustix::process::getpgrp()) {
+            let _ = tcsetattr(&self.0, OptionalActions::Flush, &self.1);
+        }
+    }
+}
+
+/// While it lives, SIGINT and SIGTERM end the prompt instead of the process, so that the terminal's echo is restored first, and no pinentry program is left behind.
+pub(in crate::program) struct Signals;
 
 /// Whether an interrupt ends the process. Set when the first prompt begins; before that the system's default does it.
 static ENDS_PROCESS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
@@ -128,25 +150,26 @@ pub fn prompts_are_over() {
 }
 
 impl Signals {
-    fn begin() -> Result<Self> {
+    pub(in crate::program) fn begin() -> Result<Self> {
         let ends = ENDS_PROCESS.get_or_init(|| Arc::new(AtomicBool::new(true)));
         let came = INTERRUPTED.get_or_init(Arc::default);
         static REGISTERED: AtomicBool = AtomicBool::new(false);
         if !REGISTERED.swap(true, Ordering::SeqCst) {
-            let interrupt = signal_hook::consts::SIGINT;
-            signal_hook::flag::register_conditional_default(interrupt, ends.clone())
-                .and_then(|_| signal_hook::flag::register(interrupt, came.clone()))
-                .map_err(|error| {
-                    let hint = "Run it where signals can be handled.";
-                    Error::new(ErrorKind::Internal, format!("Could not handle interrupts: sigaction: {error}."), hint)
-                })?;
+            for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+                signal_hook::flag::register_conditional_default(signal, ends.clone())
+                    .and_then(|_| signal_hook::flag::register(signal, came.clone()))
+                    .map_err(|error| {
+                        let what = format!("Could not handle interrupts: sigaction: {error}.");
+                        Error::new(ErrorKind::Internal, what, "Run it where signals can be handled.")
+                    })?;
+            }
         }
         came.store(false, Ordering::SeqCst);
         ends.store(false, Ordering::SeqCst);
         Ok(Self)
     }
 
-    fn interrupted(&self) -> bool {
+    pub(in crate::program) fn interrupted(&self) -> bool {
         OVER.load(Ordering::SeqCst) || INTERRUPTED.get().is_some_and(|came| came.load(Ordering::SeqCst))
     }
 }

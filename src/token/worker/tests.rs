@@ -286,19 +286,19 @@ async fn a_token_can_be_waited_for() {
 }
 
 #[tokio::test]
-async fn a_pin_that_nobody_typed_is_sent_once() {
-    let tries = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&tries);
-    let wrong = move |at| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        Some(if at == 1 { Failure::TokenAbsent } else { Failure::WrongPin })
-    };
-    let stage = Play::with(Touch::Never, wrong, true).unwrap();
-    stage.until(TokenState::Locked).await;
-    for _ in 0..3 {
-        assert_eq!(kind(stage.agree("wallet").await), Some(ErrorKind::PinWrong));
-    }
-    assert_eq!(tries.load(Ordering::SeqCst), 2);
+async fn a_token_that_nobody_touched_is_not_absent() {
+    let untouched = |at| Some(if at == 1 { Failure::TokenAbsent } else { Failure::NotTouched });
+    let stage = Play::with(Touch::Always, untouched, true).unwrap();
+    assert_eq!(stage.until(TokenState::Failed).await.trouble.unwrap().kind, ErrorKind::TokenNotTouched);
+
+    let stage = Play::new(Touch::Always);
+    stage.script(|script| script.fails = Some(Failure::TokenAbsent));
+    stage.until(TokenState::Absent).await;
+    stage.script(|script| script.fails = Some(Failure::NotTouched));
+    assert_eq!(kind(stage.agree("wallet").await), Some(ErrorKind::TokenNotTouched));
+    assert_eq!(stage.token.state().state, TokenState::Ready);
+    let told = std::iter::from_fn(|| stage.notices.recv_timeout(Duration::from_millis(300)).ok());
+    assert_eq!(told.filter(|notice| notice.what == What::Back).count(), 1);
 }
 
 #[tokio::test]
