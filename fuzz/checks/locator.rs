@@ -1,19 +1,23 @@
-//! PKCS#11 URIs: what is parsed is written in one form that reads as the same key, and what is refused does not repeat a PIN.
+//! Locators: what is parsed is written in one form that reads as the same key, and what is refused does not repeat a PIN.
 
-use claviger_hsm::{ErrorKind, Pkcs11Uri};
+use claviger_hsm::{Error, ErrorKind, Locator, Pkcs11Uri};
 
-/// Reads `data` as a URI.
+/// Reads `data` as a locator.
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    match text.parse::<Pkcs11Uri>() {
-        Ok(uri) => {
-            let written = uri.to_string();
-            assert_eq!(written.parse(), Ok(uri.clone()), "{written}");
-            assert!(written.bytes().all(|byte| byte.is_ascii_graphic()), "{written:?}");
-            assert!(uri.token().is_none_or(|token| (1..=32).contains(&token.len())));
-            assert!(uri.id().is_none_or(|id| (1..=255).contains(&id.len())));
-            assert!(uri.module_path().is_none_or(|path| path.is_absolute()));
-            assert!(uri.pin_source().is_none_or(|path| path.is_absolute()));
+    match text.parse::<Locator>() {
+        Ok(locator) => {
+            let written = locator.to_string();
+            let again: Locator = written.parse().unwrap_or_else(|error: Error| panic!("{written}: {error}"));
+            assert_eq!(again, locator, "{written}");
+            assert_eq!(again.to_string(), written, "a locator has one spelling");
+            // A path of a key file stands as it is.
+            let is_file = matches!(locator, Locator::File(_));
+            assert!(is_file || written.bytes().all(|byte| byte.is_ascii_graphic()), "{written:?}");
+            assert!(locator.pin_source().is_none_or(std::path::Path::is_absolute), "{written}");
+            if let Locator::Pkcs11(uri) = &locator {
+                check_uri(uri);
+            }
         }
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Locator);
@@ -29,4 +33,10 @@ pub fn check(data: &[u8]) {
             }
         }
     }
+}
+
+fn check_uri(uri: &Pkcs11Uri) {
+    assert!(uri.token().is_none_or(|token| (1..=32).contains(&token.len())));
+    assert!(uri.id().is_none_or(|id| (1..=255).contains(&id.len())));
+    assert!(uri.module_path().is_none_or(std::path::Path::is_absolute));
 }

@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../checks/pkcs11_uri.rs"]
-mod pkcs11_uri;
+#[path = "../checks/locator.rs"]
+mod locator;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| pkcs11_uri::check(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| locator::check(data));
