@@ -4,7 +4,8 @@
 //! device of the maker, with this serial number and these policies, made this key. It does not say who holds the device.
 //!
 //! Certificate paths are checked by webpki, as for TLS: signatures, names, `basicConstraints`, path lengths, unknown critical extensions (RFC 5280,
-//! section 6). Added here: `keyUsage` of whoever signs, which webpki leaves out; the path length of the root; and what the statement itself says.
+//! section 6). Added here: `keyUsage` of whoever signs, which webpki leaves out; the path length of the root; RSA keys that devices made badly; and what
+//! the statement itself says. Left out: the `basicConstraints` of a certificate directly under one of the two roots that certify devices alone.
 //!
 //! **No clock.** The machines of a ceremony often have no clock worth the name, and a verdict that changes with time could not be read again
 //! from a store. A path must have been valid at one moment, and that moment is where the statement's own validity begins: a device copies it from
@@ -15,6 +16,7 @@ mod path;
 mod roots;
 #[cfg(test)]
 mod tests;
+mod weak;
 mod yubico;
 
 use std::fmt;
@@ -99,8 +101,8 @@ impl fmt::Display for Verdict {
 /// Checks that `evidence` is a maker's statement about `key`, and leads to one of `roots`.
 ///
 /// The key must be in a place whose keys can agree: PIV slot 9D or 82 to 95, the OpenPGP decryption key. OpenPGP keys that were imported are refused; PIV
-/// states nothing about imported ones. Every signer must be marked as one (`basicConstraints`): the factory certificates of some YubiKeys up to firmware
-/// 5.2 are not, and what they sign is refused.
+/// states nothing about imported ones. Every signer must be marked as one (`basicConstraints`), but for the factory certificates of YubiKeys up to firmware
+/// 5.2, which are not and stand directly under Yubico's PIV Root CA Serial 263751 or its OpenPGP Attestation CA.
 ///
 /// # Errors
 /// `Attestation`: a certificate is malformed or too long, a signature is wrong, no root signs the chain, or the statement is about another key.

@@ -35,7 +35,7 @@ use crate::operation::{Operation, Stage};
 use crate::pin::keeper::locked;
 use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
 use crate::secret::SharedSecret;
-use crate::smartcard::{Fault, Found, Link, find, held};
+use crate::smartcard::{Exchange, Fault, Found, Link, find, held};
 use crate::token::{Hints, PinPolicy, Presence, Token, TokenKind, check_expected, prove};
 
 pub(crate) use manage::generate;
@@ -46,11 +46,8 @@ pub use manage::list;
 pub use fuzz::fuzz;
 
 use card::{Answer, Outcome, Password};
-use key::{Key, Step, Use};
+use key::{Key, Sending, Step, Use};
 use view::View;
-
-/// How often one agree may send the kept PIN: other programs may reset the card between the PIN and its use.
-const ROUNDS: usize = 3;
 
 /// Finds the key, and proves the pair: see [`crate::open`].
 pub(crate) fn open(
@@ -107,7 +104,7 @@ impl Token for OpenPgpToken {
     fn agree(&mut self, peer: &PublicKey, operation: &mut Operation<'_>) -> Result<SharedSecret> {
         same_curve(self.public.curve(), peer)?;
         operation.before_deadline(&self.hints.label)?;
-        let answer = self.with_card(operation, |token, link, operation| token.rounds(link, peer, operation));
+        let answer = self.with_card(operation, |token, link, operation| token.agree_on(link, peer, operation));
         self.hints.touch = self.key.touch;
         let secret = answer?;
         operation.before_deadline(&self.hints.label)?;
@@ -180,37 +177,28 @@ impl OpenPgpToken {
     }
 
     /// Agrees, with the PIN where the card wants it.
-    fn rounds(&mut self, link: &mut Link, peer: &PublicKey, operation: &mut Operation<'_>) -> Answer<SharedSecret> {
-        let what = self.hints.label.clone();
-        let always = self.keeper.policy() == KeepPin::Always;
-        let mut how = if always { Use::AfterPin } else { Use::AsItIs };
-        for _ in 0..=ROUNDS {
-            // A reset that a transaction is begun with shows nowhere else.
-            if link.look().is_err() {
-                self.key.believed = false;
-            }
-            let key = &mut self.key;
-            let step = link.transact(|card| {
-                key.attempt(card, peer, how, &mut |stage| {
-                    operation.before_deadline(&what)?;
-                    operation.enter(stage);
-                    Ok(())
-                })
-            });
-            let unlocked = matches!(how, Use::Unlocked { .. });
-            let (tries, verified) = match step {
-                Ok(Step::Agreed(secret)) => return Ok(secret),
-                Ok(Step::Pin { .. }) if unlocked && !self.keeper.is_held() => return Err(self.asked(Fault::Reset)),
-                Ok(Step::Pin { tries, verified }) => (tries, verified),
-                Err(fault) if unlocked => return Err(self.asked(fault)),
-                Err(fault) => return Err(fault),
-            };
-            operation.before_deadline(&what)?;
-            self.unlock(link, Password::User, tries, operation)?;
-            how = Use::Unlocked { forget: always && verified != Some(true) };
-            operation.enter(Stage::Access);
+    fn agree_on(&mut self, link: &mut Link, peer: &PublicKey, operation: &mut Operation<'_>) -> Answer<SharedSecret> {
+        // A reset that a transaction is begun with shows nowhere else.
+        if link.look().is_err() {
+            self.key.believed = false;
         }
-        Err(Fault::Typed(Fault::Reset.typed(&what)))
+        let always = self.keeper.policy() == KeepPin::Always;
+        let how = if always { Use::AfterPin } else { Use::AsItIs };
+        let Self { key, hints, .. } = self;
+        let step = link.transact(|card| key.attempt(card, peer, how, &mut |stage| begin(operation, hints, stage)))?;
+        let (tries, verified) = match step {
+            Step::Agreed(secret) => return Ok(secret),
+            Step::Pin { tries, verified } => (tries, verified),
+        };
+        operation.before_deadline(&hints.label)?;
+        let how = Use::Unlocked { forget: always && verified != Some(true) };
+        let step = self.unlocked(link, Password::User, tries, operation, |key, card, operation, hints| {
+            key.attempt(card, peer, how, &mut |stage| begin(operation, hints, stage))
+        })?;
+        match step {
+            Step::Agreed(secret) => Ok(secret),
+            Step::Pin { .. } => Err(Fault::Malformed("VERIFY", "the card took the PIN, and wants it again")),
+        }
     }
 
     /// The attestation, with the PIN: a YubiKey does not tell whether it is verified for signing.
@@ -223,15 +211,11 @@ impl OpenPgpToken {
             Ok((card::tries_left(card, Password::Sign)?, attest::stage(card)?))
         })?;
         operation.before_deadline(what)?;
-        self.unlock(link, Password::Sign, tries, operation)?;
-        let Self { key, keeper, hints, .. } = self;
-        operation.enter(Stage::Access);
-        let attested = link.transact(|card| {
-            key.select(card)?;
-            operation.before_deadline(&hints.label)?;
-            operation.enter(stage);
-            let outcome = attest::attest(card, key.aid());
-            if keeper.policy() == KeepPin::Always {
+        let always = self.keeper.policy() == KeepPin::Always;
+        self.unlocked(link, Password::Sign, tries, operation, |key, card, operation, hints| {
+            let outcome =
+                begin(operation, hints, stage).map_err(Fault::from).and_then(|()| attest::attest(card, key.aid()));
+            if always && !outcome.as_ref().is_err_and(Fault::is_lost) {
                 card::forget(card, Password::Sign)?;
             }
             match outcome? {
@@ -239,41 +223,52 @@ impl OpenPgpToken {
                 Outcome::Refused(_) if stage == Stage::Touch => Err(key.not_touched().into()),
                 Outcome::Refused(status) => Err(Fault::Status { command: "GET ATTESTATION", status }),
             }
-        });
-        attested.map_err(|fault| self.asked(fault))
+        })
     }
 
-    /// Sends the PIN.
-    fn unlock(
+    /// Sends the PIN and does `work`, in one transaction: nobody else uses the PIN in between, and after a reset both are done again.
+    fn unlocked<T>(
         &mut self,
         link: &mut Link,
         password: Password,
         tries: Tries,
         operation: &mut Operation<'_>,
-    ) -> Answer<()> {
+        mut work: impl FnMut(&mut Key, &mut dyn Exchange, &Operation<'_>, &Hints) -> Answer<T>,
+    ) -> Answer<T> {
         let Self { key, keeper, hints, .. } = self;
+        let (mut lost, mut worked) = (None, None);
         let request = PinRequest::new(&hints.label, Purpose::UserPin, tries);
-        let (mut sent, mut unsent) = (false, false);
-        let answer = keeper.unlock(request, operation, |pin| {
-            let verified = link.transact(|card| {
-                key.select(card)?;
-                sent = true;
-                key.verify(card, password, pin)
+        let sent = keeper.unlock_for(request, operation, |pin, operation| {
+            operation.enter(Stage::Access);
+            let mut sending = Sending::new(pin, tries);
+            let mut taken = false;
+            let answer = link.transact(|card| {
+                taken = false;
+                key.verify(card, password, &mut sending, &mut || operation.before_deadline(&hints.label))?;
+                taken = true;
+                work(key, card, operation, hints)
             });
-            unsent = !sent && verified.as_ref().is_err_and(Fault::is_lost);
-            verified.map_err(|fault| fault.typed(&hints.label))
+            match answer {
+                Err(fault) if fault.is_lost() => {
+                    lost = Some(fault);
+                    Err(Fault::Removed.typed(&hints.label))
+                }
+                Err(fault) if !taken => Err(fault.typed(&hints.label)),
+                // Whatever became of the work, the PIN is right.
+                answer => {
+                    worked = Some(answer);
+                    Ok(())
+                }
+            }
         });
-        match answer {
-            // Put back while somebody was asked: it is found anew.
-            Err(_) if unsent && keeper.is_held() => Err(Fault::Removed),
-            // What was lost later may have counted the PIN, which is not sent again by itself.
-            answer => answer.map_err(Fault::Typed),
+        match (sent, worked, lost) {
+            (_, Some(answer), _) => answer,
+            // Found anew at once only where nobody has to be asked a second time.
+            (Err(_), None, Some(fault)) if keeper.is_held() => Err(fault),
+            (Err(_), None, Some(fault)) => Err(Fault::Typed(fault.typed(&hints.label))),
+            (Err(error), None, None) => Err(Fault::Typed(error)),
+            (Ok(()), None, _) => Err(Fault::Malformed("VERIFY", "the PIN was not sent")),
         }
-    }
-
-    /// A loss after somebody was asked is an error to the caller: nobody is asked twice in one call.
-    fn asked(&self, fault: Fault) -> Fault {
-        if self.keeper.is_held() { fault } else { Fault::Typed(fault.typed(&self.hints.label)) }
     }
 
     fn read_pin_state(&mut self, link: &mut Link) -> Answer<PinState> {
@@ -301,6 +296,13 @@ impl OpenPgpToken {
         self.key = Key::of(&view, self.hints.label.clone());
         Ok(link)
     }
+}
+
+/// Right before the card computes: not for a caller that gave up.
+fn begin(operation: &Operation<'_>, hints: &Hints, stage: Stage) -> Result<()> {
+    operation.before_deadline(&hints.label)?;
+    operation.enter(stage);
+    Ok(())
 }
 
 /// The public key of a card that can be used.

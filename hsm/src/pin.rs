@@ -129,6 +129,18 @@ impl Tries {
             left => Self::Left(left),
         }
     }
+
+    /// Whether tries were used up since `then`, as far as numbers tell.
+    #[allow(dead_code)] // Used by backends that a build may leave out.
+    pub(crate) fn fewer_than(self, then: Self) -> bool {
+        let count = |tries| match tries {
+            Self::None => 0,
+            Self::Last => 1,
+            Self::Left(left) => left,
+            _ => u8::MAX,
+        };
+        count(self) < count(then)
+    }
 }
 
 impl fmt::Display for Tries {

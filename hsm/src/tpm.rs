@@ -17,9 +17,10 @@
 //! pinned before (`expected`), that also stops who sits between host and TPM and answers in its place. On the first meeting, and while a key
 //! is made, it stops only who listens. The PIN itself never crosses the bus but in the command that makes a key.
 //!
-//! One connection is kept while the token is open, with its session and, for a primary key, the key. Whatever fails on it for another reason than
-//! the PIN is tried once more on a new one: that is all that a TPM's reset or a machine's sleep need. Sessions and transient
-//! objects are flushed when the connection is dropped. Use a resource manager (`/dev/tpmrm0`, the default): without one a TPM has room for three keys.
+//! One connection is kept while the token is open and, for a primary key, the key; but no session. Linux's resource manager saves an idle one and
+//! never renews it, and a TPM lets nobody save another once 255 (65535 on some) were saved after the oldest (`TPM_RC_CONTEXT_GAP`): a daemon's
+//! session would stop every other program. Whatever fails on the connection for another reason than the PIN is tried once more on a new one: that is
+//! all that a TPM's reset or a machine's sleep need. Sessions and transient objects are flushed when the connection is dropped. Use a resource manager (`/dev/tpmrm0`, the default): without one a TPM has room for three keys.
 //!
 //! tpm2-tss writes each failure to standard error, and only the environment can stop it: `TSS2_LOG=all+none`. The shared secret
 //! passes through buffers of tpm2-tss, which are freed without being wiped; while a PIN is kept (`once`) tpm2-tss keeps a copy, which is
@@ -33,8 +34,7 @@ mod template;
 use std::path::Path;
 use std::time::Duration;
 
-use tss_esapi::handles::KeyHandle;
-use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::handles::{KeyHandle, SessionHandle};
 use tss_esapi::structures::Auth;
 use zeroize::Zeroizing;
 
@@ -43,6 +43,7 @@ use crate::device::PinState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::locator::{TpmKey, TpmLocator};
 use crate::operation::{Operation, Stage};
+use crate::pin::keeper::still;
 use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
 use crate::secret::{Pin, SharedSecret};
 use crate::token::{Hints, PinPolicy, Presence, Token, TokenKind, Touch, check_expected, prove};
@@ -86,13 +87,13 @@ pub(crate) fn open(
         TpmKey::Persistent(handle) => {
             let found = connection.persistent(*handle, &name)?;
             check_expected(&found.public, expected, &name)?;
-            Live::begin(connection, found.key, found.public, &name)?
+            Live::new(connection, found)
         }
         TpmKey::Owner(key) => {
             let owned = connection.owner_has_auth().map_err(|fault| fault.typed(&name))?;
             let found = owner_key(&mut connection, key, owned, &mut keeper, &name, operation)?;
             check_expected(&found.public, expected, &name)?;
-            Live::begin(connection, found.key, found.public, &name)?
+            Live::new(connection, found)
         }
     };
     operation.before_deadline(&name)?;
@@ -161,12 +162,11 @@ struct TpmToken {
     live: Option<Live>,
 }
 
-/// A connection with the key and a session that the key has salted.
+/// A connection with the key.
 struct Live {
     connection: Connection,
     key: KeyHandle,
     public: PublicKey,
-    session: AuthSession,
     /// tpm2-tss has the PIN, and it was right.
     authorized: bool,
 }
@@ -178,9 +178,8 @@ impl Drop for Live {
 }
 
 impl Live {
-    fn begin(mut connection: Connection, key: KeyHandle, public: PublicKey, name: &str) -> Result<Self> {
-        let session = connection.session(key).map_err(|fault| fault.typed(name))?;
-        Ok(Self { connection, key, public, session, authorized: false })
+    fn new(connection: Connection, found: connection::FoundKey) -> Self {
+        Self { connection, key: found.key, public: found.public, authorized: false }
     }
 
     /// tpm2-tss overwrites its copy of the PIN.
@@ -190,9 +189,12 @@ impl Live {
         self.authorized = false;
     }
 
-    /// `TPM2_ECDH_ZGen` (part 3, section 14.5): X of the product, big-endian, 32 bytes.
+    /// `TPM2_ECDH_ZGen` (part 3, section 14.5): X of the product, big-endian, 32 bytes. In a session of its own, salted by the key.
     fn agree(&mut self, peer: &PublicKey) -> std::result::Result<SharedSecret, Fault> {
-        self.connection.ecdh(self.key, self.session, peer)
+        let session = self.connection.session(self.key)?;
+        let answer = self.connection.ecdh(self.key, session, peer);
+        self.connection.flush(SessionHandle::from(session).into());
+        answer
     }
 
     /// The same with a PIN, which tpm2-tss keeps if it was right.
@@ -242,10 +244,12 @@ impl Live {
             }
         }
         let guard = if counted { Guard::Counted } else { Guard::Uncounted };
-        let request = PinRequest::new(name, Purpose::UserPin, self.tries(guard).map_err(|fault| fault.typed(name))?);
+        let tries = self.tries(guard).map_err(|fault| fault.typed(name))?;
+        let request = PinRequest::new(name, Purpose::UserPin, tries);
         let mut latency = Duration::ZERO;
         keeper.unlock(request, operation, |pin| {
             let pin = auth(pin, name)?;
+            still(name, tries, self.tries(guard).map_err(|fault| fault.typed(name))?)?;
             latency = prove(&public, name, |peer| {
                 self.agree_with(pin, peer).map_err(|fault| self.connection.explained(fault, guard, name))
             })?;
@@ -327,7 +331,9 @@ impl TpmToken {
             let tries = live.tries(guard).map_err(|fault| Failure::Lost(fault.typed(name)))?;
             let mut agreed = None;
             let unlocked = self.keeper.unlock(PinRequest::new(name, Purpose::UserPin, tries), operation, |pin| {
-                agreed = Some(live.agree_with(auth(pin, name)?, peer).map_err(|fault| {
+                let pin = auth(pin, name)?;
+                still(name, tries, live.tries(guard).map_err(|fault| fault.typed(name))?)?;
+                agreed = Some(live.agree_with(pin, peer).map_err(|fault| {
                     lost = fault.is_lost();
                     live.connection.explained(fault, guard, name)
                 })?);
@@ -387,7 +393,7 @@ impl TpmToken {
             }
         };
         check_expected(&found.public, Some(&self.public), name)?;
-        let mut live = Live::begin(connection, found.key, found.public, name)?;
+        let mut live = Live::new(connection, found);
         live.authorized = self.guard == Guard::Owner;
         Ok(live)
     }

@@ -178,12 +178,23 @@ impl Terminal {
             }
             return;
         };
-        // A line that wraps could not be written over.
-        let text: String = one_line(text).chars().take(columns.saturating_sub(1)).collect();
+        let text = fitted(&one_line(text), columns.saturating_sub(1));
         let before = OPEN_LINE.swap(if last { 0 } else { text.chars().count() }, Ordering::SeqCst);
         let end = if last { "\n" } else { "" };
         let _ = write!(stderr, "\r{text:before$}{end}").and_then(|()| stderr.flush());
     }
+}
+
+/// `text` in `width` characters, shortened before its end, which says how long something lasts: a line that wraps could not be written over.
+fn fitted(text: &str, width: usize) -> String {
+    const END: usize = 12;
+    let count = text.chars().count();
+    if count <= width {
+        return text.to_owned();
+    }
+    let start = text.chars().take(width.saturating_sub(END + 1));
+    let end = text.chars().skip(count - END.min(width.saturating_sub(1)));
+    start.chain(['…']).chain(end).take(width).collect()
 }
 
 /// How many characters of a line that will be written over stand on stderr.
@@ -271,6 +282,15 @@ pub fn shown(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_line_is_shortened_before_its_end() {
+        assert_eq!(super::fitted("touch the token, 14 s left", 30), "touch the token, 14 s left");
+        assert_eq!(super::fitted("touch the token (YubiKey), 14 s left", 24), "touch the t…), 14 s left");
+        for width in 0..20 {
+            assert!(super::fitted("touch the token (YubiKey), 14 s left", width).chars().count() <= width);
+        }
+    }
+
     #[test]
     fn escape_sequences_are_not_passed_on() {
         assert_eq!(super::printable("a\u{202e}b\u{200b}c"), "a\u{fffd}b\u{fffd}c");

@@ -82,7 +82,7 @@ impl TokenHandle {
         let (key, keep) = (point(expected)?, settings.config.keep_pin.into());
         let name = locator.to_string();
         // Without its query: where a module and a PIN file are is not the token's name.
-        let name = format!("the token `{}`", name.split('?').next().unwrap_or_default());
+        let name = name.split('?').next().unwrap_or_default().to_owned();
         let open = move |operation: &mut claviger_hsm::Operation<'_>| {
             claviger_hsm::open(&locator, Some(&key), keep, operation)
         };

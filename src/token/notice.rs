@@ -121,23 +121,21 @@ pub type Notify = Arc<dyn Fn(&Notice) + Send + Sync>;
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { machine, reason, label, .. } = self;
-        match (&self.what, self.phase) {
-            (What::Gone(why), _) => return write!(f, "{machine}: {label} can not be used: {why}"),
-            (What::Back, _) => return write!(f, "{machine}: {label} is back"),
-            (What::Touch { perhaps: false }, _) => write!(f, "{machine} {reason}: touch the token ({label})")?,
-            (What::Touch { perhaps: true }, _) => {
-                write!(f, "{machine} {reason}: touch the token if it blinks ({label})")?
-            }
-            (What::Pin { tries_left: Tries::Unlimited }, _) => write!(f, "{machine} {reason}: passphrase of {label}")?,
-            (What::Pin { tries_left }, _) => write!(f, "{machine} {reason}: PIN of {label} ({tries_left})")?,
-        }
+        let (wanted, missed) = match &self.what {
+            What::Gone(why) => return write!(f, "{machine}: {label} can not be used: {why}"),
+            What::Back => return write!(f, "{machine}: {label} is back"),
+            What::Touch { perhaps: false } => (format!("touch the token ({label})"), "was not touched"),
+            What::Touch { perhaps: true } => (format!("touch the token if it blinks ({label})"), "was not touched"),
+            What::Pin { tries_left: Tries::Unlimited } => (format!("passphrase of {label}"), "was not unlocked"),
+            What::Pin { tries_left } => (format!("PIN of {label} ({tries_left})"), "was not unlocked"),
+        };
+        write!(f, "{machine} {reason}: ")?;
         match (self.phase, &self.what) {
-            (Phase::Lasts { left, .. }, _) => write!(f, ", {} s left", left.as_secs_f64().ceil()),
-            (Phase::Ended(Outcome::Done), What::Touch { .. }) => f.write_str(": it answered"),
-            (Phase::Ended(Outcome::Done), _) => f.write_str(": given"),
-            (Phase::Ended(Outcome::Missed), What::Touch { .. }) => f.write_str(": it was not touched"),
-            (Phase::Ended(Outcome::Missed), _) => f.write_str(": not given"),
-            (Phase::Ended(Outcome::GaveUp), _) => f.write_str(": given up"),
+            (Phase::Lasts { left, .. }, _) => write!(f, "{wanted}, {} s left", left.as_secs_f64().ceil()),
+            (Phase::Ended(Outcome::Done), What::Touch { .. }) => write!(f, "the token answered ({label})"),
+            (Phase::Ended(Outcome::Done), _) => write!(f, "given ({label})"),
+            (Phase::Ended(Outcome::Missed), _) => write!(f, "the token {missed} ({label})"),
+            (Phase::Ended(Outcome::GaveUp), _) => write!(f, "given up ({label})"),
         }
     }
 }
@@ -164,7 +162,7 @@ mod tests {
         );
         assert_eq!(
             notice(Reason::OPENING, What::Touch { perhaps: true }, Phase::Ended(Outcome::Missed)),
-            "cosigner wants to open its token: touch the token if it blinks (YubiKey 5 12345678): it was not touched"
+            "cosigner wants to open its token: the token was not touched (YubiKey 5 12345678)"
         );
         assert_eq!(
             notice(Reason::OPENING, What::Back, Phase::Ended(Outcome::Done)),

@@ -288,11 +288,11 @@ fn a_listener_waits_for_its_token() {
         assert_eq!(answered.stdout, b"hello", "{}", String::from_utf8_lossy(&answered.stderr));
         let asked = listener.says("cosigner wants to answer wallet: touch the token (");
         assert!(asked.ends_with(" s left"), "{asked}");
-        listener.says("it answered");
+        listener.says("the token answered");
         card.touch_never();
         assert_eq!(connect().status.code(), Some(10));
         // Two threads tell of it.
-        let mut missing = vec!["it was not touched", "reason=\"token-not-touched\""];
+        let mut missing = vec!["the token was not touched", "reason=\"token-not-touched\""];
         while !missing.is_empty() {
             let line = listener.says("not");
             missing.retain(|wanted| !line.contains(wanted));

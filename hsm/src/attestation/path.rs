@@ -1,18 +1,18 @@
 //! The way from a statement to a root: webpki's verdict, and what it leaves out.
 
-use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::aws_lc_rs as algorithms;
 use webpki::{EndEntityCert, Error as Webpki, ExtendedKeyUsageValidator, KeyPurposeIdIter, anchor_from_trusted_cert};
 use x509_cert::Certificate;
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::der::asn1::{PrintableStringRef, Utf8StringRef};
-use x509_cert::der::oid::ObjectIdentifier;
+use x509_cert::der::oid::{AssociatedOid, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode};
-use x509_cert::ext::pkix::KeyUsage;
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
 
 use super::roots::Root;
-use super::{AGAIN, Evidence, Format, Roots, malformed, refused};
+use super::{AGAIN, Evidence, Format, Roots, malformed, refused, weak};
 use crate::error::{Error, Result};
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
@@ -60,18 +60,68 @@ pub(super) fn verify(evidence: &Evidence, roots: &Roots) -> Result<Path> {
     between.extend(roots.between(evidence.format)?);
 
     let der = CertificateDer::from(first.as_slice());
-    let end = EndEntityCert::try_from(&der).map_err(failed)?;
-    let path = end.verify_for_usage(ALGORITHMS, &anchors, &between, moment, AnyPurpose, None, None).map_err(failed)?;
-
-    let root = roots_of.iter().zip(&anchors).find(|(_, anchor)| *anchor == path.anchor()).map(|(root, _)| root);
-    let root = root.ok_or_else(|| refused("no root that is trusted here signs it", OWN_ROOT))?;
-    let mut used = Vec::new();
-    for signer in path.intermediate_certificates() {
-        used.push(Certificate::from_der(&signer.der()).map_err(|_| malformed("a certificate in it"))?);
+    let (anchor, used) = match walk(&der, &anchors, &between, moment) {
+        Err(Webpki::EndEntityUsedAsCa) => unmarked(&der, signers, &roots_of, &anchors, moment)?,
+        path => path.map_err(failed)?,
+    };
+    let root = roots_of.get(anchor).ok_or_else(|| refused("no root that is trusted here signs it", OWN_ROOT))?;
+    let mut parsed = Vec::new();
+    for signer in &used {
+        parsed.push(Certificate::from_der(signer).map_err(|_| malformed("a certificate in it"))?);
     }
-    check_signers(&used, root, evidence.format)?;
+    check_signers(&parsed, root, evidence.format)?;
     let key = leaf.tbs_certificate.subject_public_key_info.to_der().map_err(|_| malformed("its public key"))?;
     Ok(Path { key, maker: root.maker, root: root.name.clone(), leaf })
+}
+
+/// The way from `end` to one of `anchors`: its place among them, and the signers between, DER.
+fn walk(
+    end: &CertificateDer<'_>,
+    anchors: &[TrustAnchor<'_>],
+    between: &[CertificateDer<'_>],
+    moment: UnixTime,
+) -> std::result::Result<(usize, Vec<Vec<u8>>), Webpki> {
+    let end = EndEntityCert::try_from(end)?;
+    let path = end.verify_for_usage(ALGORITHMS, anchors, between, moment, AnyPurpose, None, None)?;
+    let anchor = anchors.iter().position(|anchor| anchor == path.anchor()).ok_or(Webpki::UnknownIssuer)?;
+    Ok((anchor, path.intermediate_certificates().map(|signer| signer.der().to_vec()).collect()))
+}
+
+/// The same for a device whose factory certificate has no `basicConstraints` at all, as those of firmware up to 5.2 have none, although it signs
+/// statements. Version 3 and RFC 5280, section 6.1.4 (k), would have it refused; it is taken where that loses nothing:
+///
+/// - it stands directly under a root whose only certificates are those of devices' attestation keys, and nobody but the maker holds that root. What the
+///   extension would say, the root says;
+/// - it signs the statement itself and nothing between. No key that an owner makes or imports can stand there: those are a level below, where a
+///   certificate signs nothing.
+///
+/// One that has the extension, and says there that it is no authority, stays refused.
+fn unmarked(
+    end: &CertificateDer<'_>,
+    signers: &[Vec<u8>],
+    roots: &[Root],
+    anchors: &[TrustAnchor<'_>],
+    moment: UnixTime,
+) -> Result<(usize, Vec<Vec<u8>>)> {
+    let [signer] = signers else { return Err(failed(Webpki::EndEntityUsedAsCa)) };
+    let parsed = Certificate::from_der(signer).map_err(|_| malformed("a certificate in it"))?;
+    if has_constraints(&parsed) {
+        return Err(failed(Webpki::EndEntityUsedAsCa));
+    }
+    let signer = CertificateDer::from(signer.as_slice());
+    // As an end entity it is held to everything else: signature, names, the time, critical extensions.
+    let (anchor, between) = walk(&signer, anchors, &[], moment).map_err(failed)?;
+    if !between.is_empty() || !roots.get(anchor).is_some_and(|root| root.only_devices) {
+        return Err(failed(Webpki::EndEntityUsedAsCa));
+    }
+    let below = anchor_from_trusted_cert(&signer).map_err(failed)?;
+    walk(end, &[below], &[], moment).map_err(failed)?;
+    Ok((anchor, vec![signer.to_vec()]))
+}
+
+fn has_constraints(certificate: &Certificate) -> bool {
+    let extensions = certificate.tbs_certificate.extensions.as_deref().unwrap_or_default();
+    extensions.iter().any(|extension| extension.extn_id == BasicConstraints::OID)
 }
 
 /// What webpki leaves out: it does not look at `keyUsage` (RFC 5280, section 6.1.4 (n)), nor at anything in a root but name and key.
@@ -80,6 +130,11 @@ fn check_signers(signers: &[Certificate], root: &Root, format: Format) -> Result
         let usage = signer.tbs_certificate.get::<KeyUsage>().map_err(|_| malformed("a certificate in it"))?;
         if usage.is_some_and(|(_, usage)| !usage.key_cert_sign()) {
             return Err(refused(MAY_NOT, AGAIN));
+        }
+        if weak::is_weak(&signer.tbs_certificate.subject_public_key_info) {
+            let hint = "The device's firmware made RSA keys that can be factored (CVE-2017-15361, YubiKey 4 before 4.3.5): use a newer one, or go on \
+                        without an attestation.";
+            return Err(refused("a key that signs it is weak, and others may have it", hint));
         }
     }
     if root.path_len.is_some_and(|most| signers.len() > usize::from(most)) {
@@ -127,8 +182,7 @@ fn failed(error: Webpki) -> Error {
             refused("its certificates were never valid at the same time", AGAIN)
         }
         Webpki::EndEntityUsedAsCa => {
-            let hint = "YubiKeys up to firmware 5.2 may have such a factory certificate: use a newer one, or go on without an attestation.";
-            refused("a certificate in it signs another, and is not marked as a signer's", hint)
+            refused("a certificate in it signs another, and is not marked as a signer's", AGAIN)
         }
         Webpki::PathLenConstraintViolated | Webpki::NameConstraintViolation => refused(MAY_NOT, AGAIN),
         Webpki::CaUsedAsEndEntity => refused("its first certificate is that of a signer, not about a key", AGAIN),

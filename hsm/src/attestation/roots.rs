@@ -17,6 +17,8 @@ macro_rules! shipped {
 
 const PIV_ROOTS: &[&[u8]] = shipped!["yubico-piv-root-ca-serial-263751.pem", "yubico-attestation-root-1.pem"];
 const OPENPGP_ROOTS: &[&[u8]] = shipped!["yubico-openpgp-attestation-ca.pem", "yubico-attestation-root-1.pem"];
+/// Roots of which the maker has certified devices and nothing else: each certificate directly under one is that of a device's attestation key.
+const ONLY_DEVICES: &[&str] = &["Yubico PIV Root CA Serial 263751", "Yubico OpenPGP Attestation CA"];
 /// What stands between a device of firmware 5.7.4 or later and Attestation Root 1. Devices do not carry these.
 const PIV_BETWEEN: &[&[u8]] = shipped![
     "yubico-attestation-intermediate-a-1.pem",
@@ -122,6 +124,8 @@ pub(super) struct Root {
     pub(super) name: String,
     /// How many certificates may stand between it and the statement.
     pub(super) path_len: Option<u8>,
+    /// What stands directly under it is a device's attestation key, marked as a signer's or not.
+    pub(super) only_devices: bool,
 }
 
 impl Root {
@@ -137,6 +141,7 @@ impl Root {
             return Err("may not sign certificates");
         };
         let name = path::shown_name(&tbs.subject);
-        Ok(Self { name, path_len, der, maker })
+        let only_devices = maker.is_some() && ONLY_DEVICES.contains(&name.as_str());
+        Ok(Self { name, path_len, der, maker, only_devices })
     }
 }

@@ -27,6 +27,11 @@ fn old() -> Evidence {
     sample!(YubicoPiv, "piv-5.4.3-slot-9a-p256")
 }
 
+/// Its factory certificate is not marked as a signer's.
+fn unmarked() -> Evidence {
+    sample!(YubicoPiv, "piv-5.2.4-slot-93-p384")
+}
+
 fn key(curve: Curve) -> PublicKey {
     crate::curve::SoftKey::generate(curve).unwrap().public().clone()
 }
@@ -46,6 +51,12 @@ fn what_real_devices_state() {
             "PIV slot 82",
             true,
             "Yubico, serial 33162554, firmware 5.7.4, PIN never, touch always, up to Yubico Attestation Root 1",
+        ),
+        (
+            unmarked(),
+            "PIV slot 93",
+            true,
+            "Yubico, serial 11778047, firmware 5.2.4, PIN never, touch cached, up to Yubico PIV Root CA Serial 263751",
         ),
         (
             old(),
@@ -100,7 +111,7 @@ fn a_real_key_that_does_not_agree_is_refused() {
 #[test]
 fn every_changed_byte_of_real_chains_is_found() {
     let roots = Roots::makers();
-    for evidence in [old(), new()] {
+    for evidence in [old(), new(), unmarked()] {
         for at in 0..evidence.chain.len() {
             for byte in 0..evidence.chain[at].len() {
                 for change in [1, 0x80] {
@@ -148,12 +159,42 @@ fn only_the_right_roots_count() {
         evidence.format = Format::YubicoOpenPgp;
         refusal(read(&evidence, &Roots::makers()).map(drop));
     }
-    // Yubico's factory certificates up to firmware 5.2 are not marked as those of a signer.
-    let unmarked = sample!(YubicoPiv, "piv-5.2.4-slot-93-p384");
-    assert!(refusal(read(&unmarked, &Roots::makers()).map(drop)).contains("not marked as a signer's"));
     // Certified under the root for U2F, as some devices before 2018 were. Its signer is no authority.
     let early = sample!(YubicoPiv, "piv-4.3.7-slot-9a-p256");
     refusal(read(&early, &Roots::makers()).map(drop));
+}
+
+/// The mark is forgiven to a device that the maker certified, and to nobody else.
+#[test]
+fn a_signer_without_the_mark_stands_directly_under_the_makers_old_root() {
+    let roots = Roots::makers();
+    read(&unmarked(), &roots).unwrap();
+    // The same root, named by its owner instead of shipped.
+    let mut added = Roots::default();
+    added.with_pem(include_bytes!("../../roots/yubico-piv-root-ca-serial-263751.pem")).unwrap();
+    assert!(refusal(read(&unmarked(), &added).map(drop)).contains("not marked as a signer's"));
+    // What the device has signed signs nothing, however deep.
+    let [leaf, signer] = <[Vec<u8>; 2]>::try_from(unmarked().chain).unwrap();
+    for chain in
+        [vec![new().chain[0].clone(), leaf.clone(), signer.clone()], vec![leaf.clone(), leaf.clone(), signer.clone()]]
+    {
+        refusal(read(&Evidence { chain, ..unmarked() }, &roots).map(drop));
+    }
+    // A statement that the device did not sign.
+    for other in [old(), new()] {
+        refusal(
+            read(&Evidence { chain: vec![other.chain[0].clone(), signer.clone()], ..unmarked() }, &roots).map(drop),
+        );
+    }
+    // A root of the same name, and a signer below it.
+    let root = Signer::root("Yubico PIV Root CA Serial 263751");
+    let device = root.below_as(|own| Signer::authority("Yubico PIV Attestation", own, None).without("2.5.29.19"));
+    let key = key(Curve::P256);
+    let chain = vec![device.sign(&Template::piv(0x9d, key.as_bytes())), device.der.clone()];
+    let evidence = Evidence { format: Format::YubicoPiv, chain };
+    refusal(verify(&evidence, &key, &roots));
+    added.with_pem(root.pem().as_bytes()).unwrap();
+    assert!(refusal(verify(&evidence, &key, &added)).contains("not marked as a signer's"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use super::attest;
 use super::card::{self, Aid, Password};
-use super::key::{Key, Use};
+use super::key::{Key, Sending, Use};
 use super::manage::{Plan, describe};
 use super::view::{Origin, View};
 use crate::curve::{Curve, PublicKey};
@@ -50,13 +50,14 @@ pub fn fuzz(answers: &[u8]) {
     };
     let mut key = Key::of(&view, "It".into());
     let mut before = |_| Ok(());
+    let mut sending = Sending::new(&pin, Tries::Left(3));
     // What each comes to is nothing to this: it must come to something.
     match first & 0x0f {
         0 => drop(card::select(&mut card)),
         1 => drop(describe(&mut card, aid)),
         2 => drop(key.attempt(&mut card, &peer, Use::AsItIs, &mut before)),
         3 => drop(key.attempt(&mut card, &peer, Use::Unlocked { forget: true }, &mut before)),
-        4 => drop(key.verify(&mut card, Password::User, &pin)),
+        4 => drop(key.verify(&mut card, Password::User, &mut sending, &mut || Ok(()))),
         5 => drop(attest::check(&mut card, &aid, "It")),
         6 => drop(attest::attest(&mut card, &aid)),
         _ => {
@@ -65,7 +66,7 @@ pub fn fuzz(answers: &[u8]) {
                 NewKey { touch: Some(Touch::Cached), replace: view.public.clone().ok(), ..NewKey::new(Curve::P256) };
             let Ok(offers) = view.offers(&mut card) else { return };
             if let Ok(plan) = Plan::check(&view, offers.as_deref(), &new) {
-                drop(plan.carry_out(&mut card, &mut key, &pin));
+                drop(plan.carry_out(&mut card, &mut key, &mut sending, &mut || Ok(())));
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::curve::PublicKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::Stage;
 use crate::pin::Tries;
-use crate::pin::keeper::locked;
+use crate::pin::keeper::{locked, still};
 use crate::secret::{Pin, SharedSecret};
 use crate::smartcard::{Exchange, Fault};
 use crate::token::Touch;
@@ -51,6 +51,20 @@ pub(super) enum Step {
         tries: Tries,
         verified: Option<bool>,
     },
+}
+
+/// One PIN on its way to the card, which may take several transactions when other programs reset the card.
+pub(super) struct Sending<'a> {
+    pin: &'a Pin,
+    /// The tries that the people were told of.
+    told: Tries,
+    sent: bool,
+}
+
+impl<'a> Sending<'a> {
+    pub(super) fn new(pin: &'a Pin, told: Tries) -> Self {
+        Self { pin, told, sent: false }
+    }
 }
 
 impl Key {
@@ -100,17 +114,16 @@ impl Key {
         if verified == Some(false) || matches!(how, Use::AfterPin) {
             return self.wants_pin(card, verified);
         }
-        let step = self.compute(card, peer, how, verified, before);
-        if let Use::Unlocked { forget: true } = how
-            && !step.as_ref().is_err_and(Fault::is_lost)
-        {
+        let step = self.operate(card, peer, how, verified, before);
+        // Whatever it came to; a card that is lost has forgotten.
+        if matches!(how, Use::Unlocked { forget: true }) && !step.as_ref().is_err_and(Fault::is_lost) {
             card::forget(card, Password::User)?;
             self.believed = false;
         }
         step
     }
 
-    fn compute(
+    fn operate(
         &mut self,
         card: &mut dyn Exchange,
         peer: &PublicKey,
@@ -128,8 +141,10 @@ impl Key {
                 Ok(Step::Agreed(secret))
             }
             Outcome::Refused(status) => {
-                let sure = verified.unwrap_or(self.believed || matches!(how, Use::Unlocked { .. }));
-                self.refused(card, status, sure)
+                // A belief explains a refusal only where a missing touch does, too: other programs may have ended the PIN's validity, by a wrong
+                // PIN of theirs or on purpose.
+                let believed = matches!(how, Use::Unlocked { .. }) || (self.believed && self.wants_touch());
+                self.refused(card, status, verified.unwrap_or(believed))
             }
         }
     }
@@ -158,10 +173,25 @@ impl Key {
         Ok(Step::Pin { tries: card::tries_left(card, Password::User)?, verified })
     }
 
-    /// Sends a PIN, once.
-    pub(super) fn verify(&mut self, card: &mut dyn Exchange, password: Password, pin: &Pin) -> Answer<()> {
+    /// Sends a PIN. `before` is called right before that, and may refuse.
+    ///
+    /// Not when tries were used up since people were told of them: by this PIN, its answer lost with a reset, or by another program.
+    pub(super) fn verify(
+        &mut self,
+        card: &mut dyn Exchange,
+        password: Password,
+        sending: &mut Sending<'_>,
+        before: &mut dyn FnMut() -> Result<()>,
+    ) -> Answer<()> {
         self.select(card)?;
-        let verified = card::verify(card, password, pin, self.derives)?;
+        let now = card::tries_left(card, password)?;
+        if sending.sent && now.fewer_than(sending.told) {
+            return Err(self.wrong(password, now).into());
+        }
+        still(&self.what, sending.told, now)?;
+        before()?;
+        sending.sent = true;
+        let verified = card::verify(card, password, sending.pin, self.derives)?;
         if password == Password::User {
             self.believed = verified == Verified::Yes;
         }
@@ -170,14 +200,18 @@ impl Key {
             Verified::Locked => Err(locked(&self.what).into()),
             Verified::Wrong => {
                 let tries = card::tries_left(card, password)?;
-                let which = if password == Password::Admin { "admin PIN" } else { "PIN" };
-                Err(Fault::Typed(Error::new(
-                    ErrorKind::WrongPin,
-                    format!("{} refuses the {which} (VERIFY); {tries}.", self.what),
-                    "Try again with the right PIN; it is not resent by itself.",
-                )))
+                Err(self.wrong(password, tries).into())
             }
         }
+    }
+
+    fn wrong(&self, password: Password, tries: Tries) -> Error {
+        let which = if password == Password::Admin { "admin PIN" } else { "PIN" };
+        Error::new(
+            ErrorKind::WrongPin,
+            format!("{} refuses the {which} (VERIFY); {tries}.", self.what),
+            "Try again with the right PIN; it is not resent by itself.",
+        )
     }
 
     fn wants_touch(&self) -> bool {
@@ -281,13 +315,49 @@ mod tests {
     }
 
     #[test]
-    fn what_was_unlocked_for_one_use_is_locked_again() {
-        let peer = PublicKey::new(Curve::X25519, &[9; 32]).unwrap();
-        // Also when the deadline has passed.
+    fn a_pin_is_sent_only_for_the_tries_that_people_were_told_of() {
+        let (three, two, one) = ("ff7f7f7f0300039000", "ff7f7f7f0200039000", "ff7f7f7f0100039000");
+        let pin = Pin::new("123456".into()).unwrap();
+        let mut key = key(0x304, Touch::Never);
+        let mut sending = Sending::new(&pin, Tries::Left(3));
+        let verify = |key: &mut Key, answers: &[&str], sending: &mut Sending<'_>| {
+            let mut card = Script::any(answers);
+            let verified = key.verify(&mut card, Password::User, sending, &mut || Ok(()));
+            assert!(card.is_over());
+            verified.map_err(|fault| fault.typed("It").kind())
+        };
+        assert_eq!(verify(&mut key, &[AID, three, "6a88", "9000"], &mut sending), Ok(()));
+        // It was sent, the card was reset, and a try is gone: it was wrong.
+        assert_eq!(verify(&mut key, &[AID, two], &mut sending), Err(ErrorKind::WrongPin));
+        // Others used up tries while somebody was asked.
+        assert_eq!(verify(&mut key, &[AID, one], &mut Sending::new(&pin, Tries::Left(3))), Err(ErrorKind::PinLast));
+        let answers = [AID, two, "6a88", "9000"];
+        assert_eq!(verify(&mut key, &answers, &mut Sending::new(&pin, Tries::Left(3))), Ok(()));
+        // Somebody agreed to that.
+        assert_eq!(verify(&mut key, &[AID, one, "6a88", "9000"], &mut Sending::new(&pin, Tries::Last)), Ok(()));
+    }
+
+    #[test]
+    fn a_pin_that_others_ended_is_sent_again() {
+        let mut key = key(0x201, Touch::Never);
+        key.believed = true;
+        let (step, _) = attempt(&mut key, Use::AsItIs, &[AID, "6982", "ff7f7f7f0300039000"]);
+        assert!(matches!(step, Ok(Step::Pin { .. })));
+        // Not so right after it was sent: the card means something else.
+        let (step, _) = attempt(&mut key, Use::Unlocked { forget: false }, &[AID, "6982", "6a88"]);
+        assert_eq!(kind(step), ErrorKind::Device);
+    }
+
+    #[test]
+    fn what_is_to_be_forgotten_is_forgotten_after_failures() {
+        let how = Use::Unlocked { forget: true };
+        // `attempt` sees to it that the last answer, that to the forgetting, is asked for.
+        let (step, _) = attempt(&mut key(0x304, Touch::Never), how, &[AID, "9000", "6f00", "9000"]);
+        assert_eq!(kind(step), ErrorKind::Device);
         let mut card = Script::new(&[("00ca004f00", AID), ("00200082", "9000"), ("0020ff82", "9000")]);
-        let late = Error::new(ErrorKind::Deadline, "It is late.", "Be early.");
-        let step = key(0x304, Touch::Never)
-            .attempt(&mut card, &peer, Use::Unlocked { forget: true }, &mut |_| Err(late.clone()));
+        let peer = PublicKey::new(Curve::X25519, &[9; 32]).unwrap();
+        let late = || Error::new(ErrorKind::Deadline, "It is late.", "Be early.");
+        let step = key(0x304, Touch::Never).attempt(&mut card, &peer, how, &mut |_| Err(late()));
         assert_eq!(kind(step), ErrorKind::Deadline);
         assert!(card.is_over());
     }

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::card::{self, Aid, Answer, Password};
 use super::fingerprint::fingerprint;
-use super::key::Key;
+use super::key::{Key, Sending};
 use super::view::{self, View};
 use super::{locate, open};
 use crate::curve::{Curve, PublicKey};
@@ -14,7 +14,6 @@ use crate::locator::OpenPgpLocator;
 use crate::operation::{Operation, Stage};
 use crate::pin::keeper::locked;
 use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
-use crate::secret::Pin;
 use crate::smartcard::{Exchange, Fault, find};
 use crate::token::{NewKey, PinPolicy, Touch};
 
@@ -71,9 +70,12 @@ pub(crate) fn generate(
     let mut made = None;
     // An admin PIN is never kept, and its source is not the locator's file: that holds the user PIN.
     let mut keeper = Keeper::new(KeepPin::Never, None);
-    keeper.unlock(PinRequest::new(&what, Purpose::AdminPin, tries), operation, |pin| {
-        let object = link.transact(|card| plan.carry_out(card, &mut key, pin)).map_err(|fault| fault.typed(&what))?;
-        made = Some(object);
+    keeper.unlock_for(PinRequest::new(&what, Purpose::AdminPin, tries), operation, |pin, operation| {
+        operation.enter(Stage::Access);
+        let mut sending = Sending::new(pin, tries);
+        let mut in_time = || operation.before_deadline(&what);
+        let object = link.transact(|card| plan.carry_out(card, &mut key, &mut sending, &mut in_time));
+        made = Some(object.map_err(|fault| fault.typed(&what))?);
         Ok(())
     })?;
     let public = made.ok_or_else(|| Fault::Removed.typed(&what))?;
@@ -134,8 +136,14 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes it all in one transaction, the admin PIN verified for that long.
-    pub(super) fn carry_out(&self, card: &mut dyn Exchange, key: &mut Key, pin: &Pin) -> Answer<PublicKey> {
-        key.verify(card, Password::Admin, pin)?;
+    pub(super) fn carry_out(
+        &self,
+        card: &mut dyn Exchange,
+        key: &mut Key,
+        pin: &mut Sending<'_>,
+        before: &mut dyn FnMut() -> Result<()>,
+    ) -> Answer<PublicKey> {
+        key.verify(card, Password::Admin, pin, before)?;
         let made = self.write(card);
         let forgotten = card::forget(card, Password::Admin);
         let made = made?;
@@ -201,6 +209,7 @@ fn unsupported(what: &str, why: &str) -> Error {
 mod tests {
     use super::super::script::Script;
     use super::*;
+    use crate::secret::Pin;
 
     const AID: Aid = Aid { version: 0x0304, manufacturer: 6, serial: 0x42 };
 
@@ -255,6 +264,7 @@ mod tests {
         let identifier = ("00ca004f00", "d27600012401030400060000004200009000");
         let mut card = Script::new(&[
             identifier,
+            ("00ca00c400", "ff7f7f7f0300039000"),
             ("00ca00f900", "6a88"),
             ("00200083083132333435363738", "9000"),
             // No keys.
@@ -265,7 +275,8 @@ mod tests {
             ("0020ff83", "9000"),
         ]);
         let mut key = Key::of(&empty(), "It".into());
-        let fault = plan.carry_out(&mut card, &mut key, &pin).unwrap_err();
+        let mut sending = Sending::new(&pin, Tries::Left(3));
+        let fault = plan.carry_out(&mut card, &mut key, &mut sending, &mut || Ok(())).unwrap_err();
         assert_eq!(fault.typed("It").kind(), ErrorKind::Unsupported);
         assert!(card.is_over());
     }

@@ -13,13 +13,17 @@ pub(crate) struct Keeper {
     /// The locator's `pin-source`.
     source: Option<PathBuf>,
     kept: Option<Pin>,
+    /// The last try is left, and nobody agreed to spend it.
+    barred: bool,
     /// The last one that the token refused.
     refused: Option<Pin>,
+    /// The tries that were left when a PIN was sent whose answer did not come; it is the kept one.
+    unanswered: Option<Tries>,
 }
 
 impl Keeper {
     pub(crate) fn new(policy: KeepPin, source: Option<&Path>) -> Self {
-        Self { policy, source: source.map(Path::to_owned), kept: None, refused: None }
+        Self { policy, source: source.map(Path::to_owned), kept: None, barred: false, refused: None, unanswered: None }
     }
 
     /// How long the PIN is kept.
@@ -30,12 +34,13 @@ impl Keeper {
 
     /// Whether [`unlock`](Self::unlock) would ask nobody.
     pub(crate) fn is_held(&self) -> bool {
-        self.kept.is_some()
+        self.kept.is_some() && !self.barred
     }
 
     /// Finds the PIN and has `send` send it, once. `request` says what is known of the tries left; nothing is sent when there is none, or one
-    /// that nobody agrees to spend. `send` answers `WrongPin` when the token refuses it: it is then remembered as refused. Any other
-    /// failure says nothing about the PIN, which is kept for the next call if the policy keeps it at all.
+    /// that nobody agrees to spend. `send` answers `WrongPin` when the token refuses it: it is then remembered as refused; and `PinRequired` when it
+    /// cannot be this token's PIN: it is then forgotten. Any other failure says nothing about the PIN, which is kept for the next call if the policy
+    /// keeps it at all; but not if a try is gone by then, which the PIN may have cost before the token was lost.
     pub(crate) fn unlock(
         &mut self,
         request: PinRequest<'_>,
@@ -57,11 +62,29 @@ impl Keeper {
         let source = self.source.clone();
         let request = request.with_source(source.as_deref());
         match request.tries_left {
-            Tries::None => return Err(locked(what)),
-            Tries::Last if !operation.ask(|pins| pins.confirm_last_try(&request)) => return Err(last(what)),
-            _ => {}
+            Tries::None => {
+                // Whoever unlocks it sets a new one.
+                self.kept = None;
+                return Err(locked(what));
+            }
+            Tries::Last => self.barred = !operation.ask(|pins| pins.confirm_last_try(&request)),
+            _ => self.barred = false,
         }
+        if self.barred {
+            return Err(last(what));
+        }
+        let unanswered = self.unanswered.take();
         let pin = match self.kept.take() {
+            Some(_) if unanswered.is_some_and(|then| request.tries_left.fewer_than(then)) => {
+                return Err(Error::new(
+                    ErrorKind::WrongPin,
+                    format!(
+                        "{what} was lost while it had the PIN, and a try is gone ({}); it was not sent again.",
+                        request.tries_left
+                    ),
+                    "Make sure of the PIN, and give it anew.",
+                ));
+            }
             Some(pin) => pin,
             None => self.find(&request, operation)?,
         };
@@ -78,7 +101,12 @@ impl Keeper {
                 self.refused = Some(pin);
                 return Err(error);
             }
+            Err(error) if error.kind() == ErrorKind::PinRequired => return Err(error),
             Err(error) => {
+                use ErrorKind::{Busy, Device, ServiceAbsent, TokenAbsent};
+                let lost = matches!(error.kind(), TokenAbsent | ServiceAbsent | Busy | Device);
+                let counted = matches!(request.tries_left, Tries::Left(_) | Tries::Last);
+                self.unanswered = (lost && counted).then_some(request.tries_left);
                 self.keep(pin);
                 return Err(error);
             }
@@ -110,6 +138,20 @@ pub(crate) fn locked(what: &str) -> Error {
         format!("{what} has locked its PIN; no try is left."),
         "Unlock it with its SO PIN, admin PIN or PUK and its maker's tool.",
     )
+}
+
+/// Right before a PIN is sent: whether that may still be done, if `told` was what people were told of when they gave it. Answering takes time, and
+/// other programs may use up tries meanwhile.
+///
+/// # Errors
+/// `PinLocked`, `PinLast`.
+#[allow(dead_code)] // Used by backends that a build may leave out.
+pub(crate) fn still(what: &str, told: Tries, now: Tries) -> Result<()> {
+    match now {
+        Tries::None => Err(locked(what)),
+        Tries::Last if told != Tries::Last => Err(last(what)),
+        _ => Ok(()),
+    }
 }
 
 /// One try is left, and nobody said that it may be spent.
@@ -182,6 +224,23 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_that_can_not_be_sent_is_not_held() {
+        let mut keeper = Keeper::new(KeepPin::Once, None);
+        let mut pins = Given(vec!["2", "1"], false);
+        unlock(&mut keeper, &mut pins, Tries::Left(3), "1");
+        // Other programs used the tries up, and nobody agrees to spend the last.
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Last, "1"), (vec![], Some(ErrorKind::PinLast)));
+        assert!(!keeper.is_held());
+        // Somebody gave the tries back.
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(3), "1"), (vec!["1".into()], None));
+        assert!(keeper.is_held());
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::None, "1"), (vec![], Some(ErrorKind::PinLocked)));
+        assert!(!keeper.is_held());
+        // Unlocked, with a new PIN: the old one costs no try.
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(3), "2"), (vec!["2".into()], None));
+    }
+
+    #[test]
     fn another_failure_says_nothing_about_the_pin() {
         let mut keeper = Keeper::new(KeepPin::Once, None);
         let mut pins = Given(vec!["1"], false);
@@ -190,5 +249,47 @@ mod tests {
         let absent = Error::new(ErrorKind::TokenAbsent, "It is gone.", "Plug it in.");
         assert!(keeper.unlock(request, &mut operation, |_| Err(absent)).is_err());
         assert!(keeper.is_held());
+    }
+
+    /// Loses the token while it has the PIN.
+    fn lose(keeper: &mut Keeper, pins: &mut Given, tries: Tries, kind: ErrorKind) {
+        let mut operation = Operation::within(Duration::from_secs(1), pins);
+        let request = PinRequest::new("It", Purpose::UserPin, tries);
+        let lost = keeper.unlock(request, &mut operation, |_| Err(Error::new(kind, "It is gone.", "Look for it.")));
+        assert_eq!(lost.unwrap_err().kind(), kind);
+    }
+
+    #[test]
+    fn a_pin_whose_answer_was_lost_with_a_try_is_not_sent_again() {
+        let mut keeper = Keeper::new(KeepPin::Once, None);
+        let mut pins = Given(vec!["3", "1"], false);
+        lose(&mut keeper, &mut pins, Tries::Left(3), ErrorKind::TokenAbsent);
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(2), "3"), (vec![], Some(ErrorKind::WrongPin)));
+        assert!(!keeper.is_held());
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(2), "3"), (vec!["3".into()], None));
+        // No try is gone; or the token had answered.
+        lose(&mut keeper, &mut pins, Tries::Left(3), ErrorKind::TokenAbsent);
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(3), "3"), (vec!["3".into()], None));
+        lose(&mut keeper, &mut pins, Tries::Left(3), ErrorKind::NotTouched);
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(2), "3"), (vec!["3".into()], None));
+        lose(&mut keeper, &mut pins, Tries::Unknown, ErrorKind::TokenAbsent);
+        assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(3), "3"), (vec!["3".into()], None));
+    }
+
+    #[test]
+    fn tries_that_others_used_up_stop_a_pin() {
+        let stopped = |told, now| still("It", told, now).err().map(|error| error.kind());
+        assert_eq!(stopped(Tries::Left(3), Tries::Left(2)), None);
+        assert_eq!(stopped(Tries::Last, Tries::Last), None);
+        assert_eq!(stopped(Tries::Unknown, Tries::Last), Some(ErrorKind::PinLast));
+        assert_eq!(stopped(Tries::Left(3), Tries::Last), Some(ErrorKind::PinLast));
+        assert_eq!(stopped(Tries::Last, Tries::None), Some(ErrorKind::PinLocked));
+    }
+
+    #[test]
+    fn what_cannot_be_a_pin_is_not_kept() {
+        let mut keeper = Keeper::new(KeepPin::Once, None);
+        lose(&mut keeper, &mut Given(vec!["1"], false), Tries::Left(3), ErrorKind::PinRequired);
+        assert!(!keeper.is_held());
     }
 }

@@ -184,8 +184,9 @@ pub(super) fn metadata(card: &mut dyn Exchange, reference: u8) -> Result<Option<
         algorithm,
         pin: match byte(0x02, 0) {
             Some(1) => Some(PinPolicy::Never),
-            Some(2) => Some(PinPolicy::Once),
-            Some(3) => Some(PinPolicy::Always),
+            // 4 and 5, of a YubiKey Bio: a finger would do in the PIN's place.
+            Some(2 | 4) => Some(PinPolicy::Once),
+            Some(3 | 5) => Some(PinPolicy::Always),
             _ => None,
         },
         touch: match byte(0x02, 1) {

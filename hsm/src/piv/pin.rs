@@ -90,7 +90,7 @@ impl<'a> Attempt<'a> {
     ///
     /// Not when tries were used up since people were told of them: by this PIN, its answer lost with a reset, or by another program.
     pub(super) fn verify(&mut self, card: &mut dyn Exchange, now: Status) -> Result<(), Fault> {
-        if !now.verified && fewer(now.tries, self.told) {
+        if !now.verified && now.tries.fewer_than(self.told) {
             match now.tries {
                 _ if self.sent => return Err(wrong(self.what, now.tries).into()),
                 Tries::None => return Err(locked(self.what).into()),
@@ -108,16 +108,6 @@ impl<'a> Attempt<'a> {
             answer => answer,
         }
     }
-}
-
-fn fewer(now: Tries, then: Tries) -> bool {
-    let count = |tries| match tries {
-        Tries::None => 0,
-        Tries::Last => 1,
-        Tries::Left(left) => left,
-        _ => u8::MAX,
-    };
-    count(now) < count(then)
 }
 
 fn wrong(what: &str, tries: Tries) -> Error {

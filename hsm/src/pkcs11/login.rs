@@ -9,8 +9,8 @@ use super::fail::Foreign;
 use super::module::Module;
 use super::{Found, Live};
 use crate::error::{Error, ErrorKind, Result};
-use crate::operation::{Operation, Stage};
-use crate::pin::keeper::{last, locked};
+use crate::operation::Operation;
+use crate::pin::keeper::{last, locked, still};
 use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
 use crate::secret::Pin;
 use crate::uri::Pkcs11Uri;
@@ -108,13 +108,15 @@ impl Login {
                     }
                     _ => {}
                 }
-                operation.enter(Stage::Pin);
-                log_in(module, found, session, None)
+                // Whoever types it there is being asked, too: the deadline moves.
+                operation.ask(|_| log_in(module, found, session, None))
             }
             Self::Pin(keeper) => {
-                let request = PinRequest::new(&found.name, Purpose::UserPin, tries_left(&module.token_info(found)?));
+                let tries = tries_left(&module.token_info(found)?);
+                let request = PinRequest::new(&found.name, Purpose::UserPin, tries);
                 let mut ours = false;
                 keeper.unlock(request, operation, |pin| {
+                    still(&found.name, tries, tries_left(&module.token_info(found)?))?;
                     ours = log_in(module, found, session, Some(pin))?;
                     Ok(())
                 })?;

@@ -37,16 +37,22 @@ impl From<Error> for Fault {
 impl From<pcsc::Error> for Fault {
     fn from(error: pcsc::Error) -> Self {
         use pcsc::Error::{
-            CommError, InvalidHandle, NoService, NoSmartcard, ReaderUnavailable, RemovedCard, ResetCard,
-            ServiceStopped, SharingViolation, Shutdown, SystemCancelled, UnknownCard, UnknownReader, UnpoweredCard,
-            UnresponsiveCard,
+            CommError, InvalidHandle, NoService, NoSmartcard, NotTransacted, ReaderUnavailable, RemovedCard, ResetCard,
+            SecurityViolation, ServiceStopped, SharingViolation, Shutdown, SystemCancelled, UnknownCard, UnknownReader,
+            UnpoweredCard, UnresponsiveCard,
         };
         match error {
             ResetCard => Self::Reset,
             RemovedCard | NoSmartcard | ReaderUnavailable | UnknownReader | UnknownCard | UnpoweredCard
             | UnresponsiveCard => Self::Removed,
+            // A reader's driver lost the card in the middle of a command: pcscd has not noticed yet that it was pulled.
+            NotTransacted => Self::Removed,
             SharingViolation => Self::Held,
-            NoService | ServiceStopped | CommError | InvalidHandle | Shutdown | SystemCancelled => Self::Service(error),
+            // SecurityViolation: access is denied, or pcscd was killed in the middle of a call (pcsc-lite says this for ECONNRESET). Which of them it
+            // was the next connection tells.
+            NoService | ServiceStopped | CommError | InvalidHandle | Shutdown | SystemCancelled | SecurityViolation => {
+                Self::Service(error)
+            }
             other => Self::Pcsc(other),
         }
     }
@@ -104,11 +110,43 @@ pub(crate) fn held(what: &str) -> Error {
     )
 }
 
-/// pcscd cannot be reached.
+/// pcscd cannot be reached, or lets this process not use it.
 pub(crate) fn service(error: pcsc::Error) -> Error {
+    if error == pcsc::Error::SecurityViolation {
+        return Error::new(
+            ErrorKind::ServiceAbsent,
+            "The smart card service pcscd denies access to this process: polkit lets users at the machine in, and no others.",
+            "Allow this user `org.debian.pcsc-lite.access_pcsc` and `access_card` by a polkit rule: docs/tokens.md, \"pcscd for a daemon\".",
+        );
+    }
     Error::new(
         ErrorKind::ServiceAbsent,
         format!("The smart card service pcscd cannot be reached: {error}."),
-        "Start it: `systemctl start pcscd.socket` (Debian: `apt install pcscd`).",
+        "Start it: `systemctl start pcscd.socket` (Debian: `apt install pcscd`); if it runs, polkit may keep this user out: docs/tokens.md, \"pcscd for a daemon\".",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denied_access_is_told_from_an_absent_service() {
+        let denied = Fault::from(pcsc::Error::SecurityViolation);
+        assert!(denied.is_lost());
+        let denied = denied.typed("It");
+        assert!(
+            denied.kind() == ErrorKind::ServiceAbsent && denied.hint().contains("pcscd for a daemon"),
+            "{denied:?}"
+        );
+        let absent = service(pcsc::Error::NoService);
+        assert!(absent.hint().contains("systemctl start"), "{absent:?}");
+    }
+
+    #[test]
+    fn a_card_lost_in_the_middle_of_a_command_is_looked_for_again() {
+        let fault = Fault::from(pcsc::Error::NotTransacted);
+        assert!(fault.is_lost());
+        assert_eq!(fault.typed("It").kind(), ErrorKind::TokenAbsent);
+    }
 }

@@ -2,9 +2,10 @@
 
 use std::ffi::{CStr, CString};
 
-use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
+use pcsc::{Context, Disposition, Protocol, Protocols, Scope, ShareMode};
 use zeroize::Zeroizing;
 
+use super::apdu::for_t0;
 use super::fault;
 use super::{Exchange, Fault};
 use crate::error::Result;
@@ -17,6 +18,8 @@ pub(crate) struct Link {
     /// `None` only while it is dropped.
     card: Option<pcsc::Card>,
     reader: CString,
+    /// The card speaks T=0.
+    t0: bool,
 }
 
 impl Drop for Link {
@@ -31,7 +34,8 @@ impl Drop for Link {
 impl Link {
     fn connect(context: &Context, reader: &CStr) -> std::result::Result<Self, Fault> {
         let card = context.connect(reader, ShareMode::Shared, Protocols::ANY)?;
-        Ok(Self { card: Some(card), reader: reader.to_owned() })
+        let t0 = speaks_t0(&card);
+        Ok(Self { card: Some(card), reader: reader.to_owned(), t0 })
     }
 
     /// The reader's name, for people.
@@ -57,14 +61,17 @@ impl Link {
         for _ in 0..TRIES {
             let outcome = match card.transaction() {
                 Ok(transaction) => {
-                    let mut exchange = InTransaction { transaction: &transaction };
+                    let mut exchange = InTransaction { transaction: &transaction, t0: self.t0 };
                     work(&mut exchange)
                     // Dropped here: SCardEndTransaction with SCARD_LEAVE_CARD.
                 }
                 Err(error) => Err(error.into()),
             };
             match outcome {
-                Err(Fault::Reset) => card.reconnect(ShareMode::Shared, Protocols::ANY, Disposition::LeaveCard)?,
+                Err(Fault::Reset) => {
+                    card.reconnect(ShareMode::Shared, Protocols::ANY, Disposition::LeaveCard)?;
+                    self.t0 = speaks_t0(card);
+                }
                 outcome => return outcome,
             }
         }
@@ -72,13 +79,21 @@ impl Link {
     }
 }
 
+/// Where it cannot be told, the first transaction fails, too.
+fn speaks_t0(card: &pcsc::Card) -> bool {
+    card.status2_owned().is_ok_and(|status| status.protocol2() == Some(Protocol::T0))
+}
+
 struct InTransaction<'a, 'card> {
     transaction: &'a pcsc::Transaction<'card>,
+    t0: bool,
 }
 
 impl Exchange for InTransaction<'_, '_> {
     fn transmit(&mut self, command: &[u8]) -> std::result::Result<Zeroizing<Vec<u8>>, Fault> {
         let mut buffer = Zeroizing::new([0; pcsc::MAX_BUFFER_SIZE]);
+        let adapted = self.t0.then(|| for_t0(command));
+        let command = adapted.as_deref().map_or(command, Vec::as_slice);
         let answer = self.transaction.transmit(command, &mut *buffer)?;
         if answer.is_empty() {
             // A card that is pulled in the middle of a command gives this before PC/SC notices that it is gone.
@@ -100,7 +115,7 @@ pub(crate) struct Found<T> {
 /// another kind is passed over.
 ///
 /// # Errors
-/// `ServiceAbsent`.
+/// `ServiceAbsent`, also where polkit lets this process reach pcscd and no card, or pcscd ends meanwhile, and nothing was found.
 pub(crate) fn find<T>(
     mut look: impl FnMut(&mut dyn Exchange) -> std::result::Result<Option<T>, Fault>,
 ) -> Result<Found<T>> {
@@ -110,6 +125,7 @@ pub(crate) fn find<T>(
         readers => readers.map_err(fault::service)?,
     };
     let mut found = Found { cards: Vec::new(), held: Vec::new() };
+    let mut unreached = None;
     for reader in readers {
         let mut link = match Link::connect(&context, &reader) {
             Ok(link) => link,
@@ -117,11 +133,20 @@ pub(crate) fn find<T>(
                 found.held.push(reader.to_string_lossy().escape_debug().to_string());
                 continue;
             }
+            Err(Fault::Service(error)) => {
+                unreached = Some(error);
+                continue;
+            }
             Err(_) => continue,
         };
-        if let Ok(Some(what)) = link.transact(&mut look) {
-            found.cards.push((link, what));
+        match link.transact(&mut look) {
+            Ok(Some(what)) => found.cards.push((link, what)),
+            Err(Fault::Service(error)) => unreached = Some(error),
+            Ok(None) | Err(_) => {}
         }
     }
-    Ok(found)
+    match unreached {
+        Some(error) if found.cards.is_empty() && found.held.is_empty() => Err(fault::service(error)),
+        _ => Ok(found),
+    }
 }

@@ -4,11 +4,15 @@ use std::ffi::CString;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use claviger_hsm::{Curve, ErrorKind, KeepPin, Operation, Presence, Stage, Token};
+use claviger_hsm::{
+    Curve, ErrorKind, KeepPin, Operation, Pin, PinEntry, PinRequest, Presence, Result, Stage, Token, Tries,
+};
 use claviger_testkit::cards::Card;
 use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
 
-use crate::backend::{Given, Nobody, SmartCard, agree, agrees, agrees_asking, each, kind, open, peer, ready, soon};
+use crate::backend::{
+    Counting, Given, Nobody, SmartCard, agree, agrees, agrees_asking, each, kind, open, peer, ready, soon,
+};
 
 /// Another program: the card, as it connects to it.
 fn other_program(card: &Card, mode: ShareMode) -> pcsc::Card {
@@ -197,6 +201,31 @@ pub(crate) fn a_pin_that_is_always_asked_is_forgotten_by_the_card<B: SmartCard>(
     leave(card);
 }
 
+/// Another program uses up the tries while a token is open.
+fn a_pin_that_others_lock_is_told<B: SmartCard + Counting>(curve: Curve) {
+    let (backend, locator, _) = ready::<B>(curve);
+    let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
+    agrees(token.as_mut());
+    let card = other_program(backend.card(), ShareMode::Shared);
+    select::<B>(&card);
+    let mut wrong = B::pin_block();
+    wrong[0] ^= 1;
+    for _ in 0..B::TRIES {
+        let command = [&[0x00, 0x20, 0x00, B::PIN_REFERENCE, u8::try_from(wrong.len()).unwrap()], &wrong[..]].concat();
+        assert_ne!(status(&card, &command), 0x9000);
+    }
+    leave(card);
+    let state = token.pin_state().unwrap();
+    assert_eq!(state.tries_left, Tries::None);
+    if state.verified == Some(true) {
+        // opcard goes on for who had the PIN right before.
+        return agrees(token.as_mut());
+    }
+    for _ in 0..2 {
+        assert_eq!(kind(agree(token.as_mut())), ErrorKind::PinLocked);
+    }
+}
+
 /// Another application was selected meanwhile.
 pub(crate) fn the_application_is_selected_again<B: SmartCard>(curve: Curve) {
     let (backend, locator, _) = ready::<B>(curve);
@@ -208,6 +237,49 @@ pub(crate) fn the_application_is_selected_again<B: SmartCard>(curve: Curve) {
         agrees(token.as_mut());
     }
     leave(card);
+}
+
+/// Another program mistypes the PIN: that costs a try, and the card holds it no longer as verified.
+fn mistype<B: SmartCard>(card: &pcsc::Card) {
+    let mut pin = B::pin_block();
+    pin[0] ^= 1;
+    let command = [&[0x00, 0x20, 0x00, B::PIN_REFERENCE, u8::try_from(pin.len()).unwrap()], &pin[..]].concat();
+    assert_ne!(status(card, &command), 0x9000);
+}
+
+pub(crate) fn a_pin_that_another_program_ended_is_sent_again<B: SmartCard>(curve: Curve) {
+    let (backend, locator, _) = ready::<B>(curve);
+    let mut token = open(&locator, None, &mut Given::new(B::PIN)).unwrap();
+    let card = other_program(backend.card(), ShareMode::Shared);
+    for _ in 0..2 {
+        mistype::<B>(&card);
+        agrees(token.as_mut());
+    }
+    leave(card);
+}
+
+/// Gives the right PIN, after other programs have left one try for it.
+struct Slow<'a, B>(&'a B);
+
+impl<B: SmartCard + Counting> PinEntry for Slow<'_, B> {
+    fn pin(&mut self, request: &PinRequest<'_>) -> Result<Pin> {
+        assert_eq!(request.tries_left, Tries::Left(B::TRIES));
+        let card = other_program(self.0.card(), ShareMode::Shared);
+        (1..B::TRIES).for_each(|_| mistype::<B>(&card));
+        leave(card);
+        Pin::new(B::PIN.into())
+    }
+}
+
+pub(crate) fn the_last_try_is_nobodys_who_was_asked_before<B: SmartCard + Counting>(curve: Curve) {
+    let (backend, locator, _) = ready::<B>(curve);
+    let card = other_program(backend.card(), ShareMode::Shared);
+    select::<B>(&card);
+    leave(card);
+    assert_eq!(kind(open(&locator, None, &mut Slow(&backend))), ErrorKind::PinLast);
+    // It was not sent: the right one would have given the tries back.
+    assert_eq!(kind(open(&locator, None, &mut Given::new(B::PIN))), ErrorKind::PinLast);
+    open(&locator, None, &mut Given::all(B::PIN)).unwrap();
 }
 
 pub(crate) fn a_card_that_answers_anything_is_a_failure<B: SmartCard>(curve: Curve) {
@@ -240,7 +312,10 @@ each! {
         pcscd_is_a_state
         other_programs_keep_their_pin_state
         a_pin_that_is_always_asked_is_forgotten_by_the_card
+        a_pin_that_others_lock_is_told
         the_application_is_selected_again
+        a_pin_that_another_program_ended_is_sent_again
+        the_last_try_is_nobodys_who_was_asked_before
         a_card_that_answers_anything_is_a_failure
     }
 }

@@ -136,7 +136,7 @@ impl Play {
         settings.notify = Some(Arc::new(move |notice: &Notice| {
             let _ = sender.lock().unwrap().send(notice.clone());
         }));
-        let token = TokenHandle::start("the token `file:key.pem`".into(), &public, open, settings, wait)?;
+        let token = TokenHandle::start("file:key.pem".into(), &public, open, settings, wait)?;
         // Opening asks for the passphrase.
         while !wait && !matches!(notices.recv_timeout(LIMIT).unwrap().phase, Phase::Ended(_)) {}
         Ok(Self { token, script, notices, _dir: dir })
@@ -278,7 +278,7 @@ async fn a_token_can_be_waited_for() {
     assert_eq!(kind(Play::with(Touch::Never, absent_twice, false)), Some(ErrorKind::TokenAbsent));
     let stage = Play::with(Touch::Never, absent_twice, true).unwrap();
     assert_eq!(stage.token.state().state, TokenState::Absent);
-    assert_eq!(stage.token.label(), "the token `file:key.pem`");
+    assert_eq!(stage.token.label(), "file:key.pem");
     stage.until(TokenState::Ready).await;
     assert_eq!(stage.token.label(), "Puppet 1");
     assert_eq!(kind(stage.agree("wallet").await), None);
