@@ -9,10 +9,14 @@ mod attestation;
 mod card;
 #[path = "../fuzz/checks/knock.rs"]
 mod knock;
+#[path = "../fuzz/checks/locator.rs"]
+mod locator;
+#[path = "../fuzz/checks/openpgp.rs"]
+mod openpgp;
 #[path = "../fuzz/checks/packet_header.rs"]
 mod packet_header;
-#[path = "../fuzz/checks/pkcs11_uri.rs"]
-mod pkcs11_uri;
+#[path = "../fuzz/checks/piv.rs"]
+mod piv;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -109,11 +113,21 @@ fn knock() {
 }
 
 #[test]
+fn locator() {
+    run("locator", locator::check, 15_000);
+}
+
+#[test]
+fn openpgp() {
+    run("openpgp", openpgp::check, 20_000);
+}
+
+#[test]
 fn packet_header() {
     run("packet_header", packet_header::check, 100_000);
 }
 
 #[test]
-fn pkcs11_uri() {
-    run("pkcs11_uri", pkcs11_uri::check, 15_000);
+fn piv() {
+    run("piv", piv::check, 5_000);
 }

@@ -66,14 +66,16 @@ impl FromStr for Locator {
         let Some((scheme, rest)) = text.split_once(':') else {
             return Err(refused("it begins with no scheme"));
         };
-        match scheme {
-            "pkcs11" => text.parse().map(Self::Pkcs11),
-            "openpgp" => OpenPgpLocator::parse(rest).map(Self::OpenPgp),
-            "piv" => PivLocator::parse(rest).map(Self::Piv),
-            "tpm2" => TpmLocator::parse(rest).map(Self::Tpm),
-            "file" => file(rest).map(Self::File),
-            _ => Err(refused("its scheme is none of `pkcs11:`, `openpgp:`, `piv:`, `tpm2:`, `file:`")),
-        }
+        let locator = match scheme {
+            "pkcs11" => text.parse().map(Self::Pkcs11)?,
+            "openpgp" => OpenPgpLocator::parse(rest).map(Self::OpenPgp)?,
+            "piv" => PivLocator::parse(rest).map(Self::Piv)?,
+            "tpm2" => TpmLocator::parse(rest).map(Self::Tpm)?,
+            "file" => return file(rest).map(Self::File),
+            _ => return Err(refused("its scheme is none of `pkcs11:`, `openpgp:`, `piv:`, `tpm2:`, `file:`")),
+        };
+        // It may be longer as it is written, and must be read again.
+        if locator.to_string().len() > query::MAX_LEN { Err(refused(query::TOO_LONG)) } else { Ok(locator) }
     }
 }
 
@@ -184,6 +186,8 @@ mod tests {
             "tpm2:owner/",
             "tpm2:owner/-a",
             "tpm2:0x81010042?tcti=",
+            // 4095 bytes, and 4100 with the `file:` that it is written with.
+            &format!("openpgp:0006:12345678?pin-source=/{}", "a".repeat(4061)),
         ] {
             assert_eq!(text.parse::<Locator>().unwrap_err().kind(), ErrorKind::Locator, "{text:?}");
         }

@@ -9,6 +9,7 @@ use crate::uri;
 
 /// The longest text of a locator that is parsed, in bytes.
 pub(super) const MAX_LEN: usize = 4096;
+pub(super) const TOO_LONG: &str = "it is longer than 4096 bytes";
 
 #[derive(Default)]
 pub(super) struct Query {
@@ -19,7 +20,7 @@ pub(super) struct Query {
 /// Splits `rest` at its `?`. Only with `tcti` may the query name one.
 pub(super) fn split(rest: &str, tcti: bool) -> Result<(&str, Query)> {
     if rest.len() > MAX_LEN {
-        return Err(refused("it is longer than 4096 bytes"));
+        return Err(refused(TOO_LONG));
     }
     let mut query = Query::default();
     let Some((path, text)) = rest.split_once('?') else { return Ok((rest, query)) };
