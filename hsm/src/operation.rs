@@ -25,6 +25,7 @@ pub struct Operation<'a> {
     deadline: Instant,
     pins: &'a mut dyn PinEntry,
     observer: Option<&'a dyn Fn(Stage)>,
+    wanted: Option<&'a dyn Fn() -> bool>,
     refused: Option<&'a mut RefusedPin>,
 }
 
@@ -37,7 +38,7 @@ impl<'a> Operation<'a> {
     ///
     /// The time in which somebody is asked for a PIN does not count: the deadline moves by it.
     pub fn new(deadline: Instant, pins: &'a mut dyn PinEntry) -> Self {
-        Self { deadline, pins, observer: None, refused: None }
+        Self { deadline, pins, observer: None, wanted: None, refused: None }
     }
 
     /// The same, with a deadline from now on.
@@ -49,6 +50,14 @@ impl<'a> Operation<'a> {
     #[must_use]
     pub fn observed(mut self, observer: &'a dyn Fn(Stage)) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Ends as if the deadline had passed once `wanted` says that nobody waits for the answer any more. It is asked before the device is used, and again after
+    /// other programs were waited for.
+    #[must_use]
+    pub fn while_wanted(mut self, wanted: &'a dyn Fn() -> bool) -> Self {
+        self.wanted = Some(wanted);
         self
     }
 
@@ -96,8 +105,15 @@ impl<'a> Operation<'a> {
         answer
     }
 
-    /// Refuses to go on past the deadline. `what` is the token, for people.
+    /// Refuses to go on past the deadline, or for nobody. `what` is the token, for people.
     pub(crate) fn before_deadline(&self, what: &str) -> Result<()> {
+        if self.wanted.is_some_and(|wanted| !wanted()) {
+            return Err(Error::new(
+                ErrorKind::Deadline,
+                format!("Nobody waits for {what} any more."),
+                "Try again; whoever asked for the operation has given up.",
+            ));
+        }
         if Instant::now() < self.deadline {
             return Ok(());
         }
@@ -127,6 +143,17 @@ mod tests {
     fn a_past_deadline_is_refused() {
         let mut nobody = Nobody;
         let operation = Operation::within(Duration::ZERO, &mut nobody);
+        assert_eq!(operation.before_deadline("It").unwrap_err().kind(), ErrorKind::Deadline);
+    }
+
+    #[test]
+    fn nothing_is_done_for_nobody() {
+        let mut nobody = Nobody;
+        let waiting = std::cell::Cell::new(true);
+        let wanted = || waiting.get();
+        let operation = Operation::within(Duration::from_secs(60), &mut nobody).while_wanted(&wanted);
+        assert!(operation.before_deadline("It").is_ok());
+        waiting.set(false);
         assert_eq!(operation.before_deadline("It").unwrap_err().kind(), ErrorKind::Deadline);
     }
 

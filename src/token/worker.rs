@@ -97,7 +97,11 @@ impl Worker {
         self.desk.begin(&reason, time);
         let observer = |stage| self.desk.enter(stage);
         let mut asking = Asking::new(&mut *self.pins, &self.desk, &self.machine, &reason);
-        let mut operation = Operation::within(time, &mut asking).observed(&observer).remembering(&mut self.refused);
+        let wanted = || !reply.is_closed();
+        let mut operation = Operation::within(time, &mut asking)
+            .observed(&observer)
+            .while_wanted(&wanted)
+            .remembering(&mut self.refused);
         let agreed = token.agree(&point, &mut operation);
         self.desk.finish(agreed.as_ref().err());
         // Who gave up in the meantime does not want it; the secret is wiped with the message.

@@ -123,10 +123,12 @@ pub(crate) fn another_programs_transaction_is_waited_for<B: SmartCard>(curve: Cu
         transaction.end(Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
         leave(card);
     };
-    let answered = |limit: Duration, token: &mut dyn Token| {
+    let answered = |limit: Duration, wanted: bool, token: &mut dyn Token| {
         let stages = std::cell::RefCell::new(Vec::new());
         let (mut nobody, observer) = (Nobody, |stage| stages.borrow_mut().push(stage));
-        let mut operation = Operation::within(limit, &mut nobody).observed(&observer);
+        // Whoever does not want it gives up while the other program holds the card.
+        let waits = || wanted || stages.borrow().is_empty();
+        let mut operation = Operation::within(limit, &mut nobody).observed(&observer).while_wanted(&waits);
         std::thread::scope(|scope| {
             scope.spawn(|| hold(Duration::from_millis(500)));
             held.recv().unwrap();
@@ -137,10 +139,11 @@ pub(crate) fn another_programs_transaction_is_waited_for<B: SmartCard>(curve: Cu
             answer
         })
     };
-    answered(Duration::from_secs(20), token.as_mut()).unwrap();
+    answered(Duration::from_secs(20), true, token.as_mut()).unwrap();
     assert_eq!(backend.card().operations(), before + 1);
     // Who gave up meanwhile costs no operation.
-    assert_eq!(kind(answered(Duration::from_millis(100), token.as_mut())), ErrorKind::Deadline);
+    assert_eq!(kind(answered(Duration::from_millis(100), true, token.as_mut())), ErrorKind::Deadline);
+    assert_eq!(kind(answered(Duration::from_secs(20), false, token.as_mut())), ErrorKind::Deadline);
     assert_eq!(backend.card().operations(), before + 1);
     agrees(token.as_mut());
 }
