@@ -283,7 +283,7 @@ impl OpenPgpToken {
     fn presence(&self, verified: Option<bool>) -> Presence {
         let ready = match self.keeper.policy() {
             KeepPin::Always => false,
-            KeepPin::Once | KeepPin::Never => self.keeper.is_held() || verified == Some(true),
+            KeepPin::Once | KeepPin::Never => self.keeper.asks_nobody() || verified == Some(true),
         };
         if ready { Presence::Ready } else { Presence::Locked }
     }

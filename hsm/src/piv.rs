@@ -284,7 +284,7 @@ impl Token for PivToken {
         }
         self.find_again()?;
         // Whether the card holds the PIN as verified matters only where it could not be verified again.
-        if self.hints.pin == PinPolicy::Never || self.keeper.is_held() {
+        if self.hints.pin == PinPolicy::Never || self.keeper.asks_nobody() {
             return Ok(Presence::Ready);
         }
         let status = self.with_card(pin::status)?;

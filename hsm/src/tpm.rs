@@ -290,8 +290,9 @@ impl Token for TpmToken {
         if self.on_connection(|connection| connection.tries(guard))? == Tries::None {
             return Err(fail::locked(&self.hints.label));
         }
-        let ready =
-            guard == Guard::Nothing || self.keeper.is_held() || self.live.as_ref().is_some_and(|live| live.authorized);
+        let ready = guard == Guard::Nothing
+            || self.keeper.asks_nobody()
+            || self.live.as_ref().is_some_and(|live| live.authorized);
         Ok(if ready { Presence::Ready } else { Presence::Locked })
     }
 

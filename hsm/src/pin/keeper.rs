@@ -13,17 +13,27 @@ pub(crate) struct Keeper {
     /// The locator's `pin-source`.
     source: Option<PathBuf>,
     kept: Option<Pin>,
-    /// The last try is left, and nobody agreed to spend it.
+    /// No try was left, or the last one, and nobody agreed to spend it.
     barred: bool,
     /// The last one that the token refused.
     refused: Option<Pin>,
+    /// The token refused the PIN that was sent last.
+    wrong: bool,
     /// The tries that were left when a PIN was sent whose answer did not come; it is the kept one.
     unanswered: Option<Tries>,
 }
 
 impl Keeper {
     pub(crate) fn new(policy: KeepPin, source: Option<&Path>) -> Self {
-        Self { policy, source: source.map(Path::to_owned), kept: None, barred: false, refused: None, unanswered: None }
+        Self {
+            policy,
+            source: source.map(Path::to_owned),
+            kept: None,
+            barred: false,
+            refused: None,
+            wrong: false,
+            unanswered: None,
+        }
     }
 
     /// How long the PIN is kept.
@@ -32,9 +42,14 @@ impl Keeper {
         self.policy
     }
 
-    /// Whether [`unlock`](Self::unlock) would ask nobody.
+    /// Whether the PIN is in memory, and may be sent.
     pub(crate) fn is_held(&self) -> bool {
         self.kept.is_some() && !self.barred
+    }
+
+    /// Whether [`unlock`](Self::unlock) would ask nobody, as far as is known without reading the locator's file.
+    pub(crate) fn asks_nobody(&self) -> bool {
+        self.is_held() || (self.source.is_some() && !self.barred && !self.wrong)
     }
 
     /// Finds the PIN and has `send` send it, once. `request` says what is known of the tries left; nothing is sent when there is none, or one
@@ -64,7 +79,7 @@ impl Keeper {
         match request.tries_left {
             Tries::None => {
                 // Whoever unlocks it sets a new one.
-                self.kept = None;
+                (self.kept, self.barred) = (None, true);
                 return Err(locked(what));
             }
             Tries::Last => self.barred = !operation.ask(|pins| pins.confirm_last_try(&request)),
@@ -96,8 +111,9 @@ impl Keeper {
             ));
         }
         match send(&pin, operation) {
-            Ok(()) => self.refused = operation.remember(None),
+            Ok(()) => (self.refused, self.wrong) = (operation.remember(None), false),
             Err(error) if error.kind() == ErrorKind::WrongPin => {
+                self.wrong = true;
                 self.refused = operation.remember(Some(pin));
                 return Err(error);
             }
@@ -259,6 +275,23 @@ mod tests {
         assert!(!keeper.is_held());
         // Unlocked, with a new PIN: the old one costs no try.
         assert_eq!(unlock(&mut keeper, &mut pins, Tries::Left(3), "2"), (vec!["2".into()], None));
+    }
+
+    #[test]
+    fn a_file_asks_nobody_until_it_was_wrong() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut keeper = Keeper::new(KeepPin::Never, Some(file.path()));
+        assert!(keeper.asks_nobody());
+        std::fs::write(file.path(), "1").unwrap();
+        let mut nobody = Given(vec![], false);
+        assert_eq!(
+            unlock(&mut keeper, &mut nobody, Tries::Left(3), "2"),
+            (vec!["1".into()], Some(ErrorKind::WrongPin))
+        );
+        assert!(!keeper.asks_nobody());
+        std::fs::write(file.path(), "2").unwrap();
+        assert_eq!(unlock(&mut keeper, &mut nobody, Tries::Left(2), "2"), (vec!["2".into()], None));
+        assert!(keeper.asks_nobody());
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Login {
         match self {
             Self::NotNeeded => false,
             Self::Pad(_) => true,
-            Self::Pin(keeper) => !keeper.is_held(),
+            Self::Pin(keeper) => !keeper.asks_nobody(),
         }
     }
 
