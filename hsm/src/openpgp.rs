@@ -35,7 +35,7 @@ use crate::operation::{Operation, Stage};
 use crate::pin::keeper::locked;
 use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
 use crate::secret::SharedSecret;
-use crate::smartcard::{Exchange, Fault, Found, Link, find, held};
+use crate::smartcard::{Exchange, Fault, Found, Link, Search, held};
 use crate::token::{Hints, PinPolicy, Presence, Token, TokenKind, check_expected, prove};
 
 pub(crate) use manage::generate;
@@ -57,7 +57,8 @@ pub(crate) fn open(
     operation: &mut Operation<'_>,
 ) -> Result<Box<dyn Token>> {
     operation.enter(Stage::Access);
-    let (link, view) = locate(locator, None)?;
+    let mut search = Search::default();
+    let (link, view) = locate(&mut search, locator, None)?;
     let label = view.label();
     let public = usable(&view, &label)?;
     check_expected(&public, expected, &label)?;
@@ -75,6 +76,7 @@ pub(crate) fn open(
         },
         public: public.clone(),
         link: Some(link),
+        search,
     };
     prove(&public, &label, |peer| token.agree(peer, operation))?;
     // Without the time in which somebody was asked for the PIN.
@@ -90,6 +92,7 @@ struct OpenPgpToken {
     key: Key,
     /// `None` after the card was lost.
     link: Option<Link>,
+    search: Search,
 }
 
 impl Token for OpenPgpToken {
@@ -290,7 +293,7 @@ impl OpenPgpToken {
 
     /// The card that was opened, found anew.
     fn reopen(&mut self) -> Result<Link> {
-        let (link, view) = locate(&self.locator, Some(&self.public))?;
+        let (link, view) = locate(&mut self.search, &self.locator, Some(&self.public))?;
         check_expected(&usable(&view, &self.hints.label)?, Some(&self.public), &self.hints.label)?;
         self.hints.touch = view.touch;
         self.key = Key::of(&view, self.hints.label.clone());
@@ -320,10 +323,10 @@ fn usable(view: &View, what: &str) -> Result<PublicKey> {
 ///
 /// # Errors
 /// `ServiceAbsent`, `TokenAbsent`, `TokenAmbiguous`, `Busy`, `Device`.
-fn locate(locator: &OpenPgpLocator, known: Option<&PublicKey>) -> Result<(Link, View)> {
+fn locate(search: &mut Search, locator: &OpenPgpLocator, known: Option<&PublicKey>) -> Result<(Link, View)> {
     let what = view::label(locator.manufacturer, locator.serial);
     let mut there = false;
-    let Found { cards, held: others } = find(|card| {
+    let Found { cards, held: others } = search.run(|card| {
         if there {
             return Ok(None);
         }

@@ -33,7 +33,7 @@ use crate::operation::{Operation, Stage};
 use crate::pin::keeper::locked;
 use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
 use crate::secret::SharedSecret;
-use crate::smartcard::{self, Exchange, Fault, Link, held, tlv};
+use crate::smartcard::{Exchange, Fault, Link, Search, held, tlv};
 use crate::token::{Hints, PinPolicy, Presence, Token, TokenKind, Touch, check_expected, prove};
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -54,12 +54,14 @@ pub(crate) fn open(
     operation: &mut Operation<'_>,
 ) -> Result<Box<dyn Token>> {
     operation.enter(Stage::Access);
-    let (mut link, facts) = find(locator.card)?;
+    let mut search = Search::default();
+    let (mut link, facts) = find(&mut search, locator.card)?;
     let what = named(&facts, locator.slot);
     let found = read_key(&mut link, &facts, locator.slot, &what)?;
     let public = public_key(&facts, found.as_ref(), expected, &what)?;
     let mut token =
         PivToken::new(locator, link, facts, found, public, Keeper::new(keep, locator.pin_source.as_deref()));
+    token.search = search;
     token.prove(operation)?;
     Ok(Box::new(token))
 }
@@ -70,14 +72,16 @@ fn named(facts: &Facts, slot: PivSlot) -> String {
 }
 
 /// The card that answers to `id`, connected.
-fn find(id: CardId) -> Result<(Link, Facts)> {
+fn find(search: &mut Search, id: CardId) -> Result<(Link, Facts)> {
     let what = match id {
         CardId::Serial(serial) => format!("The YubiKey with serial number {serial}"),
         CardId::Guid(guid) => format!("The PIV card with GUID {:032x}", u128::from_be_bytes(guid)),
     };
-    let mut found = smartcard::find(|card| {
-        let facts = Facts::read(card)?;
-        Ok(facts.is(id).then_some(facts))
+    let mut found = search.run(|card| match Facts::read(card) {
+        Ok(facts) => Ok(facts.is(id).then_some(facts)),
+        // No such application (SP 800-73-4, part 2, section 3.1.1).
+        Err(Fault::Status { status: 0x6a82, .. }) => Ok(None),
+        Err(fault) => Err(fault),
     })?;
     match (found.cards.pop(), found.cards.len()) {
         (Some(card), 0) => Ok(card),
@@ -117,6 +121,7 @@ struct PivToken {
     locator: PivLocator,
     /// `None` when the card has gone.
     link: Option<Link>,
+    search: Search,
     facts: Facts,
     public: PublicKey,
     hints: Hints,
@@ -142,7 +147,16 @@ impl PivToken {
             pin: found.and_then(|key| key.pin).unwrap_or(PinPolicy::Once),
             latency: Duration::ZERO,
         };
-        Self { locator: locator.clone(), link: Some(link), facts, public, hints, keeper, took: Duration::ZERO }
+        Self {
+            locator: locator.clone(),
+            link: Some(link),
+            search: Search::default(),
+            facts,
+            public,
+            hints,
+            keeper,
+            took: Duration::ZERO,
+        }
     }
 
     fn prove(&mut self, operation: &mut Operation<'_>) -> Result<()> {
@@ -155,7 +169,7 @@ impl PivToken {
     /// Looks for the card again if it has gone. It must hold the same key, where it tells its keys.
     fn find_again(&mut self) -> Result<()> {
         if self.link.is_none() {
-            let (mut link, facts) = find(self.locator.card)?;
+            let (mut link, facts) = find(&mut self.search, self.locator.card)?;
             let found = read_key(&mut link, &facts, self.locator.slot, &self.hints.label)?;
             public_key(&facts, found.as_ref(), Some(&self.public), &self.hints.label)?;
             (self.link, self.facts) = (Some(link), facts);

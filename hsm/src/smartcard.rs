@@ -13,11 +13,13 @@
 mod apdu;
 mod fault;
 mod link;
+mod search;
 mod tlv;
 
 pub(crate) use apdu::{Command, Exchange, send};
 pub(crate) use fault::{Fault, held};
 #[allow(unused_imports)] // Used by backends that a build may leave out.
-pub(crate) use link::{Found, Link, find};
+pub(crate) use link::Link;
+pub(crate) use search::{Found, Search, find};
 #[allow(unused_imports)] // Used by backends that a build may leave out.
 pub(crate) use tlv::{Tlv, put, tlv};

@@ -14,7 +14,7 @@ use crate::locator::OpenPgpLocator;
 use crate::operation::{Operation, Stage};
 use crate::pin::keeper::locked;
 use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
-use crate::smartcard::{Exchange, Fault, find};
+use crate::smartcard::{Exchange, Fault, Search, find};
 use crate::token::{NewKey, PinPolicy, Touch};
 
 /// The cards that are plugged in. Asks for no PIN. Selects the OpenPGP application of each; waits for programs that are in the middle of
@@ -52,7 +52,7 @@ pub(crate) fn generate(
     operation: &mut Operation<'_>,
 ) -> Result<(OpenPgpLocator, PublicKey)> {
     operation.enter(Stage::Access);
-    let (mut link, view) = locate(locator, None)?;
+    let (mut link, view) = locate(&mut Search::default(), locator, None)?;
     let what = view.label();
     let (offers, tries) = link
         .transact(|card| {

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::locator::{Locator, PivLocator, PivSlot};
 use crate::operation::{Operation, Stage};
 use crate::pin::{KeepPin, Keeper, PinRequest, Purpose, Tries};
-use crate::smartcard::{self, Exchange, Fault, Link};
+use crate::smartcard::{self, Exchange, Fault, Link, Search};
 use crate::token::{NewKey, PinPolicy, TokenKind, Touch};
 
 /// The PIV cards that are there. Asks for no PIN.
@@ -113,7 +113,7 @@ fn locator(facts: &Facts, slot: PivSlot) -> Option<PivLocator> {
 /// # Errors
 /// `TokenAbsent`, `TokenAmbiguous`, `ServiceAbsent`, `Busy`, `Device`.
 pub fn management_key_is_default(locator: &PivLocator) -> Result<Option<bool>> {
-    let (mut link, facts) = find(locator.card)?;
+    let (mut link, facts) = find(&mut Search::default(), locator.card)?;
     let managed = link.transact(|card| {
         application::select(card)?;
         Managed::read(card, &facts)
@@ -139,7 +139,7 @@ pub(crate) fn generate(
     operation: &mut Operation<'_>,
 ) -> Result<(PivLocator, PublicKey)> {
     operation.enter(Stage::Access);
-    let (mut link, facts) = find(locator.card)?;
+    let (mut link, facts) = find(&mut Search::default(), locator.card)?;
     let what = named(&facts, locator.slot);
     refuse_unsupported(&facts, new, &what)?;
     let place = Place { slot: locator.slot, facts: &facts, what: &what };

@@ -1,14 +1,12 @@
-//! A connection to a card, and looking for one.
+//! A connection to a card.
 
 use std::ffi::{CStr, CString};
 
-use pcsc::{Context, Disposition, Protocol, Protocols, Scope, ShareMode};
+use pcsc::{Context, Disposition, Protocol, Protocols, ShareMode};
 use zeroize::Zeroizing;
 
 use super::apdu::for_t0;
-use super::fault;
 use super::{Exchange, Fault};
-use crate::error::Result;
 
 /// How often a transaction is begun anew when other programs reset the card.
 const TRIES: usize = 3;
@@ -32,7 +30,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    fn connect(context: &Context, reader: &CStr) -> std::result::Result<Self, Fault> {
+    pub(super) fn connect(context: &Context, reader: &CStr) -> std::result::Result<Self, Fault> {
         let card = context.connect(reader, ShareMode::Shared, Protocols::ANY)?;
         let t0 = speaks_t0(&card);
         Ok(Self { card: Some(card), reader: reader.to_owned(), t0 })
@@ -100,53 +98,5 @@ impl Exchange for InTransaction<'_, '_> {
             return Err(Fault::Removed);
         }
         Ok(Zeroizing::new(answer.to_vec()))
-    }
-}
-
-/// What [`find`] came across.
-pub(crate) struct Found<T> {
-    /// The cards that were looked for.
-    pub(crate) cards: Vec<(Link, T)>,
-    /// Readers whose card another program holds for itself: what is looked for may be there.
-    pub(crate) held: Vec<String>,
-}
-
-/// Connects to every card, one after the other, and keeps those for which `look`, in a transaction, gives something. A card that fails or is of
-/// another kind is passed over.
-///
-/// # Errors
-/// `ServiceAbsent`, also where polkit lets this process reach pcscd and no card, or pcscd ends meanwhile, and nothing was found.
-pub(crate) fn find<T>(
-    mut look: impl FnMut(&mut dyn Exchange) -> std::result::Result<Option<T>, Fault>,
-) -> Result<Found<T>> {
-    let context = Context::establish(Scope::User).map_err(fault::service)?;
-    let readers = match context.list_readers_owned() {
-        Err(pcsc::Error::NoReadersAvailable) => Vec::new(),
-        readers => readers.map_err(fault::service)?,
-    };
-    let mut found = Found { cards: Vec::new(), held: Vec::new() };
-    let mut unreached = None;
-    for reader in readers {
-        let mut link = match Link::connect(&context, &reader) {
-            Ok(link) => link,
-            Err(Fault::Held) => {
-                found.held.push(reader.to_string_lossy().escape_debug().to_string());
-                continue;
-            }
-            Err(Fault::Service(error)) => {
-                unreached = Some(error);
-                continue;
-            }
-            Err(_) => continue,
-        };
-        match link.transact(&mut look) {
-            Ok(Some(what)) => found.cards.push((link, what)),
-            Err(Fault::Service(error)) => unreached = Some(error),
-            Ok(None) | Err(_) => {}
-        }
-    }
-    match unreached {
-        Some(error) if found.cards.is_empty() && found.held.is_empty() => Err(fault::service(error)),
-        _ => Ok(found),
     }
 }

@@ -1,11 +1,14 @@
 //! Which card and which key: locators, where a public key comes from, and the list.
 
+use std::ffi::CString;
+use std::time::{Duration, Instant};
+
 use claviger_hsm::attestation::Format;
 use claviger_hsm::{
     CardId, Curve, ErrorKind, Locator, NewKey, PinPolicy, PivSlot, PublicKey, TokenKind, Touch, Tries, piv,
 };
 use claviger_testkit::cards::{Card, Options, Pcscd, isolated};
-use pcsc::{Context, Protocols, Scope, ShareMode};
+use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
 
 use super::raw::Raw;
 use super::{PivCard, SERIAL, YubiKey};
@@ -194,5 +197,29 @@ fn cards_of_another_kind_are_left_alone() {
         let nowhere = format!("piv:serial={SERIAL};slot=9d").parse().unwrap();
         assert_eq!(kind(open(&nowhere, None, &mut Nobody)), ErrorKind::TokenAbsent);
         assert_eq!(raw.send(0x20, 0x00, 0x82, &[]).1, 0x9000);
+    });
+}
+
+/// A card that is another one is not touched again while ours is away, and so is not waited for.
+#[test]
+fn others_are_left_alone_while_ours_is_away() {
+    isolated(|| {
+        let (backend, locator, _) = ready::<YubiKey>(Curve::P256);
+        let other = Card::yubikey(&backend.pcscd, SERIAL + 1);
+        let mut token = open(&locator, None, &mut Given::new(YubiKey::PIN)).unwrap();
+        let reader = CString::new(other.reader()).unwrap();
+        let context = Context::establish(Scope::User).unwrap();
+        let mut busy = context.connect(&reader, ShareMode::Shared, Protocols::ANY).unwrap();
+        let transaction = busy.transaction().unwrap();
+        backend.card.pull();
+        for _ in 0..3 {
+            let start = Instant::now();
+            assert_eq!(kind(crate::backend::agree(token.as_mut())), ErrorKind::TokenAbsent);
+            assert!(start.elapsed() < Duration::from_secs(5), "it waited for the other card");
+        }
+        backend.card.insert();
+        agrees(token.as_mut());
+        transaction.end(Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
+        busy.disconnect(Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
     });
 }
