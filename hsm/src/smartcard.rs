@@ -20,6 +20,7 @@ pub(crate) use apdu::{Command, Exchange, send};
 pub(crate) use fault::{Fault, held};
 #[allow(unused_imports)] // Used by backends that a build may leave out.
 pub(crate) use link::Link;
+#[allow(unused_imports)] // `Found` is named by one of two backends.
 pub(crate) use search::{Found, Search, find};
 #[allow(unused_imports)] // Used by backends that a build may leave out.
 pub(crate) use tlv::{Tlv, put, tlv};
