@@ -8,7 +8,7 @@ const ROOT: &[u8] = include_bytes!("attestation-root.pem");
 
 /// The keys that the good seeds are about.
 const X25519: [u8; 32] = [9; 32];
-const P256: &[u8; 65] = include_bytes!("attestation-p256.key");
+const P256: &[u8; 65] = include_bytes!("attestation-p256.point");
 
 /// Reads `data` as the number of a form, then certificates, each after its length in two bytes.
 pub fn check(data: &[u8]) {
