@@ -138,6 +138,32 @@ kinds! {
     NoSharedCurve = "no-shared-curve",
     /// The two machines share no suite.
     NoSharedSuite = "no-shared-suite",
+    /// A plan that is malformed, or contradicts itself.
+    PlanInvalid = "plan-invalid",
+    /// A card, a machine or a file that is not according to the plan: a stranger, another role or curve, another plan.
+    PlanMismatch = "plan-mismatch",
+    /// Something that the plan demands has not been done yet.
+    CeremonyIncomplete = "ceremony-incomplete",
+    /// A challenge or proof that is malformed, of another ceremony, or does not fit the key on the card.
+    ProofInvalid = "proof-invalid",
+    /// A challenge whose time has passed.
+    ProofExpired = "proof-expired",
+    /// A proof that counted already.
+    ProofUsed = "proof-used",
+    /// A next card that is malformed, not for this machine, or not vouched for by the present key.
+    SuccessionInvalid = "succession-invalid",
+    /// The machine or key was revoked here.
+    PeerRevoked = "peer-revoked",
+    /// The peer's time has passed.
+    PeerExpired = "peer-expired",
+    /// An image in which no QR code can be read, or one of something else.
+    QrUnreadable = "qr-unreadable",
+    /// A transcript that is malformed or was changed.
+    TranscriptInvalid = "transcript-invalid",
+    /// Transcripts of machines that did not hold the same ceremony.
+    TranscriptsDiffer = "transcripts-differ",
+    /// This machine is not ready.
+    NotReady = "not-ready",
     /// The person asked said no.
     Declined = "declined",
     // Store.
@@ -153,6 +179,12 @@ kinds! {
     StoreBusy = "store-busy",
     /// The store's content is not what this program writes.
     StoreCorrupt = "store-corrupt",
+    /// The store is sealed, and its token was not asked.
+    StoreLocked = "store-locked",
+    /// The store is not sealed, and has to be.
+    StoreUnsealed = "store-unsealed",
+    /// The store was changed outside the tool: its seal does not fit.
+    StoreTampered = "store-tampered",
     /// The store can not be read or written: disk full, I/O error.
     StoreIo = "store-io",
     /// No peer of that name is in the store.
@@ -235,6 +267,10 @@ kinds! {
     RecordInvalid = "record-invalid",
     /// The session's keys are used up.
     NonceExhausted = "nonce-exhausted",
+    /// The peer was revoked, removed, or has expired while the session ran.
+    SessionRevoked = "session-revoked",
+    /// An edge of the plan failed in the roll call.
+    RollCallFailed = "roll-call-failed",
     /// The session's pipe failed.
     SessionIo = "session-io",
     // Anything.

@@ -13,10 +13,10 @@ mod suite;
 
 pub use attestation::{Attestation, AttestationFormat};
 use card::VERSION;
-pub use card::{IdentityCard, MAX_CARD_LEN, TokenKind};
+pub use card::{BackupKey, IdentityCard, KeyPlace, MAX_CARD_LEN, TokenKind};
 pub use fingerprint::{Fingerprint, WORDS};
 pub use key::{Curve, StaticPublic};
-pub use name::{Identifier, MAX_NAME_LEN, Role};
+pub use name::{Identifier, MAX_NAME_LEN, Role, ServiceName};
 pub use onion::{ClientAuthKeys, ClientAuthPublic, OnionAddress, OnionKeys};
 pub use suite::{Suite, Suites};
 

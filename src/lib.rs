@@ -32,6 +32,7 @@
 //!   ceremony is built on.
 //! - `cli` (default): the `claviger` program. `program` is what the programs of this house share.
 
+pub mod ceremony;
 pub mod config;
 #[cfg(feature = "net")]
 pub mod endpoint;

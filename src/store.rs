@@ -19,10 +19,12 @@
 
 mod fail;
 mod file;
+mod life;
 mod log;
 mod peers;
 mod row;
 mod schema;
+mod seal;
 #[cfg(test)]
 mod tests;
 
@@ -31,16 +33,19 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
+use crate::ceremony::plan::Plan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{
-    Attestation, ClientAuthPublic, Fingerprint, Identifier, IdentityCard, OnionAddress, Role, StaticPublic, Suites,
-    TokenKind,
+    Attestation, BackupKey, ClientAuthPublic, Fingerprint, Identifier, IdentityCard, KeyPlace, OnionAddress, Role,
+    StaticPublic, Suites, TokenKind,
 };
 use crate::secret::{ClientAuthSecret, OnionSecretKey};
 
+pub use crate::ceremony::log::{Event, LogEntry, MAX_DETAIL_LEN};
 pub use file::default_dir;
-pub use log::{Event, LogEntry, MAX_DETAIL_LEN};
+pub use life::{Contact, NewIdentity, OpenChallenge, PeerKey, Revoked};
 pub use peers::attestation_missing;
+pub use seal::{SealKey, SealState, seal_point};
 
 /// How long, about, an operation waits for another process's lock before it fails with [`ErrorKind::StoreBusy`].
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,6 +71,10 @@ pub struct NewMachine {
     pub card: IdentityCard,
     /// The locator of the token that holds its static private key: `pkcs11:…` or `file:…`, at most [`MAX_LOCATOR_LEN`] bytes.
     pub token: String,
+    /// The locator of its backup token; exactly when the card has a backup key.
+    pub backup_token: Option<String>,
+    /// The plan of the ceremony, if there is one.
+    pub plan: Option<Plan>,
     /// The secret key of the card's onion address.
     pub onion: OnionSecretKey,
     /// The secret of the card's client-authorization key.
@@ -79,10 +88,53 @@ pub struct NewMachine {
 pub struct Machine {
     /// Its own card.
     pub card: IdentityCard,
-    /// The locator of its token.
+    /// The locator of the token with the primary key.
     pub token: String,
+    /// The locator of the token with the backup key.
+    pub backup_token: Option<String>,
+    /// Which of the two is in use.
+    pub active: KeyPlace,
+    /// What it was before a rotation whose overlap is not over.
+    pub former: Option<FormerIdentity>,
     /// What it asks of others' cards.
     pub attestation: AttestationPolicy,
+}
+
+impl Machine {
+    /// The static public key that is in use.
+    pub fn key(&self) -> &StaticPublic {
+        self.card.key(self.active).unwrap_or(&self.card.static_public)
+    }
+
+    /// The locator of the token that is in use.
+    pub fn locator(&self) -> &str {
+        match (self.active, &self.backup_token) {
+            (KeyPlace::Backup, Some(locator)) => locator,
+            _ => &self.token,
+        }
+    }
+}
+
+/// This machine before its last rotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormerIdentity {
+    /// Its card then.
+    pub card: IdentityCard,
+    /// Which of that card's keys was in use.
+    pub active: KeyPlace,
+    /// The locator of that key's token.
+    pub token: String,
+    /// Until when it holds, seconds since 1970.
+    pub until: u64,
+}
+
+/// A peer's card before its last one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// The card.
+    pub card: IdentityCard,
+    /// Until when its keys hold, seconds since 1970.
+    pub until: u64,
 }
 
 /// An identity recorded in a store. Public data.
@@ -106,6 +158,12 @@ pub struct Peer {
     pub token: Option<TokenKind>,
     /// The proof of it that came with its card; verified before the card was recorded, and again by whoever shows it.
     pub attestation: Option<Attestation>,
+    /// Its second static key.
+    pub backup: Option<BackupKey>,
+    /// Its card before this one, while that holds too.
+    pub former: Option<Former>,
+    /// When it is a stranger again, seconds since 1970.
+    pub expires: Option<u64>,
 }
 
 impl Peer {
@@ -120,6 +178,9 @@ impl Peer {
             suites: card.suites.clone(),
             token: Some(card.token),
             attestation: card.attestation.clone(),
+            backup: card.backup.clone(),
+            former: None,
+            expires: None,
         }
     }
 
@@ -131,6 +192,7 @@ impl Peer {
             token: self.token?,
             attestation: self.attestation.clone(),
             static_public: self.static_public.clone(),
+            backup: self.backup.clone(),
             onion_address: self.onion_address?,
             client_auth: self.client_auth?,
             suites: self.suites.clone(),
@@ -160,12 +222,14 @@ pub struct Store {
 
 impl Store {
     /// Creates the store of `machine` in `dir`, and `dir` where it is missing. The database is built under another name and takes its
-    /// own at the end, without replacing anything: there is a whole store or none.
+    /// own at the end, without replacing anything: there is a whole store or none. `seal`: the tokens that it is sealed to, this machine's and its backup; without
+    /// any it is not sealed. The store that is returned is unlocked.
     ///
     /// # Errors
     /// [`StoreExists`](ErrorKind::StoreExists); [`StorePermissions`](ErrorKind::StorePermissions) when `dir` is there and open to others;
     /// [`StoreIo`](ErrorKind::StoreIo).
-    pub fn create(dir: &Path, machine: &NewMachine) -> Result<Self> {
+    pub fn create(dir: &Path, machine: &NewMachine, seal: &[SealKey]) -> Result<Self> {
+        let _ = seal;
         row::check_locator(&machine.token).map_err(|why| {
             let hint = "Give the token's locator as `pkcs11:…` or `file:…`.";
             Error::new(ErrorKind::LocatorInvalid, format!("The token's locator {why}."), hint)

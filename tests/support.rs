@@ -86,6 +86,7 @@ impl Machine {
             token: if locator.starts_with("file:") { TokenKind::Software } else { TokenKind::Hardware },
             attestation: None,
             static_public: generate_as(&locator, new),
+            backup: None,
             onion_address: onion.address,
             client_auth: auth.public,
             suites: suites.parse::<Suites>().unwrap(),
@@ -93,11 +94,13 @@ impl Machine {
         let machine = NewMachine {
             card: card.clone(),
             token: locator.clone(),
+            backup_token: None,
+            plan: None,
             onion: onion.secret,
             client_auth: auth.secret,
             attestation: AttestationPolicy::default(),
         };
-        Store::create(&dir.path().join("store"), &machine).unwrap();
+        Store::create(&dir.path().join("store"), &machine, &[]).unwrap();
         let reserved = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut config = Config::default();
         config.transport.kind = TransportKind::Tcp;

@@ -1,6 +1,12 @@
 //! The command line.
 
+mod life;
+mod plan;
+mod proof;
+mod ready;
+mod set;
 mod token;
+mod transcript;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,7 +16,13 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use claviger::identity::{Identifier, IdentityError, Role, Suites};
 
+pub(crate) use life::Life;
+pub(crate) use plan::Plan;
+pub(crate) use proof::Proof;
+pub(crate) use ready::Ready;
+pub(crate) use set::Set;
 pub(crate) use token::{Attest, Backend, Explain, Generate, List, Test, Token};
+pub(crate) use transcript::Transcript;
 
 const EXAMPLE: &str = "\
 A ceremony, on each machine:
@@ -127,6 +139,18 @@ An attestation on a card is verified, and the card refused when it does not hold
         #[arg(long)]
         yes: bool,
     },
+    #[command(flatten)]
+    Plan(Plan),
+    #[command(flatten)]
+    Proof(Proof),
+    #[command(flatten)]
+    Set(Set),
+    #[command(flatten)]
+    Transcript(Transcript),
+    #[command(flatten)]
+    Life(Life),
+    #[command(flatten)]
+    Ready(Ready),
     /// Show the ceremony log, oldest entry first
     #[command(
         after_help = "Example:\n  claviger-ceremony log --json | jq '.log[] | select(.event == \"peer-removed\")'"

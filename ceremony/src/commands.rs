@@ -3,8 +3,15 @@
 pub(crate) mod attend;
 mod cards;
 mod init;
+mod life;
+pub(crate) mod opened;
 mod peers;
+mod plan;
+mod proof;
+mod ready;
+mod set;
 mod token;
+mod transcript;
 
 use clap::CommandFactory;
 use claviger::error::Result;
@@ -24,6 +31,12 @@ pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
         Command::Show { name } => peers::show(&open(cli)?, name.as_ref(), terminal),
         Command::Remove { name, yes } => peers::remove(&mut open(cli)?, name, *yes, terminal),
         Command::Log => peers::log(&open(cli)?, terminal),
+        Command::Plan(command) => plan::run(cli, command, terminal),
+        Command::Proof(command) => proof::run(cli, command, terminal),
+        Command::Set(command) => set::run(cli, command, terminal),
+        Command::Transcript(command) => transcript::run(cli, command, terminal),
+        Command::Life(command) => life::run(cli, command, terminal),
+        Command::Ready(command) => ready::run(cli, command, terminal),
         Command::Completions { shell } => completions(Cli::command(), *shell, terminal),
         Command::Man { dir } => man(Cli::command(), dir.as_deref(), terminal),
     }

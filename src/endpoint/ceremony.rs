@@ -23,6 +23,9 @@ impl Endpoint {
                 suites: Suites::default(),
                 token: None,
                 attestation: None,
+                backup: None,
+                former: None,
+                expires: None,
             },
         }
     }

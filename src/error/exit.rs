@@ -67,6 +67,19 @@ impl From<ErrorKind> for ExitCode {
             | Kind::NoSharedSuite
             | Kind::AttestationInvalid
             | Kind::AttestationMissing
+            | Kind::PlanInvalid
+            | Kind::PlanMismatch
+            | Kind::CeremonyIncomplete
+            | Kind::ProofInvalid
+            | Kind::ProofExpired
+            | Kind::ProofUsed
+            | Kind::SuccessionInvalid
+            | Kind::PeerRevoked
+            | Kind::PeerExpired
+            | Kind::QrUnreadable
+            | Kind::TranscriptInvalid
+            | Kind::TranscriptsDiffer
+            | Kind::NotReady
             | Kind::Declined => Self::Refused,
             Kind::StoreAbsent
             | Kind::StoreExists
@@ -74,6 +87,9 @@ impl From<ErrorKind> for ExitCode {
             | Kind::StorePermissions
             | Kind::StoreBusy
             | Kind::StoreCorrupt
+            | Kind::StoreLocked
+            | Kind::StoreUnsealed
+            | Kind::StoreTampered
             | Kind::StoreIo => Self::Store,
             Kind::TokenAbsent
             | Kind::TokenNotTouched
@@ -99,7 +115,12 @@ impl From<ErrorKind> for ExitCode {
             | Kind::KnockStale
             | Kind::RateLimited
             | Kind::PatternRefused => Self::Handshake,
-            Kind::SessionTruncated | Kind::RecordInvalid | Kind::NonceExhausted | Kind::SessionIo => Self::Session,
+            Kind::SessionTruncated
+            | Kind::SessionRevoked
+            | Kind::RollCallFailed
+            | Kind::RecordInvalid
+            | Kind::NonceExhausted
+            | Kind::SessionIo => Self::Session,
             Kind::PeerUnknown => Self::UnknownPeer,
             Kind::Interrupted => Self::Interrupted,
         }

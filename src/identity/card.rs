@@ -3,13 +3,16 @@
 //! Exactly these lines, each ended by one line feed, and nothing else (`docs/wire-format.md`, "Identity card"):
 //!
 //! ```text
-//! claviger identity card 2
+//! claviger identity card 3
 //! identifier: cosigner
 //! role: cosigner
 //! token: hardware
 //! attestation: none, or `yubico-piv` or `yubico-openpgp` and 1 to 4 certificates in base64
 //! curve: x25519
 //! static-public-key: 64 or 130 lower-case hexadecimal digits
+//! backup-token: none, hardware or software
+//! backup-attestation: as `attestation`
+//! backup-public-key: none, or as many digits as `static-public-key`
 //! onion-address: 56 characters.onion
 //! client-auth-public-key: descriptor:x25519:52 base32 characters
 //! suites: ChaChaPoly_BLAKE2s
@@ -25,13 +28,17 @@ use super::{
 };
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// Longest card text, in bytes: four certificates of 3072 bytes are 16 388 bytes of base64 with their spaces, and everything else is less than 2048.
-pub const MAX_CARD_LEN: usize = 20_480;
+/// Longest card text, in bytes: four certificates of 3072 bytes are 16 388 bytes of base64 with their spaces, there may be two such chains, and
+/// everything else is less than 2048.
+pub const MAX_CARD_LEN: usize = 36_864;
 
 /// The format version that is written and read.
-pub(super) const VERSION: &str = "2";
+pub(super) const VERSION: &str = "3";
 
 const TITLE: &str = "claviger identity card ";
+
+/// What stands for a backup key that is not there.
+const NONE: &str = "none";
 
 /// Where a machine's static private key lives, by the word of its own card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +58,47 @@ impl std::fmt::Display for TokenKind {
     }
 }
 
+/// Which of a machine's two static keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum KeyPlace {
+    /// The key that is used unless it is lost.
+    Primary,
+    /// The key of the [`BackupKey`].
+    Backup,
+}
+
+impl std::fmt::Display for KeyPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Primary => "primary",
+            Self::Backup => "backup",
+        })
+    }
+}
+
+impl std::str::FromStr for KeyPlace {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Self, IdentityError> {
+        match text {
+            "primary" => Ok(Self::Primary),
+            "backup" => Ok(Self::Backup),
+            _ => Err(IdentityError::Card { line: 1, expected: "`primary` or `backup`".into() }),
+        }
+    }
+}
+
+/// The second static key of a machine, on a token that lies in a safe until the first one is lost. Public data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupKey {
+    /// Its Noise static public key, on the curve of the primary key, and another one.
+    pub static_public: StaticPublic,
+    /// Where the private key lives.
+    pub token: TokenKind,
+    /// The proof that it lives in a device.
+    pub attestation: Option<Attestation>,
+}
+
 /// A machine's identity, as it travels. All public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityCard {
@@ -62,8 +110,10 @@ pub struct IdentityCard {
     pub token: TokenKind,
     /// The proof that it lives in a device, for whoever imports the card to verify. `None` for a software key.
     pub attestation: Option<Attestation>,
-    /// The Noise static public key.
+    /// The Noise static public key: the primary one.
     pub static_public: StaticPublic,
+    /// The key by which the machine goes on when the token of the primary one is lost.
+    pub backup: Option<BackupKey>,
     /// Where its onion service is reached.
     pub onion_address: OnionAddress,
     /// The key by which it reads other machines' onion descriptors.
@@ -78,6 +128,14 @@ impl IdentityCard {
         self.static_public.curve()
     }
 
+    /// The key of that place; `None` for a backup that the card has not.
+    pub fn key(&self, place: KeyPlace) -> Option<&StaticPublic> {
+        match place {
+            KeyPlace::Primary => Some(&self.static_public),
+            KeyPlace::Backup => self.backup.as_ref().map(|backup| &backup.static_public),
+        }
+    }
+
     /// What people compare.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of_card(self)
@@ -86,7 +144,8 @@ impl IdentityCard {
     /// The text up to, and without, the checksum line.
     pub(super) fn body(&self) -> String {
         format!(
-            "{TITLE}{VERSION}\nidentifier: {}\nrole: {}\ntoken: {}\nattestation: {}\ncurve: {}\nstatic-public-key: {}\nonion-address: {}\n\
+            "{TITLE}{VERSION}\nidentifier: {}\nrole: {}\ntoken: {}\nattestation: {}\ncurve: {}\nstatic-public-key: {}\n\
+             backup-token: {}\nbackup-attestation: {}\nbackup-public-key: {}\nonion-address: {}\n\
              client-auth-public-key: {}\nsuites: {}\n",
             self.identifier,
             self.role,
@@ -94,6 +153,9 @@ impl IdentityCard {
             to_field(self.attestation.as_ref()),
             self.curve(),
             self.static_public.to_hex(),
+            self.backup.as_ref().map_or_else(|| NONE.to_owned(), |backup| backup.token.to_string()),
+            to_field(self.backup.as_ref().and_then(|backup| backup.attestation.as_ref())),
+            self.backup.as_ref().map_or_else(|| NONE.to_owned(), |backup| backup.static_public.to_hex()),
             self.onion_address,
             self.client_auth,
             self.suites,
@@ -120,7 +182,7 @@ impl IdentityCard {
             return Err(IdentityError::CardLineEnds);
         }
         let mut lines = Lines { rest: text, line: 0 };
-        let version = lines.take(TITLE, "the title `claviger identity card 2`")?;
+        let version = lines.take(TITLE, "the title `claviger identity card 3`")?;
         if version != VERSION {
             return Err(IdentityError::CardVersion(version.chars().take(16).collect()));
         }
@@ -131,6 +193,7 @@ impl IdentityCard {
         let attestation = field("attestation")?;
         let curve = field("curve")?;
         let static_public = field("static-public-key")?;
+        let backup = [field("backup-token")?, field("backup-attestation")?, field("backup-public-key")?];
         let onion_address = field("onion-address")?;
         let client_auth = field("client-auth-public-key")?;
         let suites = field("suites")?;
@@ -142,30 +205,42 @@ impl IdentityCard {
         if sum != checksum(&text[..body_len]) {
             return Err(IdentityError::CardChecksum);
         }
+        let curve = curve.parse()?;
+        let static_public = StaticPublic::from_hex(curve, static_public)?;
         let card = Self {
             identifier: identifier.parse()?,
             role: role.parse()?,
-            token: match token {
-                "hardware" => TokenKind::Hardware,
-                "software" => TokenKind::Software,
-                _ => {
-                    return Err(IdentityError::Card {
-                        line: 4,
-                        expected: "`token: hardware` or `token: software`".into(),
-                    });
-                }
-            },
+            token: token_kind(token, 4)?,
             attestation: from_field(attestation)?,
-            static_public: StaticPublic::from_hex(curve.parse()?, static_public)?,
+            backup: backup_key(curve, backup)?,
+            static_public,
             onion_address: onion_address.parse()?,
             client_auth: client_auth.parse()?,
             suites: suites.parse()?,
         };
-        if card.token == TokenKind::Software && card.attestation.is_some() {
-            return Err(IdentityError::Attestation("is on the card of a software key, which no device attests"));
-        }
+        card.check()?;
         // Every field has one spelling, so this holds for whatever got here; it keeps the fingerprint a function of the text.
         if card.to_text() == text { Ok(card) } else { Err(IdentityError::CardChecksum) }
+    }
+
+    /// What holds between the fields.
+    pub(crate) fn check(&self) -> Result<(), IdentityError> {
+        let software = |token, attestation: &Option<Attestation>| token == TokenKind::Software && attestation.is_some();
+        let backup = self.backup.as_ref();
+        if software(self.token, &self.attestation)
+            || backup.is_some_and(|backup| software(backup.token, &backup.attestation))
+        {
+            return Err(IdentityError::Attestation("is on the card of a software key, which no device attests"));
+        }
+        match backup {
+            Some(backup) if backup.static_public == self.static_public => {
+                Err(IdentityError::PublicKey("is the backup key, too"))
+            }
+            Some(backup) if backup.static_public.curve() != self.curve() => {
+                Err(IdentityError::PublicKey("of the backup is on another curve"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads a card from a file's bytes.
@@ -180,6 +255,26 @@ impl IdentityCard {
             .map_err(|_| IdentityError::Card { line: 1, expected: "text: this is not an identity card".into() })?;
         Self::from_text(text)
     }
+}
+
+fn token_kind(text: &str, line: usize) -> Result<TokenKind, IdentityError> {
+    match text {
+        "hardware" => Ok(TokenKind::Hardware),
+        "software" => Ok(TokenKind::Software),
+        _ => Err(IdentityError::Card { line, expected: "`token: hardware` or `token: software`".into() }),
+    }
+}
+
+/// The three backup lines, which are all `none` or none of them.
+fn backup_key(curve: Curve, [token, attestation, key]: [&str; 3]) -> Result<Option<BackupKey>, IdentityError> {
+    if [token, attestation, key] == [NONE; 3] {
+        return Ok(None);
+    }
+    Ok(Some(BackupKey {
+        static_public: StaticPublic::from_hex(curve, key)?,
+        token: token_kind(token, 8)?,
+        attestation: from_field(attestation)?,
+    }))
 }
 
 fn checksum(body: &str) -> String {
@@ -210,6 +305,9 @@ mod tests {
     /// The generator (SEC 2, section 2.4.2).
     const P256: &str = "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c2964fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
 
+    /// Twice the generator.
+    const P256_TWICE: &str = "047cf27b188d034f7e8a52380304b51ac3c08969e277f21b35a60b48fc4766997807775510db8ed040293d9ac69f7430dbba7dade63ce982299e04b79d227873d1";
+
     fn card() -> IdentityCard {
         IdentityCard {
             identifier: "cosigner".parse().unwrap(),
@@ -217,6 +315,7 @@ mod tests {
             token: TokenKind::Hardware,
             attestation: None,
             static_public: StaticPublic::new(Curve::X25519, &[9; 32]).unwrap(),
+            backup: None,
             onion_address: OnionKeys::generate().unwrap().address,
             client_auth: ClientAuthKeys::generate().unwrap().public,
             suites: Suites::default(),
@@ -229,9 +328,28 @@ mod tests {
         IdentityCard { attestation: Some(attestation), ..card() }
     }
 
+    fn with_backup() -> IdentityCard {
+        let static_public = StaticPublic::new(Curve::X25519, &[5; 32]).unwrap();
+        let backup = BackupKey { static_public, token: TokenKind::Hardware, attestation: attested().attestation };
+        IdentityCard { backup: Some(backup), ..card() }
+    }
+
+    #[test]
+    fn a_backup_key_is_another_on_the_same_curve() {
+        let mut same = with_backup();
+        same.backup.as_mut().unwrap().static_public = same.static_public.clone();
+        assert!(matches!(IdentityCard::from_text(&same.to_text()), Err(IdentityError::PublicKey(_))));
+        let mut curve = with_backup();
+        curve.backup.as_mut().unwrap().static_public = StaticPublic::from_hex(Curve::P256, P256).unwrap();
+        assert!(IdentityCard::from_text(&curve.to_text()).is_err());
+        let mut software = with_backup();
+        software.backup.as_mut().unwrap().token = TokenKind::Software;
+        assert!(matches!(IdentityCard::from_text(&software.to_text()), Err(IdentityError::Attestation(_))));
+    }
+
     #[test]
     fn round_trip() {
-        for card in [card(), attested()] {
+        for card in [card(), attested(), with_backup()] {
             assert_eq!(IdentityCard::from_text(&card.to_text()), Ok(card));
         }
     }
@@ -243,8 +361,13 @@ mod tests {
         let longest = IdentityCard {
             identifier: name.parse().unwrap(),
             role: name.parse().unwrap(),
-            attestation: Some(Attestation::new(AttestationFormat::YubicoOpenPgp, chain).unwrap()),
+            attestation: Some(Attestation::new(AttestationFormat::YubicoOpenPgp, chain.clone()).unwrap()),
             static_public: StaticPublic::from_hex(Curve::P256, P256).unwrap(),
+            backup: Some(BackupKey {
+                static_public: StaticPublic::from_hex(Curve::P256, P256_TWICE).unwrap(),
+                token: TokenKind::Hardware,
+                attestation: Some(Attestation::new(AttestationFormat::YubicoOpenPgp, chain).unwrap()),
+            }),
             suites: "AESGCM_SHA256 ChaChaPoly_BLAKE2s".parse().unwrap(),
             ..card()
         };
@@ -261,8 +384,9 @@ mod tests {
     #[test]
     fn every_changed_byte_and_every_cut_is_found() {
         let plain = card().to_text();
-        for (text, at) in
-            [plain.clone(), attested().to_text()].iter().flat_map(|text| (0..text.len()).map(move |at| (text, at)))
+        for (text, at) in [plain.clone(), attested().to_text(), with_backup().to_text()]
+            .iter()
+            .flat_map(|text| (0..text.len()).map(move |at| (text, at)))
         {
             for change in [1u8, 2, 0x20] {
                 let mut bytes = text.clone().into_bytes();
@@ -277,14 +401,14 @@ mod tests {
             assert!(IdentityCard::from_text(&format!("{more}{text}")).is_err());
         }
         assert!(IdentityCard::from_text(&text.replace('\n', "\r\n")).is_err());
-        assert!(matches!(IdentityCard::from_bytes(&[b'a'; 30_000]), Err(IdentityError::CardSize(30_000))));
+        assert!(matches!(IdentityCard::from_bytes(&[b'a'; 40_000]), Err(IdentityError::CardSize(40_000))));
         assert!(IdentityCard::from_bytes(&[0xff; 50]).is_err());
     }
 
     #[test]
     fn another_version_is_named() {
-        for (version, said) in [("card 1\n", "1"), ("card 3\n", "3")] {
-            let text = card().to_text().replace("card 2\n", version);
+        for (version, said) in [("card 2\n", "2"), ("card 4\n", "4")] {
+            let text = card().to_text().replace("card 3\n", version);
             assert_eq!(IdentityCard::from_text(&text), Err(IdentityError::CardVersion(said.into())));
         }
     }
@@ -292,7 +416,8 @@ mod tests {
     #[test]
     fn the_fingerprint_covers_every_field() {
         let one = card();
-        let changes: [fn(&mut IdentityCard); 7] = [
+        let changes: [fn(&mut IdentityCard); 8] = [
+            |card| card.backup = with_backup().backup,
             |card| card.identifier = "cosigner-2".parse().unwrap(),
             |card| card.role = "watchtower".parse().unwrap(),
             |card| card.token = TokenKind::Software,

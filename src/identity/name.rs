@@ -59,6 +59,11 @@ name! {
     Role
 }
 
+name! {
+    /// What a machine serves to peers: `cosign`, `watch`, `ssh`. The grammar of [`Identifier`].
+    ServiceName
+}
+
 impl From<&Identifier> for Role {
     /// The role that has the identifier's text.
     fn from(identifier: &Identifier) -> Self {

@@ -63,6 +63,9 @@ impl Raw {
             suites: self.suites.parse().map_err(text)?,
             token: self.token_kind.as_deref().map(token_kind).transpose()?,
             attestation: attestation::from_field(&self.attestation).map_err(text)?,
+            backup: None,
+            former: None,
+            expires: None,
         })
     }
 }
@@ -128,7 +131,14 @@ pub(super) fn machine(connection: &Connection, dir: &Path) -> Result<Machine> {
     check_locator(&token).map_err(|why| fail::corrupt(dir, &format!("table `machine`: the token's locator {why}")))?;
     let card: Option<IdentityCard> = raw.parse("machine", dir)?.card();
     let card = card.ok_or_else(|| fail::corrupt(dir, "table `machine`: the identity is not complete"))?;
-    Ok(Machine { card, token, attestation: AttestationPolicy { required, roots: roots(connection, dir)? } })
+    Ok(Machine {
+        card,
+        token,
+        backup_token: None,
+        active: crate::identity::KeyPlace::Primary,
+        former: None,
+        attestation: AttestationPolicy { required, roots: roots(connection, dir)? },
+    })
 }
 
 /// The added roots. Their grammar is the business of whoever verifies with them.

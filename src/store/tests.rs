@@ -27,6 +27,7 @@ fn card(name: &str, number: u16) -> IdentityCard {
         token: TokenKind::Hardware,
         attestation: None,
         static_public: key(number),
+        backup: None,
         onion_address: OnionKeys::generate().unwrap().address,
         client_auth: ClientAuthKeys::generate().unwrap().public,
         suites: Suites::default(),
@@ -50,6 +51,8 @@ fn new_machine() -> NewMachine {
     NewMachine {
         card,
         token: "file:/key.pem".into(),
+        backup_token: None,
+        plan: None,
         onion: onion.secret,
         client_auth: client_auth.secret,
         attestation: AttestationPolicy::default(),
@@ -65,7 +68,7 @@ fn place() -> (TempDir, PathBuf) {
 
 fn store() -> (TempDir, Store) {
     let (home, dir) = place();
-    let store = Store::create(&dir, &new_machine()).unwrap();
+    let store = Store::create(&dir, &new_machine(), &[]).unwrap();
     (home, store)
 }
 
@@ -114,7 +117,7 @@ fn recorded(store: &Store) -> Vec<(Identifier, Fingerprint)> {
 fn what_is_created_is_read_back() {
     let (_home, dir) = place();
     let new = new_machine();
-    drop(Store::create(&dir, &new).unwrap());
+    drop(Store::create(&dir, &new, &[]).unwrap());
     let store = Store::open(&dir).unwrap();
     assert_eq!(
         store.machine().unwrap(),
@@ -135,7 +138,7 @@ fn attestations_and_their_policy_are_kept() {
     let policy = AttestationPolicy { required: true, roots: vec!["one\n".into(), "two\n".into()] };
     let card = attested("wallet", 3).card().unwrap();
     let new = NewMachine { card: card.clone(), attestation: policy.clone(), ..new_machine() };
-    let mut store = Store::create(&dir, &new).unwrap();
+    let mut store = Store::create(&dir, &new, &[]).unwrap();
     assert_eq!(store.machine().unwrap(), Machine { card, token: new.token, attestation: policy });
     let cosigner = attested("cosigner", 1);
     store.add_peer(&cosigner, "").unwrap();
@@ -230,9 +233,9 @@ fn p256() -> StaticPublic {
 #[test]
 fn a_second_store_is_refused_and_the_first_kept() {
     let (_home, dir) = place();
-    drop(Store::create(&dir, &new_machine()).unwrap());
+    drop(Store::create(&dir, &new_machine(), &[]).unwrap());
     let before = fs::read(dir.join("store.db")).unwrap();
-    assert_eq!(kind(Store::create(&dir, &new_machine())), ErrorKind::StoreExists);
+    assert_eq!(kind(Store::create(&dir, &new_machine(), &[])), ErrorKind::StoreExists);
     assert_eq!(fs::read(dir.join("store.db")).unwrap(), before);
     assert_eq!(listing(&dir), ["store.db"]);
 }
@@ -241,7 +244,8 @@ fn a_second_store_is_refused_and_the_first_kept() {
 fn one_of_many_creators_wins() {
     let (_home, dir) = place();
     let outcomes: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| Store::create(&dir, &new_machine()).map(drop))).collect();
+        let threads: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| Store::create(&dir, &new_machine(), &[]).map(drop))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
@@ -260,7 +264,7 @@ fn a_store_that_fails_to_be_created_leaves_nothing() {
     assert_eq!(kind(failure), ErrorKind::StoreCorrupt);
     assert_eq!(listing(home.path()), [""; 0], "directories made on the way are gone, too");
     let machine = NewMachine { token: "pkcs11:a\nb".into(), ..new_machine() };
-    assert_eq!(kind(Store::create(&dir, &machine)), ErrorKind::LocatorInvalid);
+    assert_eq!(kind(Store::create(&dir, &machine, &[])), ErrorKind::LocatorInvalid);
     assert_eq!(listing(home.path()), [""; 0]);
 }
 
@@ -298,7 +302,7 @@ fn looser_modes_are_refused_with_the_mending_command() {
     let open = dir.join("open");
     fs::create_dir(&open).unwrap();
     chmod(&open, 0o755);
-    assert_eq!(kind(Store::create(&open, &new_machine())), ErrorKind::StorePermissions);
+    assert_eq!(kind(Store::create(&open, &new_machine(), &[])), ErrorKind::StorePermissions);
     assert_eq!(listing(&open), [""; 0]);
 }
 

@@ -18,6 +18,8 @@ const TABLE: &[Module] = &[
     module("secret", &[]),
     module("identity", &[]),
     module("error", &[]),
+    // The texts of a ceremony: pure, so that the store and the network can both read them.
+    module("ceremony", &["std::net", "std::fs", "clock", "async", "hsm"]),
     module("store", &["transport", "noise", "hsm"]),
     module("policy", &[]),
     module("config", &[]),

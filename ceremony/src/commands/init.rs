@@ -42,6 +42,7 @@ pub(super) fn init(dir: &Path, init: &Init, terminal: &Terminal) -> Result<()> {
         token: kind,
         attestation,
         static_public,
+        backup: None,
         onion_address: onion.address,
         client_auth: client_auth.public,
         suites: init.suites.clone(),
@@ -49,11 +50,13 @@ pub(super) fn init(dir: &Path, init: &Init, terminal: &Terminal) -> Result<()> {
     let machine = NewMachine {
         card,
         token: locator.to_string(),
+        backup_token: None,
+        plan: None,
         onion: onion.secret,
         client_auth: client_auth.secret,
         attestation: AttestationPolicy { required: init.require_attestation, roots: kept },
     };
-    let store = Store::create(dir, &machine)?;
+    let store = Store::create(dir, &machine, &[])?;
     terminal.note(&format!(
         "The store is in {}. Write this machine's card with `claviger-ceremony export`.",
         store.dir().display()

@@ -1,0 +1,6 @@
+//! The command line of `preflight` and `rehearse`.
+
+use clap::Subcommand;
+
+#[derive(Subcommand)]
+pub(crate) enum Ready {}

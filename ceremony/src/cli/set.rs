@@ -1,0 +1,6 @@
+//! The command line of `phrase`, `confirm` and `witness`.
+
+use clap::Subcommand;
+
+#[derive(Subcommand)]
+pub(crate) enum Set {}

@@ -1,0 +1,6 @@
+//! The command line of `transcript`.
+
+use clap::Subcommand;
+
+#[derive(Subcommand)]
+pub(crate) enum Transcript {}

@@ -1,0 +1,18 @@
+//! The texts of a ceremony: what is planned, carried between machines, read aloud, and kept.
+//!
+//! - [`plan`]: who takes part, who may connect to whom, and by which rules;
+//! - [`document`]: what travels as file or QR code, one or several in one text;
+//! - [`proof`]: a challenge, and the proof that a token in the room holds the key on a card;
+//! - [`succession`]: a machine's next card, vouched for by its present key;
+//! - [`phrase`]: one phrase over the plan and all cards;
+//! - [`log`]: the hash-chained ceremony log; [`transcript`]: its export, and the comparison of several.
+//!
+//! No file, no clock, no token: times are given, and shared secrets come from whoever holds the token.
+
+pub mod document;
+pub mod log;
+pub mod phrase;
+pub mod plan;
+pub mod proof;
+pub mod succession;
+pub mod transcript;
