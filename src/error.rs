@@ -1,6 +1,7 @@
 //! The error of this library: what failed, of which kind, and what to do.
 
 mod exit;
+pub(crate) mod spelling;
 
 pub use exit::ExitCode;
 

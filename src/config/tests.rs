@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::spelling;
 
 /// The example file: every key with its default; keys without a default are commented out without a space after `#`.
 const EXAMPLE: &str = include_str!("../../docs/claviger.toml");
@@ -40,7 +41,7 @@ fn the_example_is_complete() {
     for table in ["", "transport", "transport.arti", "transport.tor", "transport.tcp", "handshake", "token", "limits"] {
         let probe = if table.is_empty() { "zzz = 1".into() } else { format!("[{table}]\nzzz = 1") };
         let message = toml::from_str::<Config>(&probe).unwrap_err().message().to_owned();
-        let (_, keys) = problem::unknown(&message).unwrap_or_else(|| panic!("{message}"));
+        let (_, keys) = spelling::unknown(&message).unwrap_or_else(|| panic!("{message}"));
         assert!(!keys.is_empty());
         let written: toml::Table = text.parse().unwrap();
         let written =
