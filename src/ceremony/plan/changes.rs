@@ -1,0 +1,147 @@
+//! What differs between two plans, and what ends when a member goes.
+
+use std::fmt::Write as _;
+
+use super::{Edge, Member, Plan, Rules};
+use crate::identity::Identifier;
+
+/// How a newer plan differs from an older one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The former and the new name of the ceremony, if they differ.
+    pub name: Option<(Identifier, Identifier)>,
+    /// Who takes part now and did not, ordered by identifier.
+    pub members_added: Vec<Member>,
+    /// Who took part and does not any more.
+    pub members_removed: Vec<Member>,
+    /// Who has another role or curve: before and after.
+    pub members_changed: Vec<(Member, Member)>,
+    /// Edges that the newer plan alone has.
+    pub edges_added: Vec<Edge>,
+    /// Edges that the older plan alone has.
+    pub edges_removed: Vec<Edge>,
+    /// The rules before and after, if they differ.
+    pub rules: Option<(Rules, Rules)>,
+}
+
+impl Changes {
+    /// Whether the plans are the same.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether nothing was removed or changed: members and edges were added, or nothing was.
+    pub fn only_adds(&self) -> bool {
+        let Self { name, members_removed, members_changed, edges_removed, rules, .. } = self;
+        name.is_none()
+            && members_removed.is_empty()
+            && members_changed.is_empty()
+            && edges_removed.is_empty()
+            && rules.is_none()
+    }
+
+    /// Whether more is let in than before: a member or an edge that was not there, another role or curve, or a rule that is laxer.
+    pub fn lets_in(&self) -> bool {
+        let laxer = self.rules.as_ref().is_some_and(|(old, new)| new.laxer_than(old));
+        laxer || !(self.members_added.is_empty() && self.members_changed.is_empty() && self.edges_added.is_empty())
+    }
+
+    /// A line for each change, those that take away last: `+ member …`, `~ rule …`, `- edge …`. Empty when there is none.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |mark: &str, what: std::fmt::Arguments<'_>| {
+            let _ = writeln!(text, "{mark} {what}");
+        };
+        if let Some((old, new)) = &self.name {
+            line("~", format_args!("name    {old}: now {new}"));
+        }
+        if let Some((old, new)) = &self.rules {
+            for ((name, old), (_, new)) in old.table().iter().zip(new.table()).filter(|(old, new)| old.1 != new.1) {
+                line("~", format_args!("rule    {name}: {old}, now {new}"));
+            }
+        }
+        for member in &self.members_added {
+            line("+", format_args!("member  {member}"));
+        }
+        for (old, new) in &self.members_changed {
+            line("~", format_args!("member  {old}: now {}, {}", new.role, new.curve));
+        }
+        for edge in &self.edges_added {
+            line("+", format_args!("edge    {edge}"));
+        }
+        for edge in &self.edges_removed {
+            line("-", format_args!("edge    {edge}"));
+        }
+        for member in &self.members_removed {
+            line("-", format_args!("member  {member}"));
+        }
+        text
+    }
+}
+
+impl Plan {
+    /// How `newer` differs from this plan.
+    pub fn changes(&self, newer: &Self) -> Changes {
+        let only = |of: &Self, not: &Self| -> Vec<Member> {
+            of.members.iter().filter(|member| not.member(&member.identifier).is_none()).cloned().collect()
+        };
+        let edges = |of: &Self, not: &Self| -> Vec<Edge> {
+            of.edges.iter().filter(|edge| not.edges.binary_search(edge).is_err()).cloned().collect()
+        };
+        let changed = self.members.iter().filter_map(|old| {
+            let new = newer.member(&old.identifier)?;
+            (old != new).then(|| (old.clone(), new.clone()))
+        });
+        Changes {
+            name: (self.name != newer.name).then(|| (self.name.clone(), newer.name.clone())),
+            members_added: only(newer, self),
+            members_removed: only(self, newer),
+            members_changed: changed.collect(),
+            edges_added: edges(newer, self),
+            edges_removed: edges(self, newer),
+            rules: (self.rules != newer.rules).then(|| (self.rules.clone(), newer.rules.clone())),
+        }
+    }
+
+    /// The edges between two members, whoever dials.
+    pub fn between(&self, one: &Identifier, other: &Identifier) -> Vec<&Edge> {
+        self.edges.iter().filter(|edge| edge.other(one) == Some(other)).collect()
+    }
+
+    /// What ends for `own` when `gone` goes, a sentence each: first the edges, then what nobody is left for. Empty when no edge joins them.
+    pub fn losses(&self, own: &Identifier, gone: &Identifier) -> Vec<String> {
+        self.losses_among(own, gone, |_| true)
+    }
+
+    /// As [`losses`](Self::losses), when of the other members only those are left for whom `left` holds: the others were revoked, or were never recorded.
+    pub fn losses_among(&self, own: &Identifier, gone: &Identifier, left: impl Fn(&Identifier) -> bool) -> Vec<String> {
+        let ending = self.between(own, gone);
+        let [dialled, served] = [Edge::dialler, Edge::listener].map(|end| {
+            let staying =
+                |edge: &&Edge| end(edge) == own && edge.other(own).is_some_and(|other| other != gone && left(other));
+            self.edges.iter().filter(staying).collect::<Vec<_>>()
+        });
+        let mut losses: Vec<String> = ending
+            .iter()
+            .map(|edge| format!("{} can no longer connect to {} for {}.", edge.from, edge.to, edge.service))
+            .collect();
+        let mut after = |what: std::fmt::Arguments<'_>| losses.push(format!("After this, {what}."));
+        if dialled.is_empty() && ending.iter().any(|edge| edge.from == *own) {
+            after(format_args!("{own} reaches nobody"));
+        } else if let Some(Member { role, .. }) = self.member(gone)
+            && ending.iter().any(|edge| edge.from == *own)
+            && !dialled.iter().any(|edge| self.member(&edge.to).is_some_and(|to| to.role == *role))
+        {
+            after(format_args!("{own} reaches no {role}"));
+        }
+        for edge in &ending {
+            let same = |other: &&Edge| other.service == edge.service;
+            if edge.from == *own && !dialled.is_empty() && !dialled.iter().any(same) {
+                after(format_args!("{own} reaches nobody for {}", edge.service));
+            } else if edge.to == *own && !served.iter().any(same) {
+                after(format_args!("nobody connects to {own} for {}", edge.service));
+            }
+        }
+        losses
+    }
+}
