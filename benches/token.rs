@@ -97,7 +97,7 @@ fn main() -> ExitCode {
     cards::isolated_main(|| {
         hop();
         let directory = tempfile::tempdir().unwrap();
-        compare("software", &Locator::File(directory.path().join("key.pem")), PIN);
+        compare("software", &Locator::File(directory.path().join("key.pem").into()), PIN);
         let softhsm = SoftHsm::new().init_token("a", SO_PIN, PIN);
         compare("softhsm", &softhsm.uri("key").parse().unwrap(), PIN);
         let pcscd = Pcscd::start();

@@ -11,9 +11,10 @@ pub fn check(data: &[u8]) {
             let again: Locator = written.parse().unwrap_or_else(|error: Error| panic!("{written}: {error}"));
             assert_eq!(again, locator, "{written}");
             assert_eq!(again.to_string(), written, "a locator has one spelling");
-            // A path of a key file stands as it is.
+            // In a key file's path only what would be read as something else, or a terminal would act on, is percent-encoded.
             let is_file = matches!(locator, Locator::File(_));
             assert!(is_file || written.bytes().all(|byte| byte.is_ascii_graphic()), "{written:?}");
+            assert!(!written.chars().any(char::is_control), "{written:?}");
             assert!(locator.pin_source().is_none_or(std::path::Path::is_absolute), "{written}");
             if let Locator::Pkcs11(uri) = &locator {
                 check_uri(uri);

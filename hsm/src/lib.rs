@@ -60,7 +60,7 @@ mod uri;
 pub use curve::{Curve, PublicKey};
 pub use device::{Device, DeviceKey, PinState};
 pub use error::{Error, ErrorKind, Result};
-pub use locator::{CardId, Locator, OpenPgpLocator, PivLocator, PivSlot, TpmKey, TpmLocator};
+pub use locator::{CardId, FileLocator, Locator, OpenPgpLocator, PivLocator, PivSlot, TpmKey, TpmLocator};
 pub use operation::{Operation, RefusedPin, Stage};
 pub use pin::{KeepPin, PinEntry, PinRequest, Purpose, Tries};
 pub use secret::{Pin, SharedSecret};

@@ -1,17 +1,19 @@
 //! Where a private key is: the text by which configuration names it.
 
 mod card;
+mod file;
 mod query;
 mod tpm;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::Pkcs11Uri;
 
 pub use card::{CardId, OpenPgpLocator, PivLocator, PivSlot};
+pub use file::FileLocator;
 pub use tpm::{TpmKey, TpmLocator};
 
 /// Where a private key is. Never a reader or a slot number of a reader: those change when something is plugged in.
@@ -26,11 +28,11 @@ pub use tpm::{TpmKey, TpmLocator};
 /// | `tpm2:owner/NAME` | a primary key of the TPM's owner hierarchy, made from its name at every start |
 /// | `file:PATH` | a *software* key file |
 ///
-/// `openpgp:`, `piv:` and `tpm2:` take `?pin-source=/path`, as PKCS#11 URIs do: a file of mode 0600 with the PIN. `tpm2:` takes `tcti=CONF`, the
-/// way to the TPM as tpm2-tss writes it; default `device:/dev/tpmrm0`.
+/// All take `?pin-source=/path`, as PKCS#11 URIs do: a file of mode 0600 with the PIN, of a key file its passphrase. `tpm2:` takes
+/// `tcti=CONF`, the way to the TPM as tpm2-tss writes it; default `device:/dev/tpmrm0`.
 ///
-/// The `PATH` of `file:` is taken as it stands, absolute or relative to the working directory, without percent-decoding; `file:///abs` is
-/// `file:/abs`.
+/// The `PATH` of `file:` is absolute or relative to the working directory; `file:///abs` is `file:/abs`. Of its characters only `%` and `?`
+/// have to be percent-encoded (RFC 3986, section 2.1); control characters are, where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Locator {
@@ -43,7 +45,7 @@ pub enum Locator {
     /// A key of a TPM.
     Tpm(TpmLocator),
     /// A *software* key file.
-    File(PathBuf),
+    File(FileLocator),
 }
 
 impl Locator {
@@ -54,7 +56,7 @@ impl Locator {
             Self::OpenPgp(card) => card.pin_source.as_deref(),
             Self::Piv(card) => card.pin_source.as_deref(),
             Self::Tpm(tpm) => tpm.pin_source.as_deref(),
-            Self::File(_) => None,
+            Self::File(file) => file.pin_source.as_deref(),
         }
     }
 }
@@ -71,23 +73,12 @@ impl FromStr for Locator {
             "openpgp" => OpenPgpLocator::parse(rest).map(Self::OpenPgp)?,
             "piv" => PivLocator::parse(rest).map(Self::Piv)?,
             "tpm2" => TpmLocator::parse(rest).map(Self::Tpm)?,
-            "file" => return file(rest).map(Self::File),
+            "file" => FileLocator::parse(rest).map(Self::File)?,
             _ => return Err(refused("its scheme is none of `pkcs11:`, `openpgp:`, `piv:`, `tpm2:`, `file:`")),
         };
         // It may be longer as it is written, and must be read again.
         if locator.to_string().len() > query::MAX_LEN { Err(refused(query::TOO_LONG)) } else { Ok(locator) }
     }
-}
-
-fn file(path: &str) -> Result<PathBuf> {
-    let path = path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path);
-    if path.starts_with("//") {
-        return Err(refused("a `file:` locator names no host"));
-    }
-    if path.is_empty() || path.len() > 4096 || path.contains('\0') {
-        return Err(refused("the path must have 1 to 4096 bytes and no NUL"));
-    }
-    Ok(path.into())
 }
 
 impl fmt::Display for Locator {
@@ -97,7 +88,7 @@ impl fmt::Display for Locator {
             Self::OpenPgp(card) => card.fmt(f),
             Self::Piv(card) => card.fmt(f),
             Self::Tpm(tpm) => tpm.fmt(f),
-            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::File(file) => file.fmt(f),
         }
     }
 }
@@ -122,7 +113,11 @@ mod tests {
         for (text, canonical) in [
             ("file:/etc/key.pem", "file:/etc/key.pem"),
             ("file:///etc/key.pem", "file:/etc/key.pem"),
-            ("file:rel/key %20.pem", "file:rel/key %20.pem"),
+            ("file:rel/a key.pem", "file:rel/a key.pem"),
+            ("file:rel/a%20key%3f%25.p%65m", "file:rel/a key%3F%25.pem"),
+            ("file:%2f%2Fa%0a", "file:/%2Fa%0A"),
+            ("file:/\u{e9}%c3%a9%ff", "file:/\u{e9}\u{e9}%FF"),
+            ("file:key.pem?pin-source=/run/a%20b?", "file:key.pem?pin-source=file:/run/a%20b?"),
             ("pkcs11:object=a;token=b", "pkcs11:token=b;object=a"),
             ("openpgp:0006:12345678", "openpgp:0006:12345678"),
             ("openpgp:fffe:0000beef", "openpgp:FFFE:0000BEEF"),
@@ -152,6 +147,19 @@ mod tests {
             "/etc/key.pem",
             "tpm:0x81000001",
             "file:a\0b",
+            "file:a%00b",
+            "file:?pin-source=/a",
+            "file:a?",
+            "file:a?b",
+            "file:a?b?pin-source=/a",
+            "file:a%",
+            "file:a%4",
+            "file:a%+4",
+            "file:a?pin-source=",
+            "file:a?pin-source=rel",
+            "file:a?pin-source=/a&pin-source=/b",
+            "file:a?pin-source=/a&tcti=b",
+            "file:a?pin-value=1",
             "file://host/key.pem",
             "pkcs11:slot-id=1",
             "openpgp:",
@@ -188,8 +196,17 @@ mod tests {
             "tpm2:0x81010042?tcti=",
             // 4095 bytes, and 4100 with the `file:` that it is written with.
             &format!("openpgp:0006:12345678?pin-source=/{}", "a".repeat(4061)),
+            // 1506 bytes, and 4506 as it is written.
+            &format!("file:/{}", "\n".repeat(1500)),
         ] {
             assert_eq!(text.parse::<Locator>().unwrap_err().kind(), ErrorKind::Locator, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_question_mark_in_a_name_is_told_of() {
+        let error = "file:what?.pem".parse::<Locator>().unwrap_err().to_string();
+        assert!(error.contains("%3F") && error.contains("pin-source="), "{error}");
+        assert!(!"file:key.pem?271828".parse::<Locator>().unwrap_err().to_string().contains("271828"));
     }
 }

@@ -14,9 +14,10 @@ use crate::curve::{Curve, PublicKey, SoftKey, library_failed};
 use crate::device::PinState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Owner, read_secret, write_new};
+use crate::locator::FileLocator;
 use crate::operation::Operation;
 use crate::pin::{PinRequest, Purpose, Tries};
-use crate::secret::SharedSecret;
+use crate::secret::{Pin, SharedSecret};
 use crate::token::{Hints, NewKey, PinPolicy, Presence, Token, TokenKind, Touch, check_expected, no_policies, prove};
 
 /// The largest key file that is read, in bytes; ours have about 400.
@@ -26,16 +27,22 @@ fn named(path: &Path) -> String {
     format!("software key file \"{}\"", path.display())
 }
 
-/// Reads, asks for the passphrase, decrypts: see [`crate::open`].
-pub(crate) fn open(path: &Path, expected: Option<&PublicKey>, operation: &mut Operation<'_>) -> Result<Box<dyn Token>> {
+/// Reads, finds the passphrase (a credential, the locator's file, somebody, in this order), decrypts: see [`crate::open`].
+pub(crate) fn open(
+    locator: &FileLocator,
+    expected: Option<&PublicKey>,
+    operation: &mut Operation<'_>,
+) -> Result<Box<dyn Token>> {
+    let path = locator.path.as_path();
     let name = named(path);
     let text = read_secret(path, "software key file", Owner::User, MAX_FILE)?;
     // What can be refused without the passphrase is refused before anybody is asked for it.
     let sealed = keyfile::Sealed::parse(&text, &name, path)?;
-    let request = PinRequest::new(&name, Purpose::Passphrase, Tries::Unlimited);
+    let source = locator.pin_source.as_deref();
+    let request = PinRequest::new(&name, Purpose::Passphrase, Tries::Unlimited).with_source(source);
     let passphrase = match operation.ask(|pins| pins.credential(&request))? {
         Some(passphrase) => passphrase,
-        None => operation.ask(|pins| pins.pin(&request))?,
+        None => given(&request, operation)?,
     };
     let key = sealed.open(&passphrase)?;
     check_expected(key.public(), expected, &name)?;
@@ -51,16 +58,25 @@ pub(crate) fn open(path: &Path, expected: Option<&PublicKey>, operation: &mut Op
     Ok(Box::new(SoftwareToken { key, hints }))
 }
 
-/// Makes a key on `curve` and writes it to `path`: mode 0600, whole or not at all, never over an existing file.
-/// Asks `pins` once for the new passphrase. Returns the public key.
+/// By the file that the locator names, or by somebody.
+fn given(request: &PinRequest<'_>, operation: &mut Operation<'_>) -> Result<Pin> {
+    match request.source {
+        Some(path) => Pin::from_file(path),
+        None => operation.ask(|pins| pins.pin(request)),
+    }
+}
+
+/// Makes a key on `curve` and writes it to the locator's path: mode 0600, whole or not at all, never over an existing file.
+/// The new passphrase is the one in the locator's `pin-source`; without that, somebody is asked once. Returns the public key.
 ///
 /// The file is PKCS#8 `EncryptedPrivateKeyInfo` (RFC 5958) in PEM, PBES2 with scrypt (RFC 7914; N = 2^14, r = 8, p = 8: 16 MiB, the
 /// most memory that `openssl pkey` accepts) and AES-256-CBC; inside, X25519 as RFC 8410 and P-256 as RFC 5915 say.
 ///
 /// # Errors
-/// `KeyExists`, `PinRequired`, `Io`.
-pub(crate) fn generate(path: &Path, new: &NewKey, operation: &mut Operation<'_>) -> Result<PublicKey> {
+/// `KeyExists`, `PinRequired`, `Io`; `LoosePermissions` and `KeyFile` for the passphrase's file.
+pub(crate) fn generate(locator: &FileLocator, new: &NewKey, operation: &mut Operation<'_>) -> Result<PublicKey> {
     no_policies(new, "A key file")?;
+    let path = locator.path.as_path();
     let name = named(path);
     if path.symlink_metadata().is_ok() {
         return Err(Error::new(
@@ -69,8 +85,9 @@ pub(crate) fn generate(path: &Path, new: &NewKey, operation: &mut Operation<'_>)
             "Choose another path.",
         ));
     }
-    let request = PinRequest::new(&name, Purpose::NewPassphrase, Tries::Unlimited);
-    let passphrase = operation.ask(|pins| pins.pin(&request))?;
+    let source = locator.pin_source.as_deref();
+    let request = PinRequest::new(&name, Purpose::NewPassphrase, Tries::Unlimited).with_source(source);
+    let passphrase = given(&request, operation)?;
     let (key, scalar) = fresh(new.curve)?;
     let text = keyfile::seal(&key, &scalar, &passphrase)?;
     write_new(path, "software key file", text.as_bytes())?;

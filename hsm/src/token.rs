@@ -193,7 +193,7 @@ pub fn open(
         #[cfg(feature = "piv")]
         Locator::Piv(piv) => crate::piv::open(piv, expected, keep, operation),
         #[cfg(feature = "software")]
-        Locator::File(path) => crate::software::open(path, expected, operation),
+        Locator::File(file) => crate::software::open(file, expected, operation),
         #[allow(unreachable_patterns)] // Reached in builds that leave a backend out.
         other => {
             let _ = (expected, keep, operation);
@@ -253,7 +253,7 @@ pub fn generate(locator: &Locator, new: &NewKey, operation: &mut Operation<'_>) 
             Ok((Locator::Piv(piv), public))
         }
         #[cfg(feature = "software")]
-        Locator::File(path) => Ok((locator.clone(), crate::software::generate(path, new, operation)?)),
+        Locator::File(file) => Ok((locator.clone(), crate::software::generate(file, new, operation)?)),
         #[allow(unreachable_patterns)] // Reached in builds that leave a backend out.
         other => {
             let _ = (new, operation);

@@ -283,20 +283,21 @@ fn allowed(name: &str, value: &str, extra: &[u8]) -> Result<()> {
 }
 
 fn decode(name: &str, value: &str) -> Result<Vec<u8>> {
+    unescaped(value).ok_or_else(|| refused(&format!("`{}` holds a `%` without two hexadecimal digits", shown(name))))
+}
+
+/// Percent-decoded (RFC 3986, section 2.1); `None` for a `%` without two hexadecimal digits.
+pub(crate) fn unescaped(value: &str) -> Option<Vec<u8>> {
     let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
     let mut decoded = Vec::with_capacity(value.len());
     let mut bytes = value.bytes();
     while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let (Some(high), Some(low)) = (digit(bytes.next()), digit(bytes.next())) else {
-            return Err(refused(&format!("`{}` holds a `%` without two hexadecimal digits", shown(name))));
-        };
-        decoded.push((high * 16 + low) as u8);
+        decoded.push(match byte {
+            b'%' => (digit(bytes.next())? * 16 + digit(bytes.next())?) as u8,
+            byte => byte,
+        });
     }
-    Ok(decoded)
+    Some(decoded)
 }
 
 fn utf8(name: &str, value: &str) -> Result<String> {

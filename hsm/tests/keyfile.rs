@@ -37,7 +37,7 @@ fn right() -> Given {
 
 fn open(path: &Path, pins: &mut Given) -> Result<Box<dyn Token>> {
     let mut operation = Operation::within(Duration::from_secs(20), pins);
-    claviger_hsm::open(&Locator::File(path.into()), None, KeepPin::Once, &mut operation)
+    claviger_hsm::open(&Locator::File(path.to_owned().into()), None, KeepPin::Once, &mut operation)
 }
 
 fn load(path: &Path) -> Result<Box<dyn Token>> {
@@ -46,8 +46,9 @@ fn load(path: &Path) -> Result<Box<dyn Token>> {
 
 fn generate(path: &Path, curve: Curve, pins: &mut Given) -> Result<PublicKey> {
     let mut operation = Operation::within(Duration::from_secs(20), pins);
-    let (locator, public) = claviger_hsm::generate(&Locator::File(path.into()), &NewKey::new(curve), &mut operation)?;
-    assert_eq!(locator, Locator::File(path.into()));
+    let (locator, public) =
+        claviger_hsm::generate(&Locator::File(path.to_owned().into()), &NewKey::new(curve), &mut operation)?;
+    assert_eq!(locator, Locator::File(path.to_owned().into()));
     Ok(public)
 }
 
@@ -197,4 +198,57 @@ fn generating_leaves_nothing_when_it_fails() {
     let lost = directory.path().join("no/such/key.pem");
     assert_eq!(generate(&lost, Curve::X25519, &mut right()).unwrap_err().kind(), ErrorKind::Io);
     assert_eq!((names(), std::fs::read(&path).unwrap()), (2, before));
+}
+
+fn named(path: &Path, passphrase: &Path) -> Locator {
+    format!("file:{}?pin-source=file:{}", path.display(), passphrase.display()).parse().unwrap()
+}
+
+/// A passphrase in a file asks nobody, for a key that is made and for one that is there.
+#[test]
+fn the_passphrase_may_be_in_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, passphrase) = (directory.path().join("key.pem"), directory.path().join("passphrase"));
+    write(&passphrase, format!("{PASSPHRASE}\n").as_bytes());
+    let locator = named(&path, &passphrase);
+    let mut pins = right();
+    let mut operation = Operation::within(Duration::from_secs(20), &mut pins);
+    let (made, public) = claviger_hsm::generate(&locator, &NewKey::new(Curve::X25519), &mut operation).unwrap();
+    assert_eq!(made, locator);
+    let token = claviger_hsm::open(&made, Some(&public), KeepPin::Once, &mut operation).unwrap();
+    assert_eq!(*token.public_key(), public);
+    assert!(pins.asked.is_empty(), "{:?}", pins.asked);
+    // The same key, the same passphrase typed.
+    assert_eq!(*load(&path).unwrap().public_key(), public);
+}
+
+#[test]
+fn a_passphrase_file_that_can_not_be_used_is_refused() {
+    let (directory, path) = made(Curve::P256);
+    let passphrase = directory.path().join("passphrase");
+    let locator = named(&path, &passphrase);
+    let new = named(&directory.path().join("new.pem"), &passphrase);
+    let kinds = || {
+        let mut pins = right();
+        let mut operation = Operation::within(Duration::from_secs(20), &mut pins);
+        let opened = claviger_hsm::open(&locator, None, KeepPin::Once, &mut operation).err().map(|error| error.kind());
+        let made =
+            claviger_hsm::generate(&new, &NewKey::new(Curve::P256), &mut operation).err().map(|error| error.kind());
+        assert!(pins.asked.is_empty() && !directory.path().join("new.pem").exists());
+        (opened, made)
+    };
+    assert_eq!(kinds(), (Some(ErrorKind::Io), Some(ErrorKind::Io)));
+    write(&passphrase, PASSPHRASE.as_bytes());
+    std::fs::set_permissions(&passphrase, PermissionsExt::from_mode(0o640)).unwrap();
+    assert_eq!(kinds(), (Some(ErrorKind::LoosePermissions), Some(ErrorKind::LoosePermissions)));
+    write(&passphrase, b"\n");
+    assert_eq!(kinds(), (Some(ErrorKind::PinRequired), Some(ErrorKind::PinRequired)));
+    write(&passphrase, b"another");
+    assert_eq!(refusal_of(&locator), ErrorKind::WrongPin);
+}
+
+fn refusal_of(locator: &Locator) -> ErrorKind {
+    let mut pins = right();
+    let mut operation = Operation::within(Duration::from_secs(20), &mut pins);
+    claviger_hsm::open(locator, None, KeepPin::Once, &mut operation).err().unwrap().kind()
 }

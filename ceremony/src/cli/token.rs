@@ -32,6 +32,7 @@ Examples:
   claviger-ceremony token generate --curve x25519 \\
       'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
   claviger-ceremony token generate --curve p256 file:cosigner.pem
+  claviger-ceremony token generate --curve p256 'file:cosigner.pem?pin-source=file:/run/passphrase'
 
 Prints the locator to give to `init --token`. A key on a token never leaves it. A key in a file is a software key: \
 whoever copies the file and learns its passphrase has it.

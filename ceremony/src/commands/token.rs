@@ -12,7 +12,7 @@ use claviger::error::{ErrorKind, Result};
 use claviger::identity::{Curve, StaticPublic, TokenKind};
 use claviger::program::Terminal;
 use claviger::token::from_hsm;
-use claviger_hsm::{Locator, PublicKey};
+use claviger_hsm::{FileLocator, Locator, PublicKey};
 
 use crate::cli::Token;
 
@@ -34,9 +34,10 @@ pub(super) fn kind(hardware: bool) -> TokenKind {
 /// A locator as it is stored and used: a key file's path is absolute, so that it holds from every directory.
 pub(super) fn parse(text: &str) -> Result<Locator> {
     match text.parse().map_err(from_hsm)? {
-        Locator::File(path) => {
-            let absolute = std::path::absolute(&path).map_err(|error| crate::files::failed(&path, "find", error))?;
-            Ok(Locator::File(absolute))
+        Locator::File(file) => {
+            let path =
+                std::path::absolute(&file.path).map_err(|error| crate::files::failed(&file.path, "find", error))?;
+            Ok(Locator::File(FileLocator { path, ..file }))
         }
         locator => Ok(locator),
     }

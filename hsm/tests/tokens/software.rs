@@ -15,7 +15,7 @@ impl Backend for KeyFile {
     }
 
     fn place(&self, curve: Curve) -> Locator {
-        Locator::File(self.0.path().join(format!("{curve}.pem")))
+        Locator::File(self.0.path().join(format!("{curve}.pem")).into())
     }
 }
 
@@ -27,6 +27,6 @@ fn what_it_is_called() {
     let token = open(&locator, None, &mut Given::new(KeyFile::PIN)).unwrap();
     let hints = token.hints();
     assert!(hints.label.starts_with("software key") && !hints.hardware && hints.touch == Touch::Never, "{hints:?}");
-    let missing = Locator::File(backend.0.path().join("none.pem"));
+    let missing = Locator::File(backend.0.path().join("none.pem").into());
     assert_eq!(kind(open(&missing, None, &mut Given::new(KeyFile::PIN))), ErrorKind::Io);
 }

@@ -110,7 +110,7 @@ impl Play {
         wait: bool,
     ) -> Result<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let locator = Locator::File(dir.path().join("key.pem"));
+        let locator = Locator::File(dir.path().join("key.pem").into());
         let mut given = Given;
         let mut operation = Operation::within(Duration::from_secs(60), &mut given);
         let (_, key) =

@@ -171,7 +171,7 @@ impl FailedBackend {
 }
 
 fn key_file(path: &Path, terminal: &Terminal) -> Result<Key> {
-    let locator = Locator::File(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    let locator = Locator::File(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).into());
     let open =
         |operation: &mut claviger_hsm::Operation<'_>| claviger_hsm::open(&locator, None, KeepPin::Never, operation);
     let token = attend(terminal, &name(&locator), open)?.answer;
