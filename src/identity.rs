@@ -7,6 +7,7 @@ pub(crate) mod attestation;
 mod card;
 mod fingerprint;
 mod key;
+pub(crate) mod lines;
 mod name;
 mod onion;
 mod suite;

@@ -22,11 +22,11 @@
 //! The checksum is the first 8 bytes of SHA-256 over all bytes before its line. It finds accidents and careless edits; it is the fingerprint, compared by people, that finds a swapped card.
 
 use super::attestation::{from_field, to_field};
+use super::lines::{Lines, Off, with_checksum};
 use super::{
     Attestation, ClientAuthPublic, Curve, Fingerprint, Identifier, IdentityError, OnionAddress, Role, StaticPublic,
     Suites,
 };
-use aws_lc_rs::digest::{SHA256, digest};
 
 /// Longest card text, in bytes: four certificates of 3072 bytes are 16 388 bytes of base64 with their spaces, there may be two such chains, and
 /// everything else is less than 2048.
@@ -35,7 +35,7 @@ pub const MAX_CARD_LEN: usize = 36_864;
 /// The format version that is written and read.
 pub(super) const VERSION: &str = "3";
 
-const TITLE: &str = "claviger identity card ";
+pub(crate) const TITLE: &str = "claviger identity card ";
 
 /// What stands for a backup key that is not there.
 const NONE: &str = "none";
@@ -164,9 +164,7 @@ impl IdentityCard {
 
     /// The card's text, ASCII, at most [`MAX_CARD_LEN`] bytes.
     pub fn to_text(&self) -> String {
-        let body = self.body();
-        let sum = checksum(&body);
-        format!("{body}checksum: {sum}\n")
+        with_checksum(self.body())
     }
 
     /// Reads exactly what [`to_text`](Self::to_text) writes: same order, same spelling, no blank lines, no comments.
@@ -181,12 +179,12 @@ impl IdentityCard {
         if text.contains('\r') {
             return Err(IdentityError::CardLineEnds);
         }
-        let mut lines = Lines { rest: text, line: 0 };
-        let version = lines.take(TITLE, "the title `claviger identity card 3`")?;
+        let mut lines = Lines::new(text);
+        let version = lines.title(TITLE, VERSION)?;
         if version != VERSION {
             return Err(IdentityError::CardVersion(version.chars().take(16).collect()));
         }
-        let mut field = |name: &str| lines.take(&format!("{name}: "), &format!("`{name}: …`"));
+        let mut field = |name: &str| lines.field(name);
         let identifier = field("identifier")?;
         let role = field("role")?;
         let token = field("token")?;
@@ -197,12 +195,7 @@ impl IdentityCard {
         let onion_address = field("onion-address")?;
         let client_auth = field("client-auth-public-key")?;
         let suites = field("suites")?;
-        let sum = field("checksum")?;
-        if !lines.rest.is_empty() {
-            return Err(IdentityError::Card { line: lines.line + 1, expected: "the end of the card".into() });
-        }
-        let body_len = text.len() - "checksum: \n".len() - sum.len();
-        if sum != checksum(&text[..body_len]) {
+        if !lines.checksum("card")? {
             return Err(IdentityError::CardChecksum);
         }
         let curve = curve.parse()?;
@@ -257,6 +250,12 @@ impl IdentityCard {
     }
 }
 
+impl From<Off> for IdentityError {
+    fn from(Off { line, expected }: Off) -> Self {
+        Self::Card { line, expected }
+    }
+}
+
 fn token_kind(text: &str, line: usize) -> Result<TokenKind, IdentityError> {
     match text {
         "hardware" => Ok(TokenKind::Hardware),
@@ -275,26 +274,6 @@ fn backup_key(curve: Curve, [token, attestation, key]: [&str; 3]) -> Result<Opti
         token: token_kind(token, 8)?,
         attestation: from_field(attestation)?,
     }))
-}
-
-fn checksum(body: &str) -> String {
-    data_encoding::HEXLOWER.encode(&digest(&SHA256, body.as_bytes()).as_ref()[..8])
-}
-
-struct Lines<'a> {
-    rest: &'a str,
-    line: usize,
-}
-
-impl<'a> Lines<'a> {
-    fn take(&mut self, prefix: &str, expected: &str) -> Result<&'a str, IdentityError> {
-        self.line += 1;
-        let off = || IdentityError::Card { line: self.line, expected: expected.into() };
-        let (line, rest) = self.rest.split_once('\n').ok_or_else(off)?;
-        let value = line.strip_prefix(prefix).ok_or_else(off)?;
-        self.rest = rest;
-        Ok(value)
-    }
 }
 
 #[cfg(test)]
