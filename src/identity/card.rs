@@ -27,6 +27,7 @@ use super::{
     Attestation, ClientAuthPublic, Curve, Fingerprint, Identifier, IdentityError, OnionAddress, Role, StaticPublic,
     Suites,
 };
+use aws_lc_rs::digest::{SHA256, digest};
 
 /// Longest card text, in bytes: four certificates of 3072 bytes are 16 388 bytes of base64 with their spaces, there may be two such chains, and
 /// everything else is less than 2048.
@@ -134,6 +135,13 @@ impl IdentityCard {
             KeyPlace::Primary => Some(&self.static_public),
             KeyPlace::Backup => self.backup.as_ref().map(|backup| &backup.static_public),
         }
+    }
+
+    /// SHA-256 over the text without the checksum line: what proofs, successions and the phrase are bound to.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, self.body().as_bytes()).as_ref());
+        bytes
     }
 
     /// What people compare.
