@@ -15,4 +15,5 @@ pub mod phrase;
 pub mod plan;
 pub mod proof;
 pub mod succession;
+mod text;
 pub mod transcript;

@@ -72,7 +72,7 @@ secret! {
 }
 
 secret! {
-    /// The private half of a Noise ephemeral key, 32 bytes. Only tests and published vectors choose one.
+    /// The private half of an ephemeral key, 32 bytes: of a challenge; of a Noise handshake only in tests and published vectors, which choose one.
     EphemeralSecret, 32
 }
 

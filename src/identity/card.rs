@@ -136,6 +136,13 @@ impl IdentityCard {
         }
     }
 
+    /// SHA-256 over the text without the checksum line: what proofs, successions and the phrase are bound to.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, self.body().as_bytes()).as_ref());
+        bytes
+    }
+
     /// What people compare.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of_card(self)

@@ -1,8 +1,7 @@
 //! Fingerprints: what people compare, by eye as hexadecimal or by voice as words.
 
-use super::{IdentityCard, IdentityError, StaticPublic};
+use super::{IdentityCard, IdentityError, StaticPublic, words};
 use aws_lc_rs::digest::{Context, SHA256};
-use bip39::Language;
 
 /// Words in a fingerprint. Eight words of the 2048-word BIP 39 English list are 88 bits: a second card with the same words costs
 /// 2^88 tries, out of reach, and eight words can still be read aloud.
@@ -46,10 +45,7 @@ impl Fingerprint {
 
     /// Eight words, separated by spaces.
     pub fn words(&self) -> String {
-        let list = Language::English.word_list();
-        let bits = u128::from_be_bytes(self.0);
-        let words: Vec<&str> = (0..WORDS).map(|at| list[((bits >> (128 - 11 * (at + 1))) & 0x7ff) as usize]).collect();
-        words.join(" ")
+        words::of(&self.0, WORDS)
     }
 
     /// Whether `typed` names this fingerprint: its words or all its digits, whatever the case, with spaces, hyphens or colons between.
@@ -60,16 +56,12 @@ impl Fingerprint {
         if typed.len() > 256 {
             return Err(IdentityError::Fingerprint(typed.chars().take(32).collect()));
         }
-        let parts: Vec<String> = typed
-            .split(|c: char| c.is_whitespace() || c == '-' || c == ':')
-            .filter(|part| !part.is_empty())
-            .map(str::to_lowercase)
-            .collect();
+        let parts = words::typed(typed);
         let digits = parts.concat();
         if digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Ok(digits == data_encoding::HEXLOWER.encode(&self.0));
         }
-        if parts.len() == WORDS && parts.iter().all(|word| Language::English.find_word(word).is_some()) {
+        if parts.len() == WORDS && parts.iter().all(|word| words::is_listed(word)) {
             return Ok(parts.join(" ") == self.words());
         }
         Err(IdentityError::Fingerprint(typed.into()))
