@@ -2,6 +2,7 @@
 //!
 //! - [`plan`]: who takes part, who may connect to whom, and by which rules;
 //! - [`document`]: what travels as file or QR code, one or several in one text;
+//! - [`parts`]: a text cut for QR codes, and put together again;
 //! - [`proof`]: a challenge, and the proof that a token in the room holds the key on a card;
 //! - [`succession`]: a machine's next card, vouched for by its present key;
 //! - [`phrase`]: one phrase over the plan and all cards;
@@ -11,6 +12,7 @@
 
 pub mod document;
 pub mod log;
+pub mod parts;
 pub mod phrase;
 pub mod plan;
 pub mod proof;
