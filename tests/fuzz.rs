@@ -17,11 +17,13 @@ mod openpgp;
 mod packet_header;
 #[path = "../fuzz/checks/piv.rs"]
 mod piv;
+#[path = "../fuzz/checks/plan.rs"]
+mod plan;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
-/// Longest input, in bytes: longer than the longest of every target's limits.
+/// Longest input, in bytes: longer than the longest of every target's limits, but for a plan's, which its unit tests try.
 const MAX_INPUT: usize = 24_000;
 
 /// Xorshift64* (Vigna, 2014): the same changes in every run.
@@ -130,4 +132,9 @@ fn packet_header() {
 #[test]
 fn piv() {
     run("piv", piv::check, 5_000);
+}
+
+#[test]
+fn plan() {
+    run("plan", plan::check, 15_000);
 }
