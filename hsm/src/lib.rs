@@ -48,6 +48,7 @@ pub mod piv;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
 mod secret;
+pub mod sign;
 #[cfg(feature = "smartcard")]
 mod smartcard;
 #[cfg(feature = "software")]

@@ -16,6 +16,8 @@ pub use card::{CardId, OpenPgpLocator, PivLocator, PivSlot};
 pub use file::FileLocator;
 pub use tpm::{TpmKey, TpmLocator};
 
+pub(crate) use card::named as piv;
+
 /// Where a private key is. Never a reader or a slot number of a reader: those change when something is plugged in.
 ///
 /// | text | names |
@@ -79,6 +81,11 @@ impl FromStr for Locator {
         // It may be longer as it is written, and must be read again.
         if locator.to_string().len() > query::MAX_LEN { Err(refused(query::TOO_LONG)) } else { Ok(locator) }
     }
+}
+
+/// The `?pin-source=` of a locator, if it has one.
+pub(crate) fn write_query(f: &mut fmt::Formatter<'_>, pin_source: Option<&Path>) -> fmt::Result {
+    query::write(f, None, pin_source)
 }
 
 impl fmt::Display for Locator {

@@ -24,6 +24,7 @@ mod maker;
 mod manage;
 #[cfg(test)]
 mod script;
+mod sign;
 mod view;
 
 use crate::attestation::Evidence;
@@ -40,6 +41,7 @@ use crate::token::{Hints, PinPolicy, Presence, Token, TokenKind, check_expected,
 
 pub(crate) use manage::generate;
 pub use manage::list;
+pub(crate) use sign::sign;
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -229,49 +231,17 @@ impl OpenPgpToken {
         })
     }
 
-    /// Sends the PIN and does `work`, in one transaction: nobody else uses the PIN in between, and after a reset both are done again.
+    /// See [`unlocked`].
     fn unlocked<T>(
         &mut self,
         link: &mut Link,
         password: Password,
         tries: Tries,
         operation: &mut Operation<'_>,
-        mut work: impl FnMut(&mut Key, &mut dyn Exchange, &Operation<'_>, &Hints) -> Answer<T>,
+        work: impl FnMut(&mut Key, &mut dyn Exchange, &Operation<'_>, &Hints) -> Answer<T>,
     ) -> Answer<T> {
         let Self { key, keeper, hints, .. } = self;
-        let (mut lost, mut worked) = (None, None);
-        let request = PinRequest::new(&hints.label, Purpose::UserPin, tries);
-        let sent = keeper.unlock_for(request, operation, |pin, operation| {
-            operation.enter(Stage::Access);
-            let mut sending = Sending::new(pin, tries);
-            let mut taken = false;
-            let answer = link.transact(|card| {
-                taken = false;
-                key.verify(card, password, &mut sending, &mut || operation.before_deadline(&hints.label))?;
-                taken = true;
-                work(key, card, operation, hints)
-            });
-            match answer {
-                Err(fault) if fault.is_lost() => {
-                    lost = Some(fault);
-                    Err(Fault::Removed.typed(&hints.label))
-                }
-                Err(fault) if !taken => Err(fault.typed(&hints.label)),
-                // Whatever became of the work, the PIN is right.
-                answer => {
-                    worked = Some(answer);
-                    Ok(())
-                }
-            }
-        });
-        match (sent, worked, lost) {
-            (_, Some(answer), _) => answer,
-            // Found anew at once only where nobody has to be asked a second time.
-            (Err(_), None, Some(fault)) if keeper.is_held() => Err(fault),
-            (Err(_), None, Some(fault)) => Err(Fault::Typed(fault.typed(&hints.label))),
-            (Err(error), None, None) => Err(Fault::Typed(error)),
-            (Ok(()), None, _) => Err(Fault::Malformed("VERIFY", "the PIN was not sent")),
-        }
+        unlocked(key, keeper, hints, link, password, tries, operation, work)
     }
 
     fn read_pin_state(&mut self, link: &mut Link) -> Answer<PinState> {
@@ -298,6 +268,53 @@ impl OpenPgpToken {
         self.hints.touch = view.touch;
         self.key = Key::of(&view, self.hints.label.clone());
         Ok(link)
+    }
+}
+
+/// Sends the PIN and does `work`, in one transaction: nobody else uses the PIN in between, and after a reset both are done again.
+#[allow(clippy::too_many_arguments)] // One token's parts, and one call's.
+fn unlocked<T>(
+    key: &mut Key,
+    keeper: &mut Keeper,
+    hints: &Hints,
+    link: &mut Link,
+    password: Password,
+    tries: Tries,
+    operation: &mut Operation<'_>,
+    mut work: impl FnMut(&mut Key, &mut dyn Exchange, &Operation<'_>, &Hints) -> Answer<T>,
+) -> Answer<T> {
+    let (mut lost, mut worked) = (None, None);
+    let request = PinRequest::new(&hints.label, Purpose::UserPin, tries);
+    let sent = keeper.unlock_for(request, operation, |pin, operation| {
+        operation.enter(Stage::Access);
+        let mut sending = Sending::new(pin, tries);
+        let mut taken = false;
+        let answer = link.transact(|card| {
+            taken = false;
+            key.verify(card, password, &mut sending, &mut || operation.before_deadline(&hints.label))?;
+            taken = true;
+            work(key, card, operation, hints)
+        });
+        match answer {
+            Err(fault) if fault.is_lost() => {
+                lost = Some(fault);
+                Err(Fault::Removed.typed(&hints.label))
+            }
+            Err(fault) if !taken => Err(fault.typed(&hints.label)),
+            // Whatever became of the work, the PIN is right.
+            answer => {
+                worked = Some(answer);
+                Ok(())
+            }
+        }
+    });
+    match (sent, worked, lost) {
+        (_, Some(answer), _) => answer,
+        // Found anew at once only where nobody has to be asked a second time.
+        (Err(_), None, Some(fault)) if keeper.is_held() => Err(fault),
+        (Err(_), None, Some(fault)) => Err(Fault::Typed(fault.typed(&hints.label))),
+        (Err(error), None, None) => Err(Fault::Typed(error)),
+        (Ok(()), None, _) => Err(Fault::Malformed("VERIFY", "the PIN was not sent")),
     }
 }
 

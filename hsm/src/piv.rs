@@ -21,6 +21,7 @@ mod key;
 mod manage;
 mod management;
 mod pin;
+mod sign;
 
 use std::time::Duration;
 
@@ -41,9 +42,10 @@ use crate::token::{Hints, PinPolicy, Presence, Token, TokenKind, Touch, check_ex
 pub use fuzz::fuzz;
 pub(crate) use manage::generate;
 pub use manage::{list, management_key_is_default};
+pub(crate) use sign::sign;
 
 use application::{Facts, SlotKey, if_there, slot_key};
-use key::{Agreed, Key, Outcome};
+use key::{Done, Key, Outcome, Work};
 use pin::Attempt;
 
 /// Finds the card and its key and proves the pair: see [`crate::open`].
@@ -209,50 +211,77 @@ impl PivToken {
     }
 
     /// One try, on the card that is connected or is found now. Forgets the connection when the card turns out to have gone.
-    fn attempt(&mut self, peer: &PublicKey, operation: &mut Operation<'_>) -> std::result::Result<Agreed, Failed> {
+    fn attempt(
+        &mut self,
+        peer: &PublicKey,
+        operation: &mut Operation<'_>,
+    ) -> std::result::Result<Done<SharedSecret>, Failed> {
         operation.enter(Stage::Access);
         self.find_again().map_err(Failed::for_good)?;
         let Self { locator, link: connected, facts, hints, keeper, .. } = self;
         let what = hints.label.as_str();
         let Some(link) = connected else { return Err(Failed::for_good(Fault::Removed.typed(what))) };
-        let key = Key { what, facts, slot: locator.slot, pin: hints.pin, touch: hints.touch, keep: keeper.policy() };
-        let mut lost = false;
-        let mut typed = |fault: Fault| {
-            lost |= fault.is_lost();
-            fault.typed(what)
-        };
-        let mut asked = false;
-        let outcome = match link.transact(|card| key.agree(card, peer, operation)) {
-            Ok(Outcome::Agreed(agreed)) => Ok(agreed),
-            Err(fault) => Err(typed(fault)),
-            Ok(Outcome::NeedsPin(status)) => {
-                asked = true;
-                let mut outcome = None;
-                let request = PinRequest::new(what, Purpose::UserPin, status.tries);
-                let unlocked = keeper.unlock_for(request, operation, |pin, operation| {
-                    let Some(padded) = pin::padded(pin, facts) else {
-                        // For the keeper it is a wrong one, so that it is not kept.
-                        outcome = Some(Err(pin::odd(what, status.tries)));
-                        return Err(Error::new(ErrorKind::WrongPin, "That is no PIN.", "Give another."));
-                    };
-                    operation.enter(Stage::Access);
-                    let mut attempt = Attempt::new(what, &padded, status.tries);
-                    let agreed = link.transact(|card| key.agree_with(card, &mut attempt, peer, operation));
-                    outcome = Some(Ok(agreed.map_err(&mut typed)?));
-                    Ok(())
-                });
-                match (outcome, unlocked) {
-                    (Some(outcome), _) => outcome,
-                    (None, unlocked) => Err(unlocked.err().unwrap_or_else(|| Fault::Removed.typed(what))),
-                }
-            }
-        };
+        let key = Key { what, facts, pin: hints.pin, touch: hints.touch, keep: keeper.policy() };
+        let agree = |card: &mut dyn Exchange| application::agree(card, locator.slot, peer);
+        let Used { outcome, lost, asked } = used(&key, link, keeper, &agree, operation);
         if lost {
             *connected = None;
         }
         // Nobody is asked twice for one call.
         outcome.map_err(|error| Failed { error, again: lost && (!asked || keeper.is_held()) })
     }
+}
+
+/// What [`used`] came to.
+struct Used<T> {
+    outcome: Result<Done<T>>,
+    /// The card turned out to have gone.
+    lost: bool,
+    /// The PIN was wanted.
+    asked: bool,
+}
+
+/// One operation with a key of a connected card, with the PIN where it wants it.
+fn used<T>(
+    key: &Key<'_>,
+    link: &mut Link,
+    keeper: &mut Keeper,
+    work: Work<'_, T>,
+    operation: &mut Operation<'_>,
+) -> Used<T> {
+    let (what, facts) = (key.what, key.facts);
+    let mut lost = false;
+    let mut typed = |fault: Fault| {
+        lost |= fault.is_lost();
+        fault.typed(what)
+    };
+    let mut asked = false;
+    let outcome = match link.transact(|card| key.run(card, work, operation)) {
+        Ok(Outcome::Done(done)) => Ok(done),
+        Err(fault) => Err(typed(fault)),
+        Ok(Outcome::NeedsPin(status)) => {
+            asked = true;
+            let mut outcome = None;
+            let request = PinRequest::new(what, Purpose::UserPin, status.tries);
+            let unlocked = keeper.unlock_for(request, operation, |pin, operation| {
+                let Some(padded) = pin::padded(pin, facts) else {
+                    // For the keeper it is a wrong one, so that it is not kept.
+                    outcome = Some(Err(pin::odd(what, status.tries)));
+                    return Err(Error::new(ErrorKind::WrongPin, "That is no PIN.", "Give another."));
+                };
+                operation.enter(Stage::Access);
+                let mut attempt = Attempt::new(what, &padded, status.tries);
+                let done = link.transact(|card| key.run_with(card, &mut attempt, work, operation));
+                outcome = Some(Ok(done.map_err(&mut typed)?));
+                Ok(())
+            });
+            match (outcome, unlocked) {
+                (Some(outcome), _) => outcome,
+                (None, unlocked) => Err(unlocked.err().unwrap_or_else(|| Fault::Removed.typed(what))),
+            }
+        }
+    };
+    Used { outcome, lost, asked }
 }
 
 /// Why an attempt failed, and whether another one, on the card looked for anew, may go better.
@@ -284,10 +313,10 @@ impl Token for PivToken {
             operation.before_deadline(&self.hints.label)?;
             outcome = self.attempt(peer, operation);
         }
-        let Agreed { secret, took } = outcome.map_err(|failed| failed.error)?;
+        let Done { answer, took } = outcome.map_err(|failed| failed.error)?;
         operation.before_deadline(&self.hints.label)?;
         self.took = took;
-        Ok(secret)
+        Ok(answer)
     }
 
     fn look(&mut self) -> Result<Presence> {

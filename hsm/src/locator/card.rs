@@ -19,7 +19,7 @@ pub struct OpenPgpLocator {
 }
 
 impl OpenPgpLocator {
-    pub(super) fn parse(rest: &str) -> Result<Self> {
+    pub(crate) fn parse(rest: &str) -> Result<Self> {
         let (path, query) = query::split(rest, false)?;
         let why = "after `openpgp:` come the maker and the serial number of the card, 4 and 8 hexadecimal digits with a colon between";
         let (manufacturer, serial) = path.split_once(':').ok_or_else(|| refused(why))?;
@@ -67,6 +67,10 @@ impl PivSlot {
     /// Key management, 9D.
     pub const KEY_MANAGEMENT: Self = Self(0x9d);
 
+    /// Digital signature, 9C: no key there agrees, and no locator of a key that does names it. See [`crate::sign`].
+    #[allow(dead_code)] // Used by a backend that a build may leave out.
+    pub(crate) const SIGNATURE: Self = Self(0x9c);
+
     /// The slot of that key reference: 0x9D, or 0x82 to 0x95.
     pub fn new(reference: u8) -> Option<Self> {
         matches!(reference, 0x9d | 0x82..=0x95).then_some(Self(reference))
@@ -102,24 +106,30 @@ impl std::str::FromStr for PivSlot {
 
 impl PivLocator {
     pub(super) fn parse(rest: &str) -> Result<Self> {
-        let (path, query) = query::split(rest, false)?;
-        let (mut card, mut slot) = (None, None);
-        for attribute in path.split(';') {
-            match attribute.split_once('=') {
-                Some(("serial", text)) if card.is_none() => card = Some(CardId::Serial(serial(text)?)),
-                Some(("guid", text)) if card.is_none() => card = Some(CardId::Guid(guid(text)?)),
-                Some(("slot", text)) if slot.is_none() => slot = Some(text.parse()?),
-                _ => {
-                    return Err(refused(
-                        "after `piv:` come `serial=` or `guid=`, and `slot=`, each once, with `;` between",
-                    ));
-                }
+        let (card, slot, pin_source) = named(rest)?;
+        Ok(Self { card, slot: slot.parse()?, pin_source })
+    }
+}
+
+/// The card, its slot as it is written, and the file with its PIN, of what follows `piv:`.
+pub(crate) fn named(rest: &str) -> Result<(CardId, &str, Option<PathBuf>)> {
+    let (path, query) = query::split(rest, false)?;
+    let (mut card, mut slot) = (None, None);
+    for attribute in path.split(';') {
+        match attribute.split_once('=') {
+            Some(("serial", text)) if card.is_none() => card = Some(CardId::Serial(serial(text)?)),
+            Some(("guid", text)) if card.is_none() => card = Some(CardId::Guid(guid(text)?)),
+            Some(("slot", text)) if slot.is_none() => slot = Some(text),
+            _ => {
+                return Err(refused(
+                    "after `piv:` come `serial=` or `guid=`, and `slot=`, each once, with `;` between",
+                ));
             }
         }
-        let card = card.ok_or_else(|| refused("it names no card: `serial=` or `guid=` is missing"))?;
-        let slot = slot.ok_or_else(|| refused("it names no key: `slot=` is missing"))?;
-        Ok(Self { card, slot, pin_source: query.pin_source })
     }
+    let card = card.ok_or_else(|| refused("it names no card: `serial=` or `guid=` is missing"))?;
+    let slot = slot.ok_or_else(|| refused("it names no key: `slot=` is missing"))?;
+    Ok((card, slot, query.pin_source))
 }
 
 fn serial(text: &str) -> Result<u32> {

@@ -12,7 +12,7 @@ use crate::token::{PinPolicy, TokenKind, Touch};
 /// 1.3.6.1.4.1.3029.1.5.1, as OpenPGP names X25519 (RFC 9580, section 9.2).
 const OID_X25519: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x97, 0x55, 0x01, 0x05, 0x01];
 /// 1.2.840.10045.3.1.7.
-const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+pub(super) const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 /// Algorithm number of RSA in algorithm attributes (RFC 4880, section 9.1).
 const RSA: u8 = 1;
 /// Of ECDH.
@@ -185,7 +185,7 @@ pub(super) fn device(aid: &Aid) -> Device {
 }
 
 /// An object inside 6E, or inside 73 in it. GET DATA gives 6E with or without its own tag.
-fn application_object(data: &[u8], tag: u16) -> Option<&[u8]> {
+pub(super) fn application_object(data: &[u8], tag: u16) -> Option<&[u8]> {
     let data = tlv(data, card::APPLICATION_DATA).unwrap_or(data);
     tlv(data, tag).or_else(|| tlv(tlv(data, 0x73)?, tag))
 }
@@ -208,7 +208,7 @@ pub(super) fn touch_policy(card: &mut dyn Exchange) -> Answer<Option<Touch>> {
 
 /// The touch policy from the user interaction flag (section 4.4.3.6: off, on, on for ever; YubiKeys also 3 and 4, cached), and whether it
 /// is for ever. Without the flag the features tell whether there is a button (general feature management, DO 7F74, section 4.1.3.1).
-fn touch(interaction: Option<&[u8]>, features: Option<&[u8]>) -> (Touch, bool) {
+pub(super) fn touch(interaction: Option<&[u8]>, features: Option<&[u8]>) -> (Touch, bool) {
     match interaction.and_then(|flag| flag.first()) {
         Some(0) => (Touch::Never, false),
         Some(1) => (Touch::Always, false),

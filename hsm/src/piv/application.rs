@@ -166,7 +166,7 @@ pub(super) struct Metadata {
     pub(super) touch: Touch,
     /// Made in the card, not imported.
     pub(super) generated: bool,
-    public: Vec<u8>,
+    pub(super) public: Vec<u8>,
     /// It is still the factory's.
     pub(super) factory: bool,
     /// A PIN's tries left.
@@ -263,6 +263,16 @@ pub(super) fn agree(card: &mut dyn Exchange, slot: PivSlot, peer: &PublicKey) ->
     let mut secret = Zeroizing::new([0; 32]);
     secret.copy_from_slice(found.ok_or(Fault::Malformed(NAME, "the answer is no shared secret of 32 bytes"))?);
     Ok(SharedSecret::new(*secret)?)
+}
+
+/// GENERAL AUTHENTICATE as a signature: part 2, appendix A.4. ECDSA takes the hash, Ed25519 (Yubico's E0) the message, either in `7C{82, 81}`; the answer in
+/// `7C{82}` is a DER `Ecdsa-Sig-Value`, or the 64 bytes of RFC 8032.
+pub(super) fn sign(card: &mut dyn Exchange, slot: PivSlot, algorithm: u8, signed: &[u8; 32]) -> Result<Vec<u8>, Fault> {
+    const NAME: &str = "GENERAL AUTHENTICATE";
+    let fields = [&put(0x82, &[])[..], &put(0x81, signed)].concat();
+    let answer = send(card, Command::new(NAME, 0x87, algorithm, slot.reference(), &put(0x7c, &fields)))?;
+    let signature = tlv(&answer, 0x7c).and_then(|fields| tlv(fields, 0x82));
+    signature.map(<[u8]>::to_vec).ok_or(Fault::Malformed(NAME, "the answer is no signature"))
 }
 
 /// GENERATE ASYMMETRIC KEY PAIR: part 2, section 3.3.2, with Yubico's fields AA and AB. The management key must have been shown.

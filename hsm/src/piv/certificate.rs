@@ -7,17 +7,20 @@ use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
 use crate::curve::{Curve, PublicKey};
 use crate::locator::PivSlot;
+use crate::sign::Algorithm;
 use crate::smartcard::{put, tlv};
 
 /// RFC 5480, section 2.1.1, and RFC 8410, section 3.
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const X25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.110");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// The data object of the slot's certificate (SP 800-73-4, part 1, table 3).
 pub(super) fn object(slot: PivSlot) -> [u8; 3] {
     match slot.reference() {
         retired @ 0x82..=0x95 => [0x5f, 0xc1, 0x0d + (retired - 0x82)],
+        0x9c => [0x5f, 0xc1, 0x0a],
         _ => [0x5f, 0xc1, 0x0b],
     }
 }
@@ -47,6 +50,18 @@ pub(super) fn public_key(certificate: impl AsRef<[u8]>) -> Result<PublicKey, Str
     };
     let bytes = info.subject_public_key.as_bytes().unwrap_or_default();
     PublicKey::new(curve, bytes).map_err(|error| error.to_string())
+}
+
+/// The same of a key that signs: its algorithm and its 65 or 32 bytes.
+pub(super) fn signing_key(certificate: &[u8]) -> Result<(Algorithm, Vec<u8>), String> {
+    let info = public_key_info(certificate).map_err(|error| format!("its certificate is malformed: {error}"))?;
+    let parameters = info.algorithm.parameters.and_then(|parameters| parameters.decode_as::<ObjectIdentifier>().ok());
+    let algorithm = match (info.algorithm.oid, parameters) {
+        (EC, Some(P256)) => Algorithm::EcdsaP256,
+        (ED25519, None) => Algorithm::Ed25519,
+        _ => return Err("its certificate is about a key that is neither on P-256 nor Ed25519".into()),
+    };
+    Ok((algorithm, info.subject_public_key.as_bytes().unwrap_or_default().to_vec()))
 }
 
 /// RFC 5280, section 4.1. Only the way to the `SubjectPublicKeyInfo` is read, so that what is odd elsewhere hides no key.

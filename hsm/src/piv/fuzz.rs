@@ -62,10 +62,11 @@ pub fn fuzz(answers: &[u8]) {
         for (pin, touch) in
             [(PinPolicy::Never, Touch::Never), (PinPolicy::Once, Touch::Unknown), (PinPolicy::Always, Touch::Always)]
         {
-            let key = Key { what: "It", facts: &facts, slot, pin, touch, keep: KeepPin::Always };
-            let _ = key.agree(&mut Answers(rest), peer.public(), &operation);
+            let key = Key { what: "It", facts: &facts, pin, touch, keep: KeepPin::Always };
+            let agree = |card: &mut dyn Exchange| application::agree(card, slot, peer.public());
+            let _ = key.run(&mut Answers(rest), &agree, &operation);
             let mut attempt = Attempt::new("It", b"123456\xff\xff", Tries::Left(3));
-            let _ = key.agree_with(&mut Answers(rest), &mut attempt, peer.public(), &operation);
+            let _ = key.run_with(&mut Answers(rest), &mut attempt, &agree, &operation);
         }
     }
 }

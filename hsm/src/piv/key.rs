@@ -4,12 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::application::{self, Facts};
 use super::pin::{self, Attempt, Status};
-use crate::curve::PublicKey;
 use crate::error::{Error, ErrorKind};
-use crate::locator::PivSlot;
 use crate::operation::{Operation, Stage};
 use crate::pin::KeepPin;
-use crate::secret::SharedSecret;
 use crate::smartcard::{Exchange, Fault};
 use crate::token::{PinPolicy, Touch};
 
@@ -17,33 +14,35 @@ use crate::token::{PinPolicy, Touch};
 pub(super) struct Key<'a> {
     pub(super) what: &'a str,
     pub(super) facts: &'a Facts,
-    pub(super) slot: PivSlot,
     pub(super) pin: PinPolicy,
     pub(super) touch: Touch,
     pub(super) keep: KeepPin,
 }
 
-/// What an agree gave, and the time that the card took.
-pub(super) struct Agreed {
-    pub(super) secret: SharedSecret,
+/// What an operation gave, and the time that the card took.
+pub(super) struct Done<T> {
+    pub(super) answer: T,
     pub(super) took: Duration,
 }
 
-/// An agree without a PIN.
-pub(super) enum Outcome {
-    Agreed(Agreed),
+/// An operation without a PIN.
+pub(super) enum Outcome<T> {
+    Done(Done<T>),
     /// The PIN has to be sent; nothing was done.
     NeedsPin(Status),
 }
 
+/// The one command that is an operation with the key.
+pub(super) type Work<'a, T> = &'a dyn Fn(&mut dyn Exchange) -> Result<T, Fault>;
+
 impl Key<'_> {
-    /// Agrees where no PIN has to be sent: none is wanted, or somebody has verified it and that is enough.
-    pub(super) fn agree(
+    /// Does `work` where no PIN has to be sent: none is wanted, or somebody has verified it and that is enough.
+    pub(super) fn run<T>(
         &self,
         card: &mut dyn Exchange,
-        peer: &PublicKey,
+        work: Work<'_, T>,
         operation: &Operation<'_>,
-    ) -> Result<Outcome, Fault> {
+    ) -> Result<Outcome<T>, Fault> {
         application::select(card)?;
         // Whoever gave up while others had the card is asked for nothing.
         operation.before_deadline(self.what)?;
@@ -52,45 +51,50 @@ impl Key<'_> {
             if !status.verified || self.pin == PinPolicy::Always || self.keep == KeepPin::Always {
                 return Ok(Outcome::NeedsPin(status));
             }
-            match self.operate(card, peer, operation) {
+            match self.operate(card, work, operation) {
                 // Of a key whose policy is not told: it may be *always*.
                 Err(Fault::Status { status: 0x6982, .. }) if self.touch == Touch::Unknown => {
                     return Ok(Outcome::NeedsPin(status));
                 }
-                agreed => return agreed.map(Outcome::Agreed).map_err(|fault| self.explain(fault)),
+                done => return done.map(Outcome::Done).map_err(|fault| self.explain(fault)),
             }
         }
-        self.operate(card, peer, operation).map(Outcome::Agreed).map_err(|fault| self.explain(fault))
+        self.operate(card, work, operation).map(Outcome::Done).map_err(|fault| self.explain(fault))
     }
 
-    /// Sends the PIN and agrees. With [`KeepPin::Always`] the card forgets the PIN again, unless it was verified before.
-    pub(super) fn agree_with(
+    /// Sends the PIN and does `work`. With [`KeepPin::Always`] the card forgets the PIN again, unless it was verified before.
+    pub(super) fn run_with<T>(
         &self,
         card: &mut dyn Exchange,
         attempt: &mut Attempt<'_>,
-        peer: &PublicKey,
+        work: Work<'_, T>,
         operation: &Operation<'_>,
-    ) -> Result<Agreed, Fault> {
+    ) -> Result<Done<T>, Fault> {
         application::select(card)?;
         let before = pin::status(card, self.facts)?;
         operation.before_deadline(self.what)?;
         attempt.verify(card, before)?;
-        let agreed = self.operate(card, peer, operation);
-        if self.keep == KeepPin::Always && !before.verified && !agreed.as_ref().is_err_and(Fault::is_lost) {
+        let done = self.operate(card, work, operation);
+        if self.keep == KeepPin::Always && !before.verified && !done.as_ref().is_err_and(Fault::is_lost) {
             pin::unverify(card)?;
         }
-        agreed.map_err(|fault| self.explain(fault))
+        done.map_err(|fault| self.explain(fault))
     }
 
-    fn operate(&self, card: &mut dyn Exchange, peer: &PublicKey, operation: &Operation<'_>) -> Result<Agreed, Fault> {
+    fn operate<T>(
+        &self,
+        card: &mut dyn Exchange,
+        work: Work<'_, T>,
+        operation: &Operation<'_>,
+    ) -> Result<Done<T>, Fault> {
         operation.before_deadline(self.what)?;
         operation.enter(match self.touch {
             Touch::Always | Touch::Cached => Stage::Touch,
             Touch::Never | Touch::Unknown => Stage::Device,
         });
         let start = Instant::now();
-        let secret = application::agree(card, self.slot, peer)?;
-        Ok(Agreed { secret, took: start.elapsed() })
+        let answer = work(card)?;
+        Ok(Done { answer, took: start.elapsed() })
     }
 
     /// What a refusal means. The PIN is verified, or none is wanted.

@@ -4,19 +4,22 @@ use claviger_cards::apdu::WRONG_DATA;
 use claviger_cards::{Status, tlv};
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::signature::hazmat::PrehashSigner as _;
-use rand_core::OsRng;
+use rand_core::{OsRng, RngCore as _};
 use x509_cert::der::asn1::{Any, BitString, ObjectIdentifier};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 const ID_EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const PRIME256V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const ID_X25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.110");
+const ID_ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// The curves that this card has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Curve {
     P256,
     X25519,
+    /// Signs only.
+    Ed25519,
 }
 
 impl Curve {
@@ -24,6 +27,7 @@ impl Curve {
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             0x11 => Some(Self::P256),
+            0xE0 => Some(Self::Ed25519),
             0xE1 => Some(Self::X25519),
             _ => None,
         }
@@ -33,6 +37,7 @@ impl Curve {
         match self {
             Self::P256 => 0x11,
             Self::X25519 => 0xE1,
+            Self::Ed25519 => 0xE0,
         }
     }
 }
@@ -77,6 +82,7 @@ pub(crate) fn policies(fields: &[u8], slot: u8) -> Result<(PinPolicy, TouchPolic
 enum Secret {
     P256(p256::SecretKey),
     X25519(x25519_dalek::StaticSecret),
+    Ed25519(salty::Keypair),
 }
 
 /// A key in a slot.
@@ -94,17 +100,27 @@ impl Key {
         let secret = match curve {
             Curve::P256 => Secret::P256(p256::SecretKey::random(&mut OsRng)),
             Curve::X25519 => Secret::X25519(x25519_dalek::StaticSecret::random_from_rng(OsRng)),
+            Curve::Ed25519 => {
+                let mut seed = [0; 32];
+                OsRng.fill_bytes(&mut seed);
+                Secret::Ed25519(salty::Keypair::from(&seed))
+            }
         };
         Self { secret, pin, touch, generated: true }
     }
 
-    /// Takes a private key of 32 bytes: field `06` for P-256, `08` for X25519.
+    /// Takes a private key of 32 bytes: field `06` for P-256, `07` for Ed25519, `08` for X25519.
     pub(crate) fn import(curve: Curve, fields: &[u8], (pin, touch): (PinPolicy, TouchPolicy)) -> Result<Self, Status> {
-        let tag = if curve == Curve::P256 { 0x06 } else { 0x08 };
+        let tag = match curve {
+            Curve::P256 => 0x06,
+            Curve::Ed25519 => 0x07,
+            Curve::X25519 => 0x08,
+        };
         let bytes: [u8; 32] = tlv::find(fields, tag).and_then(|key| key.try_into().ok()).ok_or(WRONG_DATA)?;
         let secret = match curve {
             Curve::P256 => Secret::P256(p256::SecretKey::from_slice(&bytes).map_err(|_| WRONG_DATA)?),
             Curve::X25519 => Secret::X25519(bytes.into()),
+            Curve::Ed25519 => Secret::Ed25519(salty::Keypair::from(&bytes)),
         };
         Ok(Self { secret, pin, touch, generated: false })
     }
@@ -113,6 +129,7 @@ impl Key {
         match self.secret {
             Secret::P256(_) => Curve::P256,
             Secret::X25519(_) => Curve::X25519,
+            Secret::Ed25519(_) => Curve::Ed25519,
         }
     }
 
@@ -121,6 +138,7 @@ impl Key {
         match &self.secret {
             Secret::P256(key) => key.public_key().to_sec1_bytes().into(),
             Secret::X25519(key) => x25519_dalek::PublicKey::from(key).as_bytes().into(),
+            Secret::Ed25519(key) => key.public.as_bytes().into(),
         }
     }
 
@@ -129,6 +147,7 @@ impl Key {
         let algorithm = match self.curve() {
             Curve::P256 => AlgorithmIdentifierOwned { oid: ID_EC_PUBLIC_KEY, parameters: Some(Any::from(PRIME256V1)) },
             Curve::X25519 => AlgorithmIdentifierOwned { oid: ID_X25519, parameters: None },
+            Curve::Ed25519 => AlgorithmIdentifierOwned { oid: ID_ED25519, parameters: None },
         };
         Ok(SubjectPublicKeyInfoOwned { algorithm, subject_public_key: BitString::from_bytes(&self.public())? })
     }
@@ -154,17 +173,21 @@ impl Key {
                 let peer: [u8; 32] = peer.try_into().map_err(|_| WRONG_DATA)?;
                 Ok(key.diffie_hellman(&peer.into()).as_bytes().to_vec())
             }
+            Secret::Ed25519(_) => Err(WRONG_DATA),
         }
     }
 
-    /// An ECDSA signature of a hash, DER. An X25519 key signs nothing.
+    /// An ECDSA signature of a hash, DER; or an Ed25519 signature of a message, 64 bytes. An X25519 key signs nothing.
     pub(crate) fn sign(&self, hash: &[u8]) -> Result<Vec<u8>, Status> {
+        if let Secret::Ed25519(key) = &self.secret {
+            return Ok(key.sign(hash).to_bytes().into());
+        }
         let signature: p256::ecdsa::DerSignature =
             self.signer().ok_or(WRONG_DATA)?.sign_prehash(hash).map_err(|_| WRONG_DATA)?;
         Ok(signature.as_bytes().into())
     }
 
-    /// The same of a message, with SHA-256. `None` for an X25519 key.
+    /// The same of a message, with SHA-256. `None` for a key on another curve.
     pub(crate) fn sign_message(&self, message: &[u8]) -> Option<Vec<u8>> {
         let signature: p256::ecdsa::DerSignature = self.signer()?.sign(message);
         Some(signature.as_bytes().into())
@@ -173,7 +196,7 @@ impl Key {
     fn signer(&self) -> Option<p256::ecdsa::SigningKey> {
         match &self.secret {
             Secret::P256(key) => Some(key.into()),
-            Secret::X25519(_) => None,
+            Secret::X25519(_) | Secret::Ed25519(_) => None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `card-yubikey`: the PIV application of a YubiKey 5.7, as far as a Diffie-Hellman client meets it.
 //!
-//! Written from NIST SP 800-73-4 and Yubico's pages on its PIV extensions and on PIV attestation. Keys: P-256 and X25519, generated
-//! or imported, with PIN and touch policies. Not there: RSA, P-384, Ed25519, moving and deleting keys, biometrics, and every
+//! Written from NIST SP 800-73-4 and Yubico's pages on its PIV extensions and on PIV attestation. Keys: P-256, X25519 and Ed25519, generated
+//! or imported, with PIN and touch policies. Not there: RSA, P-384, moving and deleting keys, biometrics, and every
 //! other application of a YubiKey. Where the maker's pages leave a choice, the card is the stricter one: SELECT ends a PIN's
 //! validity, and with the policy *always* no other command may stand between VERIFY and the operation.
 

@@ -271,10 +271,15 @@ impl<'a> Piv<'a> {
         Ok(Vec::new())
     }
 
-    /// X25519 came with firmware 5.7, and a FIPS key has none.
+    /// X25519 and Ed25519 came with firmware 5.7, and a FIPS key has no X25519.
     fn curve(&self, algorithm: u8) -> Result<Curve, Status> {
-        let has_x25519 = self.model.firmware >= [5, 7, 0] && !self.model.fips;
-        Curve::from_byte(algorithm).filter(|curve| *curve == Curve::P256 || has_x25519).ok_or(WRONG_DATA)
+        let newer = self.model.firmware >= [5, 7, 0];
+        let has = |curve: &Curve| match curve {
+            Curve::P256 => true,
+            Curve::Ed25519 => newer,
+            Curve::X25519 => newer && !self.model.fips,
+        };
+        Curve::from_byte(algorithm).filter(has).ok_or(WRONG_DATA)
     }
 
     fn metadata(&self, reference: u8) -> Result<Vec<u8>, Status> {
