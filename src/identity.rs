@@ -11,6 +11,7 @@ pub(crate) mod lines;
 mod name;
 mod onion;
 mod suite;
+pub(crate) mod words;
 
 pub use attestation::{Attestation, AttestationFormat};
 use card::VERSION;

@@ -27,6 +27,7 @@ use super::{
     Attestation, ClientAuthPublic, Curve, Fingerprint, Identifier, IdentityError, OnionAddress, Role, StaticPublic,
     Suites,
 };
+use aws_lc_rs::digest::{SHA256, digest};
 
 /// Longest card text, in bytes: four certificates of 3072 bytes are 16 388 bytes of base64 with their spaces, there may be two such chains, and
 /// everything else is less than 2048.
