@@ -19,3 +19,5 @@ pub mod proof;
 pub mod succession;
 mod text;
 pub mod transcript;
+#[cfg(test)]
+mod vectors;

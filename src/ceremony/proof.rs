@@ -188,7 +188,7 @@ fn ephemeral(curve: Curve) -> std::result::Result<(EphemeralSecret, Vec<u8>), Un
 }
 
 /// The verifier's side of the agreement.
-fn agree(secret: &EphemeralSecret, key: &StaticPublic) -> std::result::Result<SharedSecret, Unspecified> {
+pub(super) fn agree(secret: &EphemeralSecret, key: &StaticPublic) -> std::result::Result<SharedSecret, Unspecified> {
     let algorithm = key.curve().algorithm();
     let secret = PrivateKey::from_private_key(algorithm, secret.expose()).map_err(|_| Unspecified)?;
     agreement::agree(&secret, UnparsedPublicKey::new(algorithm, key.as_bytes()), Unspecified, |agreed| {
@@ -292,3 +292,6 @@ fn message(card: &IdentityCard, place: KeyPlace) -> Vec<u8> {
     message.extend_from_slice(&card.digest());
     message
 }
+
+#[cfg(test)]
+mod tests;

@@ -210,3 +210,6 @@ fn succession_mac(text: &str) -> Result<SuccessionMac> {
 fn key(peer: &Identifier, place: KeyPlace, agreed: &SharedSecret) -> Result<hmac::Key> {
     mac_key(agreed, LABEL, format!("{peer}\n{place}\n").as_bytes())
 }
+
+#[cfg(test)]
+mod tests;
