@@ -1,5 +1,7 @@
 //! OpenPGP cards: the Nitrokey's applet behind a real pcscd, and what these cards have of their own.
 
+mod signing;
+
 use std::cell::RefCell;
 use std::ffi::CString;
 use std::io::{BufRead as _, BufReader, Write as _};

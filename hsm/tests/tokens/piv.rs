@@ -4,6 +4,7 @@ mod making;
 mod naming;
 mod policies;
 mod raw;
+mod signing;
 
 use claviger_hsm::{Curve, Locator, TokenKind};
 use claviger_testkit::cards::{self, Card, Kind, Options, Pcscd};
