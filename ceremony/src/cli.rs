@@ -19,7 +19,7 @@ use claviger::identity::{Identifier, IdentityError, Role, Suites};
 pub(crate) use life::Life;
 pub(crate) use plan::Plan;
 pub(crate) use proof::Proof;
-pub(crate) use ready::Ready;
+pub(crate) use ready::{Preflight, Ready};
 pub(crate) use set::Set;
 pub(crate) use token::{Attest, Backend, Explain, Generate, List, Test, Token};
 pub(crate) use transcript::Transcript;

@@ -176,7 +176,7 @@ pub(crate) fn log_text(log: &[LogEntry]) -> String {
 }
 
 /// `2026-01-31T12:00:00Z` (RFC 3339).
-fn utc(time: u64) -> String {
+pub(crate) fn utc(time: u64) -> String {
     // Beyond the year 9999 there is no such form; the store refuses what it did not write, but a clock can be anything.
     let last = 253_402_300_799;
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.min(last))).to_string()

@@ -1,4 +1,12 @@
-//! `ready`.
+//! `preflight`: whether this machine is ready.
+
+mod checklist;
+mod compare;
+mod host;
+mod preflight;
+mod token;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use claviger::error::Result;
 use claviger::program::Terminal;
@@ -6,6 +14,12 @@ use claviger::program::Terminal;
 use crate::cli::{Cli, Ready};
 
 pub(super) fn run(cli: &Cli, command: &Ready, terminal: &Terminal) -> Result<()> {
-    let _ = (cli, terminal);
-    match *command {}
+    match command {
+        Ready::Preflight(options) => preflight::preflight(cli, options, terminal),
+    }
+}
+
+/// Seconds since 1970 by this machine's clock; 0 when it stands before.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
