@@ -84,22 +84,45 @@ impl Proof {
     }
 }
 
-/// Verifies what a card carries, before it is recorded. `None`: it carries nothing, and need not.
-pub(crate) fn demand(card: &IdentityCard, roots: &AttestationRoots, required: bool) -> Result<Option<Attested>> {
+/// What the attestations of a card state, that of each key.
+pub(crate) struct Proven {
+    /// `None`: the card carries none, and need not.
+    pub(crate) primary: Option<Attested>,
+    /// The same of the backup key; the outer `None` when there is no such key.
+    pub(crate) backup: Option<Option<Attested>>,
+}
+
+/// Verifies what a card carries of each of its keys, before it is recorded.
+pub(crate) fn demand(card: &IdentityCard, roots: &AttestationRoots, required: bool) -> Result<Proven> {
     let name = &card.identifier;
-    match &card.attestation {
-        Some(attestation) => roots.verify(attestation, &card.static_public).map(Some).map_err(|error| {
+    let of = |attestation: Option<&Attestation>, key| {
+        attestation.map(|attestation| roots.verify(attestation, key)).transpose().map_err(|error| {
             let what = format!("{error} The card of \"{name}\" was not recorded.");
             Error::new(error.kind(), what, error.hint().to_owned())
-        }),
-        None if required => Err(attestation_missing(name)),
-        None => Ok(None),
+        })
+    };
+    let primary = of(card.attestation.as_ref(), &card.static_public)?;
+    if required && primary.is_none() {
+        return Err(attestation_missing(name));
     }
+    let Some(backup) = &card.backup else { return Ok(Proven { primary, backup: None }) };
+    let backup = of(backup.attestation.as_ref(), &backup.static_public)
+        .map_err(|error| Error::new(error.kind(), format!("Of the backup key: {error}"), error.hint().to_owned()))?;
+    if required && backup.is_none() {
+        let missing = attestation_missing(name);
+        return Err(Error::new(missing.kind(), format!("The backup key is not proven. {missing}"), missing.hint()));
+    }
+    Ok(Proven { primary, backup: Some(backup) })
 }
 
 /// What the ceremony log says of it.
-pub(crate) fn logged(attested: Option<&Attested>) -> String {
-    attested.map_or_else(|| "no attestation".into(), |attested| format!("attested: {attested}"))
+pub(crate) fn logged(proven: &Proven) -> String {
+    let primary = proven.primary.as_ref().map_or_else(|| "no attestation".into(), |of| format!("attested: {of}"));
+    match &proven.backup {
+        None => primary,
+        Some(None) => format!("{primary}; backup key: no attestation"),
+        Some(Some(of)) => format!("{primary}; backup key attested: {of}"),
+    }
 }
 
 /// The token's attestation of its key, for this machine's card; `None` where it makes none that would hold.

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod cards;
 mod life;
 mod plan;
 mod proof;
@@ -16,6 +17,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use claviger::identity::{Identifier, IdentityError, Role, Suites};
 
+pub(crate) use cards::{Export, Import, Output};
 pub(crate) use life::Life;
 pub(crate) use plan::Plan;
 pub(crate) use proof::Proof;
@@ -99,25 +101,31 @@ known before anything runs.
 
 A YubiKey attests the keys that it made. The card then carries the proof, which each importing machine verifies up to the maker's root.")]
     Init(Init),
-    /// Write this machine's identity card
+    /// Write this machine's identity card, or show it as QR codes
     #[command(after_help = "\
 Examples:
   claviger-ceremony export                       NAME.card in the working directory
   claviger-ceremony export /media/stick/a.card
-  claviger-ceremony export - | qrencode -o card.png
+  claviger-ceremony export --qr                  on this screen, for another machine's camera
+  claviger-ceremony export --svg card.svg        to print
 
-A card is public. A file that holds anything else is not overwritten without --force.")]
+A card is public. A file that holds anything else is not overwritten without --force. A QR code holds the card's text as it is; a card that is \
+too long for one is cut into numbered parts. On a terminal of 80 by 24 parts are small, and many when the card carries attestations.")]
     Export(Export),
     /// Record other machines by their identity cards, after comparing fingerprints
     #[command(after_help = "\
 Examples:
   claviger-ceremony import cosigner.card watchtower.card
+  claviger-ceremony import /media/camera/*.jpg
   claviger-ceremony import cosigner.card --fingerprint '0f1e 2d3c 4b5a 6978 8796 a5b4 c3d2 e1f0'
+
+A file may hold several cards, a picture several QR codes; the parts of a long card may come from several pictures, in any order. All are read \
+and checked, against the plan if there is one, before the first question.
 
 `claviger-ceremony show` on the other machine shows its fingerprint. Here two of its eight words, others for each card, are left \
 out; type them from the other machine's screen. --fingerprint compares in full and asks nothing.
 
-An attestation on a card is verified, and the card refused when it does not hold. A card without one has only its own word for where its key is.")]
+An attestation on a card is verified, and the card refused when it does not hold. A card without one has only its own word for where its keys are.")]
     Import(Import),
     /// List the recorded peers
     #[command(after_help = "Example:\n  claviger-ceremony peers --json | jq -r '.peers[].identifier'")]
@@ -197,41 +205,12 @@ pub(crate) struct Init {
     pub(crate) attestation_root: Vec<PathBuf>,
 }
 
-#[derive(Args)]
-pub(crate) struct Export {
-    /// Where to [default: NAME.card]; - is stdout
-    pub(crate) file: Option<PathBuf>,
-    /// Overwrite a file that holds something else
-    #[arg(long)]
-    pub(crate) force: bool,
-}
-
-#[derive(Args)]
-pub(crate) struct Import {
-    /// Identity cards; - is stdin
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// The fingerprint that the other machine shows: all its words or all its digits; one for each file, in order
-    #[arg(long, value_name = "WORDS|HEX")]
-    pub(crate) fingerprint: Vec<String>,
-    /// Record no card now that does not prove that its key is in a device
-    #[arg(long)]
-    pub(crate) require_attestation: bool,
-    /// A root certificate, PEM, to believe beside the makers', this time; may be repeated
-    #[arg(long, value_name = "FILE")]
-    pub(crate) attestation_root: Vec<PathBuf>,
-}
-
 impl Cli {
     /// Parses the process's arguments, and checks what clap can not say.
     pub(crate) fn read() -> Result<Self, clap::Error> {
         let cli = Self::try_parse()?;
-        if let Command::Import(import) = &cli.command
-            && !import.fingerprint.is_empty()
-            && import.fingerprint.len() != import.files.len()
-        {
-            let text = "--fingerprint is given for some files and not for others: give one for each FILE, in order";
-            return Err(Self::command().error(ErrorKind::WrongNumberOfValues, text));
+        if let Command::Export(export) = &cli.command {
+            export.output.check().map_err(|text| Self::command().error(ErrorKind::ArgumentConflict, text))?;
         }
         Ok(cli)
     }

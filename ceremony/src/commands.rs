@@ -26,7 +26,7 @@ pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
         Command::Token(token) => token::run(cli.store.as_deref(), token, terminal),
         Command::Init(init) => init::init(&store_dir(cli.store.as_deref())?, init, terminal),
         Command::Export(export) => cards::export(&open(cli)?, export, terminal),
-        Command::Import(import) => cards::import(&mut open(cli)?, import, terminal),
+        Command::Import(import) => cards::import(cli, import, terminal),
         Command::Peers => peers::list(&open(cli)?, terminal),
         Command::Show { name } => peers::show(&open(cli)?, name.as_ref(), terminal),
         Command::Remove { name, yes } => peers::remove(&mut open(cli)?, name, *yes, terminal),

@@ -1,48 +1,130 @@
-//! Cards as files.
+//! Documents as files: read from texts and from pictures with QR codes, written whole or not at all.
+
+mod output;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use claviger::ceremony::document::{Document, MAX_BUNDLE_LEN};
+use claviger::ceremony::parts::{Parts, is_part};
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::identity::{IdentityCard, IdentityError, MAX_CARD_LEN};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use claviger::program::shown;
+use crate::qr;
+use claviger::program::{one_line, shown};
 
-/// Reads a card; `-` is stdin. Nothing longer than a card is read.
-pub(crate) fn read_card(path: &Path) -> Result<IdentityCard> {
+pub(crate) use output::{Delivered, deliver};
+
+/// Longest file that is read, in bytes: a picture's.
+const MAX_LEN: usize = qr::MAX_IMAGE_LEN;
+
+/// What was read, before it is looked at.
+enum Text {
+    Whole(String),
+    /// The text of that number, which comes in parts.
+    Parts(usize),
+}
+
+/// Reads all documents of all files, at least one of each, in order; each with where it is from. A file is text, a PNG or a JPEG, and may hold several; `-` is
+/// stdin. The parts of a text may come from several pictures. A code that was photographed twice counts once.
+///
+/// # Errors
+/// `Io`; `QrUnreadable` for a picture without a code, with one of something else, or when parts are missing; and those of the documents.
+pub(crate) fn read_documents(paths: &[PathBuf]) -> Result<Vec<(String, Document)>> {
+    let (mut texts, mut parts) = (Vec::new(), Parts::default());
+    let mut scanned: Vec<String> = Vec::new();
+    for path in paths {
+        for (from_code, text) in read_texts(path).map_err(|error| refused(path, &error))? {
+            if is_part(&text) {
+                let number = parts.add(&text).map_err(|error| refused(path, &error))?;
+                if !texts.iter().any(|(_, text)| matches!(text, Text::Parts(other) if *other == number)) {
+                    texts.push((shown(path), Text::Parts(number)));
+                }
+            } else if !scanned.contains(&text) {
+                if from_code {
+                    scanned.push(text.clone());
+                }
+                texts.push((shown(path), Text::Whole(text)));
+            }
+        }
+    }
+    let parts = parts.finish()?;
+    let mut documents = Vec::new();
+    for (from, text) in texts {
+        let text = match text {
+            Text::Whole(text) => text,
+            Text::Parts(number) => parts[number].clone(),
+        };
+        let read = Document::read_all(&text).map_err(|error| refused(Path::new(&from), &error))?;
+        documents.extend(read.into_iter().map(|document| (from.clone(), document)));
+    }
+    Ok(documents)
+}
+
+/// The texts of a file: itself, or what is in its QR codes. `true`: it is from a code.
+fn read_texts(path: &Path) -> Result<Vec<(bool, String)>> {
     let bytes = if path == Path::new("-") { read(io::stdin().lock()) } else { File::open(path).and_then(read) };
     let bytes = bytes.map_err(|error| failed(path, "read", error))?;
-    IdentityCard::from_bytes(&bytes).map_err(|refused| {
-        let why = match &refused {
-            // How long it is was not read.
-            IdentityError::CardSize(_) => format!("It is longer than {MAX_CARD_LEN} bytes, and no card is."),
-            other => other.to_string(),
-        };
-        let error = Error::from(refused);
-        Error::new(error.kind(), format!("{} is refused. {why}", shown(path)), error.hint())
-    })
+    let invalid = |why: String, hint: &str| Error::new(ErrorKind::CardInvalid, why, hint);
+    if qr::is_image(&bytes) {
+        if bytes.len() > MAX_LEN {
+            return Err(invalid(format!("It is longer than {} MiB.", MAX_LEN >> 20), "Make the picture smaller."));
+        }
+        return qr::read(&bytes)?.into_iter().map(|text| Ok((true, of_ours(text)?))).collect();
+    }
+    let unchanged = "Give a file as `claviger-ceremony` wrote it, or a picture of its QR code.";
+    if bytes.len() > MAX_BUNDLE_LEN {
+        return Err(invalid(format!("It is longer than {MAX_BUNDLE_LEN} bytes, and no card is."), unchanged));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| invalid("It is neither text nor a PNG or JPEG picture.".into(), unchanged))?;
+    Ok(vec![(false, text)])
+}
+
+/// The text of a code that this program made.
+fn of_ours(text: Vec<u8>) -> Result<String> {
+    let other = |begins: &str| {
+        let what = format!("It holds a QR code of something else, which begins with {:?}.", one_line(begins));
+        Error::new(ErrorKind::QrUnreadable, what, "Give pictures of the codes that `claviger-ceremony` shows.")
+    };
+    match String::from_utf8(text) {
+        Ok(text) if text.trim_start().starts_with("claviger ") => Ok(text),
+        Ok(text) => Err(other(&text.chars().take(40).collect::<String>())),
+        Err(error) => Err(other(&error.as_bytes().escape_ascii().to_string().chars().take(40).collect::<String>())),
+    }
+}
+
+/// Says which file it was; a failure to read says so by itself.
+fn refused(path: &Path, error: &Error) -> Error {
+    if error.kind() == ErrorKind::Io {
+        return Error::new(error.kind(), error.to_string(), error.hint());
+    }
+    let new = Error::new(error.kind(), format!("{} is refused. {error}", shown(path)), error.hint());
+    match error.cause() {
+        Some(cause) => new.because(cause),
+        None => new,
+    }
 }
 
 fn read(from: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // One byte more than a card has, so that a longer file is seen to be one.
-    from.take(MAX_CARD_LEN as u64 + 1).read_to_end(&mut bytes)?;
+    // One byte more than there may be, so that a longer file is seen to be one.
+    from.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// What [`write_card`] did.
+/// What [`write_file`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written {
     New,
-    /// The file holds exactly this card already.
+    /// The file holds exactly this already.
     AlreadyThere,
 }
 
-/// Writes a card, mode 0600, whole or not at all. A file that holds something else is replaced only by `force`.
-pub(crate) fn write_card(path: &Path, text: &str, force: bool) -> Result<Written> {
+/// What [`write_file`] would do. Writes nothing.
+pub(crate) fn check_file(path: &Path, content: &[u8], force: bool) -> Result<Written> {
     let refused = |why: &str, hint: &str| {
         let what = format!("{} {why}; it was not overwritten.", path.display());
         Error::new(ErrorKind::Io, what, hint)
@@ -52,11 +134,18 @@ pub(crate) fn write_card(path: &Path, text: &str, force: bool) -> Result<Written
         return Err(refused("is not a regular file", "Name a file, or write to standard output with `-`."));
     }
     match File::open(path).and_then(read) {
-        Ok(there) if there == text.as_bytes() => return Ok(Written::AlreadyThere),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Ok(_) | Err(_) if force => {}
-        Ok(_) => return Err(refused("holds something else", "Name another file, or overwrite it with `--force`.")),
-        Err(error) => return Err(failed(path, "read", error)),
+        Ok(there) if there == content => Ok(Written::AlreadyThere),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Written::New),
+        Ok(_) | Err(_) if force => Ok(Written::New),
+        Ok(_) => Err(refused("holds something else", "Name another file, or overwrite it with `--force`.")),
+        Err(error) => Err(failed(path, "read", error)),
+    }
+}
+
+/// Writes a file, mode 0600, whole or not at all. A file that holds something else is replaced only by `force`.
+pub(crate) fn write_file(path: &Path, content: &[u8], force: bool) -> Result<Written> {
+    if check_file(path, content, force)? == Written::AlreadyThere {
+        return Ok(Written::AlreadyThere);
     }
     let Some(name) = path.file_name() else {
         return Err(failed(path, "write", io::ErrorKind::InvalidInput.into()));
@@ -69,7 +158,7 @@ pub(crate) fn write_card(path: &Path, text: &str, force: bool) -> Result<Written
     new.push(format!(".{:016x}", u64::from_le_bytes(random)));
     let new = path.with_file_name(new);
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
+        file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&new, path)
     });

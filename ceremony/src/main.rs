@@ -4,6 +4,7 @@ mod attestation;
 mod cli;
 mod commands;
 mod files;
+mod qr;
 mod report;
 
 use claviger::ExitCode;

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use claviger::identity::{Fingerprint, IdentityCard, StaticPublic, TokenKind};
+use claviger::identity::{Fingerprint, StaticPublic, TokenKind};
 use claviger::store::{LogEntry, Machine, Peer};
 use claviger::token::attestation::AttestationRoots;
 use serde::Serialize;
@@ -109,12 +109,6 @@ impl Identity {
 fn grouped(hex: &str) -> String {
     let groups: Vec<&str> = (0..hex.len()).step_by(4).map(|at| &hex[at..(at + 4).min(hex.len())]).collect();
     groups.join(" ")
-}
-
-/// A card as it is shown before it is confirmed: without its words.
-pub(crate) fn before_confirming(card: &IdentityCard, roots: &AttestationRoots) -> String {
-    let text = Identity::of(&Peer::from_card(card), roots).text();
-    text.lines().filter(|line| !line.starts_with("  words ")).fold(String::new(), |all, line| all + line + "\n")
 }
 
 /// The recorded peers, a line each.

@@ -1,50 +1,53 @@
 //! `export` and `import`: identity cards out and in.
 
-use std::path::{Path, PathBuf};
+mod confirm;
 
+use std::path::PathBuf;
+
+use claviger::ceremony::document::Document;
+use claviger::ceremony::succession::Succession;
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::identity::{Fingerprint, IdentityCard, WORDS};
-use claviger::store::{Added, Peer, Store};
-use claviger::token::attestation::AttestationRoots;
+use claviger::identity::{Identifier, IdentityCard};
+use claviger::store::{Added, Store};
 use serde::Serialize;
 
-use crate::attestation::{demand, logged, roots, unproven};
-use crate::cli::{Export, Import};
-use crate::files::{Written, read_card, write_card};
-use crate::report::{Print, before_confirming};
+use confirm::{Kind, confirm_of};
+pub(crate) use confirm::{compare, confirm};
+
+use super::open;
+use super::opened::{Opened, opened};
+use crate::attestation::{Proven, demand, logged, roots, unproven};
+use crate::cli::{Cli, Export, Import};
+use crate::files::{Delivered, deliver, read_documents};
+use crate::report::Print;
 use claviger::program::Terminal;
 
-/// How often a word that is on no list may be typed.
-const TRIES: usize = 3;
-
-/// `export --json`: `{"file", "outcome", "fingerprint"}`; `outcome` is `new` or `already-there`.
+/// `export --json`: `{"file", "outcome", "png", "svg", "fingerprint"}`, as [`Delivered`].
 #[derive(Serialize)]
 struct Exported {
-    file: String,
-    outcome: &'static str,
+    #[serde(flatten)]
+    delivered: Delivered,
     fingerprint: Print,
 }
 
 pub(super) fn export(store: &Store, export: &Export, terminal: &Terminal) -> Result<()> {
     let card = store.machine()?.card;
-    let file = export.file.clone().unwrap_or_else(|| PathBuf::from(format!("{}.card", card.identifier)));
-    if file == Path::new("-") {
-        return terminal.data(card.to_text().as_bytes());
+    let (name, words) = (&card.identifier, card.fingerprint().words());
+    let default = || PathBuf::from(format!("{name}.card"));
+    let title = format!("Identity card of {name}: {words}");
+    let delivered = deliver(&card.to_text(), &title, default, &export.output, terminal)?;
+    if let Some(told) = delivered.told() {
+        terminal.note(&format!("{told}. Carry it to the other machines; there, compare these words: {words}"));
+    } else if export.output.qr {
+        terminal.note(&format!("On each machine that scanned it, compare these words: {words}"));
     }
-    let (outcome, told) = match write_card(&file, &card.to_text(), export.force)? {
-        Written::New => ("new", "Wrote"),
-        Written::AlreadyThere => ("already-there", "Unchanged:"),
-    };
-    terminal.note(&format!(
-        "{told} {}. Carry it to the other machines; there, compare these words: {}",
-        file.display(),
-        card.fingerprint().words()
-    ));
-    let report = Exported { file: file.display().to_string(), outcome, fingerprint: card.fingerprint().into() };
-    terminal.result(&format!("{}\n", report.file), &report)
+    if delivered.to_stdout() {
+        return Ok(());
+    }
+    terminal.result(&delivered.text(), &Exported { delivered, fingerprint: card.fingerprint().into() })
 }
 
-/// `import --json`: `{"imported": [{"identifier", "outcome", "fingerprint", "attested"}]}`.
+/// `import --json`: `{"imported": [{"identifier", "outcome", "peer", "fingerprint", "attested", "backup_attested"}]}`.
 #[derive(Serialize)]
 struct Imported {
     imported: Vec<Outcome>,
@@ -55,158 +58,150 @@ struct Outcome {
     identifier: String,
     /// `new` or `already-there`.
     outcome: &'static str,
+    /// `false`: the plan does not join it to this machine, and its card is only held for the phrase.
+    peer: bool,
     fingerprint: Print,
     /// What the card's attestation states; `null` when it carries none.
     attested: Option<String>,
+    /// The same of its backup key; `null` when it has none.
+    backup_attested: Option<String>,
 }
 
-/// All cards are read, all attestations verified, and all fingerprints that were given compared, before the first card is recorded or asked about; each is then
-/// recorded for itself.
-pub(super) fn import(store: &mut Store, import: &Import, terminal: &Terminal) -> Result<()> {
-    let cards = import.files.iter().map(|file| read_card(file)).collect::<Result<Vec<_>>>()?;
-    let machine = store.machine()?;
-    let roots = roots(&machine.attestation.roots, &import.attestation_root)?;
-    let required = machine.attestation.required || import.require_attestation;
-    let mut proofs = Vec::new();
-    for (at, card) in cards.iter().enumerate() {
-        store.check_peer(&Peer::from_card(card))?;
-        proofs.push(demand(card, &roots, required)?);
-        import.fingerprint.get(at).map(|given| compare(card, given)).transpose()?;
+/// A card that was read and found good, and what its attestations state.
+struct Candidate {
+    card: IdentityCard,
+    proven: Proven,
+    added: Added,
+    kind: Kind,
+}
+
+/// Everything is read, checked against store and plan, every attestation verified, and every fingerprint that was given compared, before the token is asked and
+/// before the first card is recorded or asked about; each is then recorded for itself.
+pub(super) fn import(cli: &Cli, import: &Import, terminal: &Terminal) -> Result<()> {
+    let (cards, successions) = sorted(read_documents(&import.files)?)?;
+    if !import.fingerprint.is_empty() && import.fingerprint.len() != cards.len() {
+        let what = format!("{} fingerprints are given for {} cards.", import.fingerprint.len(), cards.len());
+        let hint = "Give --fingerprint once for each card, in the order of the cards, or not at all.";
+        return Err(Error::new(ErrorKind::FingerprintInvalid, what, hint));
     }
+    let store = open(cli)?;
+    let candidates = checked(&store, cards, import)?;
+    if successions.is_empty() && candidates.iter().all(|candidate| candidate.added == Added::AlreadyThere) {
+        let imported = candidates.iter().map(|candidate| told(candidate, terminal)).collect();
+        return terminal.result("", &Imported { imported });
+    }
+    drop(store);
+    let mut opened = opened(cli, terminal)?;
+    let machine = opened.store.machine()?;
+    let roots = roots(&machine.attestation.roots, &import.attestation_root)?;
     let own = machine.card.fingerprint();
-    let mut imported = Vec::new();
-    for (card, proof) in cards.iter().zip(&proofs) {
-        let name = &card.identifier;
-        let peer = Peer::from_card(card);
-        // Before anybody is asked to compare.
-        let added = if store.check_peer(&peer)? == Added::AlreadyThere {
-            Added::AlreadyThere
-        } else {
+    let new = candidates.iter().filter(|candidate| candidate.added == Added::New).count();
+    let (mut asked, mut imported) = (0, Vec::new());
+    for candidate in candidates {
+        if candidate.added == Added::New {
+            asked += 1;
             let how = if import.fingerprint.is_empty() {
-                confirm(card, &own, &roots, terminal)?
+                confirm_of(&candidate.card, candidate.kind, (asked, new), &own, &roots, terminal)?
             } else {
                 "fingerprint given"
             };
-            store.add_peer(&peer, &format!("{how}; {}", logged(proof.as_ref())))?
-        };
-        let (outcome, told) = match added {
-            Added::New => ("new", "is recorded"),
-            Added::AlreadyThere => ("already-there", "was recorded already, with the same values"),
-        };
-        terminal.note(&match proof {
-            Some(attested) => format!("Peer \"{name}\" {told}. Attested: {attested}."),
-            None if unproven(card) => {
-                format!("Peer \"{name}\" {told}. Its card carries no attestation: only its own word says that its key is in a device.")
-            }
-            None => format!("Peer \"{name}\" {told}."),
-        });
-        imported.push(Outcome {
-            identifier: name.to_string(),
-            outcome,
-            fingerprint: card.fingerprint().into(),
-            attested: proof.as_ref().map(ToString::to_string),
-        });
+            opened.store.add_card(&candidate.card, &format!("{how}; {}", logged(&candidate.proven)))?;
+        }
+        imported.push(told(&candidate, terminal));
     }
+    succeed(opened, &successions, terminal)?;
     // Without --json the notes have said it all.
     terminal.result("", &Imported { imported })
 }
 
-fn compare(card: &IdentityCard, given: &str) -> Result<()> {
-    if card.fingerprint().matches(given)? { Ok(()) } else { Err(mismatch(card)) }
-}
-
-fn mismatch(card: &IdentityCard) -> Error {
-    Error::new(
-        ErrorKind::FingerprintMismatch,
-        format!("The fingerprint is not that of this card of \"{}\"; this card was not recorded.", card.identifier),
-        "Look at `claviger-ceremony show` on the other machine again; if it still differs, the card was exchanged on its way: \
-         export and carry it anew.",
-    )
-}
-
-/// Shows the card and has two words of its fingerprint typed from the other machine's screen.
-///
-/// The person sees six words to compare by eye; this screen does not show the two others, however often the command is run, so the
-/// answer says that somebody looked at the other one. Which two differs from card to card and from machine to machine.
-fn confirm(
-    card: &IdentityCard,
-    own: &Fingerprint,
-    roots: &AttestationRoots,
-    terminal: &Terminal,
-) -> Result<&'static str> {
-    let print = card.fingerprint();
-    let (words, hidden) = (print.words(), two_of(WORDS, &print, own));
-    let words: Vec<&str> = words.split(' ').collect();
-    let mut shown = words.clone();
-    for &at in &hidden {
-        shown[at] = "······";
+/// Cards and successions; other documents are for other commands, and one name is one machine's.
+fn sorted(documents: Vec<(String, Document)>) -> Result<(Vec<IdentityCard>, Vec<Succession>)> {
+    let (mut cards, mut successions) = (Vec::<IdentityCard>::new(), Vec::new());
+    let other = |from: &str, what: &str, command: &str| {
+        let what = format!("{from} holds a {what}, and `import` records identity cards.");
+        Err(Error::new(ErrorKind::CardInvalid, what, format!("Give it to `claviger-ceremony {command} {from}`.")))
+    };
+    for (from, document) in documents {
+        match document {
+            Document::Challenge(_) => return other(&from, "challenge", "prove"),
+            Document::Proof(_) => return other(&from, "proof", "verify-proof"),
+            Document::Succession(succession) => successions.push(succession),
+            Document::Card(card) if cards.contains(&card) => {}
+            Document::Card(card) => match cards.iter().find(|other| other.identifier == card.identifier) {
+                Some(other) => return Err(two_of_one_name(&card.identifier, other, &card)),
+                None => cards.push(card),
+            },
+        }
     }
-    let mut text = format!(
-        "{}  words          {}\n\n`claviger-ceremony show` on the other machine shows this fingerprint. Compare; then type the two words that are left out here.\n",
-        before_confirming(card, roots),
-        shown.join(" ")
+    Ok((cards, successions))
+}
+
+fn two_of_one_name(name: &Identifier, one: &IdentityCard, other: &IdentityCard) -> Error {
+    let what = format!(
+        "Two different cards are of \"{name}\": with the fingerprints {} and {}; nothing was recorded.",
+        one.fingerprint(),
+        other.fingerprint()
     );
-    for at in hidden {
-        ask_word(&print, &words, at, &mut text, card, terminal)?;
-    }
-    Ok("words compared")
+    let hint = format!("Import the one whose fingerprint `claviger-ceremony show` has on \"{name}\".");
+    Error::new(ErrorKind::PeerConflict, what, hint)
 }
 
-fn ask_word(
-    print: &Fingerprint,
-    words: &[&str],
-    at: usize,
-    text: &mut String,
-    card: &IdentityCard,
-    terminal: &Terminal,
-) -> Result<()> {
-    let otherwise = "Run it on a terminal, or give the fingerprint that the other machine shows with `--fingerprint`.";
-    for _ in 0..TRIES {
-        let answer = terminal.ask(&format!("{text}Word {}: ", at + 1), otherwise)?;
-        text.clear();
-        if answer.is_empty() {
-            break;
-        }
-        let mut typed = words.to_vec();
-        typed[at] = &answer;
-        match print.matches(&typed.join(" ")) {
-            Ok(true) => return Ok(()),
-            Ok(false) => return Err(mismatch(card)),
-            Err(_) => *text = "That is not a word of the list. Type it again, or nothing to stop.\n".into(),
-        }
+fn checked(store: &Store, cards: Vec<IdentityCard>, import: &Import) -> Result<Vec<Candidate>> {
+    let (machine, plan) = (store.machine()?, store.plan()?);
+    let roots = roots(&machine.attestation.roots, &import.attestation_root)?;
+    let required = machine.attestation.required
+        || import.require_attestation
+        || plan.as_ref().is_some_and(|plan| plan.rules.attestation);
+    let mut candidates = Vec::new();
+    for (at, card) in cards.into_iter().enumerate() {
+        let added = store.check_card(&card)?;
+        let proven = demand(&card, &roots, required)?;
+        import.fingerprint.get(at).map(|given| compare(&card, given)).transpose()?;
+        let joined = plan.as_ref().is_none_or(|plan| plan.joins(&machine.card.identifier, &card.identifier));
+        let kind = if joined { Kind::Peer } else { Kind::Held };
+        candidates.push(Candidate { card, proven, added, kind });
     }
-    Err(Error::new(
-        ErrorKind::Declined,
-        format!("The fingerprint of \"{}\" was not confirmed; this card was not recorded.", card.identifier),
-        "Look at `claviger-ceremony show` on the other machine and import the card again.",
-    ))
+    Ok(candidates)
 }
 
-/// Two different numbers below `n`, in order: the same for this card on this machine every time, others elsewhere.
-fn two_of(n: usize, print: &Fingerprint, own: &Fingerprint) -> [usize; 2] {
-    // The last 40 bits, which are in no word. One of n * (n - 1) pairs; 2^40 is so much larger that the remainder's bias does not matter.
-    let bits = u128::from_be_bytes(*print.as_bytes()) ^ u128::from_be_bytes(*own.as_bytes());
-    let draw = (bits & 0xff_ffff_ffff) as usize;
-    let (first, second) = (draw % n, draw / n % (n - 1));
-    let second = if second >= first { second + 1 } else { second };
-    [first.min(second), first.max(second)]
+/// Says what became of a card.
+fn told(candidate: &Candidate, terminal: &Terminal) -> Outcome {
+    let Candidate { card, proven, added, kind } = candidate;
+    let name = &card.identifier;
+    let (outcome, verb) = match added {
+        Added::New => ("new", "is recorded"),
+        Added::AlreadyThere => ("already-there", "was recorded already, with the same values"),
+    };
+    let mut text = match kind {
+        Kind::Peer => format!("Peer \"{name}\" {verb}."),
+        Kind::Held => format!("\"{name}\" {verb}, for the phrase; the plan joins it to nobody here."),
+    };
+    match &proven.primary {
+        Some(attested) => text += &format!(" Attested: {attested}."),
+        None if unproven(card) => {
+            text += " Its card carries no attestation: only its own word says that its key is in a device.";
+        }
+        None => {}
+    }
+    match &proven.backup {
+        Some(Some(attested)) => text += &format!(" Backup key: {attested}."),
+        Some(None) => text += " It has a backup key, without an attestation.",
+        None => {}
+    }
+    terminal.note(&text);
+    Outcome {
+        identifier: name.to_string(),
+        outcome,
+        peer: *kind == Kind::Peer,
+        fingerprint: card.fingerprint().into(),
+        attested: proven.primary.as_ref().map(ToString::to_string),
+        backup_attested: proven.backup.as_ref().and_then(|of| of.as_ref().map(ToString::to_string)),
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_pair_of_words_is_drawn() {
-        let own = Fingerprint::from_bytes([7; 16]);
-        let mut seen = std::collections::BTreeSet::new();
-        for number in 0..2000u128 {
-            let print = Fingerprint::from_bytes((number * 0x9e37_79b9).to_be_bytes());
-            let [a, b] = two_of(WORDS, &print, &own);
-            assert!(a < b && b < WORDS);
-            assert_eq!(two_of(WORDS, &print, &own), [a, b]);
-            seen.insert((a, b));
-        }
-        assert_eq!(seen.len(), 28);
-    }
+/// SEAM: `life::import_succession(&mut store, &mut token, &succession, terminal)` for each, once it is there.
+fn succeed(_opened: Opened, successions: &[Succession], _terminal: &Terminal) -> Result<()> {
+    let Some(succession) = successions.first() else { return Ok(()) };
+    let what = format!("The next card of \"{}\" can not be recorded by this release.", succession.card.identifier);
+    Err(Error::new(ErrorKind::SuccessionInvalid, what, "Use a newer release of claviger."))
 }

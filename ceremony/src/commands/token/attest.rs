@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{kind, parse, static_public};
 use crate::cli::Attest;
 use crate::commands::attend::{attend, name};
-use crate::files::{Written, failed, write_card};
+use crate::files::{Written, failed, write_file};
 use crate::report::Key;
 
 /// Characters of base64 on a line of PEM (RFC 7468, section 2).
@@ -64,7 +64,7 @@ pub(super) fn attest(attest: &Attest, terminal: &Terminal) -> Result<()> {
             terminal.result(&report.pem, &report)
         }
         Some(out) => {
-            let told = match write_card(out, &report.pem, attest.force)? {
+            let told = match write_file(out, report.pem.as_bytes(), attest.force)? {
                 Written::New => "Wrote the certificates to",
                 Written::AlreadyThere => "Unchanged:",
             };
