@@ -69,8 +69,8 @@ impl Endpoint {
     /// configuration allows it, and the store's errors.
     pub fn new(store: Store, token: TokenHandle, transport: Arc<dyn Transport>, config: Config) -> Result<Self> {
         own::check_seal(&store, config.store.allow_unsealed)?;
-        let own = Arc::new(Own::present(store.machine()?, token)?);
-        let shared = Shared::new(store)?;
+        let own = Arc::new(Own::present(store.machine()?, token.clone())?);
+        let shared = Shared::new(store, token)?;
         Ok(Self(Arc::new(Inner { shared, own, former: None, transport, config })))
     }
 

@@ -6,8 +6,8 @@ use super::cut::{Guarded, Held, revoked};
 use super::own::Own;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, Role, StaticPublic, Suites};
-use crate::store::{Contact, Peer, PeerKey, SealState, Store};
-use crate::token::Trouble;
+use crate::store::{Contact, Peer, PeerKey, SealKey, Store, seal_point};
+use crate::token::{Reason, TokenHandle, Trouble};
 use crate::transport::BoxPipe;
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -75,7 +75,8 @@ pub(super) fn facts<'a>(peer: &'a Peer, key: &PeerKey) -> (&'a Role, &'a Suites)
 /// What an endpoint, its listeners and its sessions share.
 pub(super) struct Shared {
     store: Mutex<Store>,
-    sealed: bool,
+    /// Of the present identity: it opens the seal.
+    token: TokenHandle,
     state: Mutex<State>,
     /// The pair of keys by which a peer was reached last: this machine's, the peer's.
     worked: Mutex<HashMap<Identifier, (StaticPublic, StaticPublic)>>,
@@ -117,13 +118,12 @@ impl Stamp {
 }
 
 impl Shared {
-    pub(super) fn new(store: Store) -> Result<Arc<Self>> {
+    pub(super) fn new(store: Store, token: TokenHandle) -> Result<Arc<Self>> {
         let stamp = Stamp::of(&store)?;
-        let sealed = store.seal_state()? != SealState::Unsealed;
         let known = Arc::new(Known::new(store.peers()?, former(&store)?, now()));
         Ok(Arc::new(Self {
             store: Mutex::new(store),
-            sealed,
+            token,
             state: Mutex::new(State { known, stamp, refused: None, live: Vec::new() }),
             worked: Mutex::default(),
             noted: Mutex::default(),
@@ -161,12 +161,20 @@ impl Shared {
 
     /// Looks at the store now. What goes wrong is told as by the watch.
     pub(super) async fn look(self: &Arc<Self>) {
-        let shared = Arc::clone(self);
         // SQLite waits for other processes by blocking.
-        let looked = tokio::task::spawn_blocking(move || shared.refresh()).await;
-        if let Ok(outcome) = looked {
-            self.tell(outcome.err());
+        let refresh = || {
+            let shared = Arc::clone(self);
+            tokio::task::spawn_blocking(move || shared.refresh())
+        };
+        let Ok(mut looked) = refresh().await else { return };
+        let locked = looked.as_ref().is_err_and(|error| error.kind() == ErrorKind::StoreLocked);
+        if locked && self.state().refused.is_none() {
+            looked = match self.unlock().await {
+                Ok(()) => refresh().await.unwrap_or(Ok(())),
+                Err(error) => Err(error),
+            };
         }
+        self.tell(looked.err());
     }
 
     /// Has the pipe cut when the peer's key, or this machine's own, holds no more.
@@ -272,28 +280,32 @@ impl Shared {
                 return Ok(None);
             }
         }
-        let verified = self.verified(store);
-        if let Err(error) = &verified
+        let read = store.verify().and_then(|()| Ok(Some((stamp, store.peers()?, former(store)?))));
+        if let Err(error) = &read
             && matches!(error.kind(), ErrorKind::StoreTampered | ErrorKind::StoreUnsealed | ErrorKind::StoreCorrupt)
         {
             self.state().refused = Some(stamp);
         }
-        verified.map(|(peers, former)| Some((stamp, peers, former)))
+        read
     }
 
-    #[allow(clippy::type_complexity, reason = "taken apart where it is made")]
-    fn verified(&self, store: &Store) -> Result<(Vec<Peer>, Option<(StaticPublic, u64)>)> {
-        if self.sealed {
-            if store.seal_state()? == SealState::Unsealed {
-                return Err(Error::new(
-                    ErrorKind::StoreUnsealed,
-                    "The store's seal was taken off while it was in use; the peers stay as they were.",
-                    "If that was not you, treat this machine as broken into; else seal it with `claviger-ceremony seal`.",
-                ));
-            }
-            store.verify()?;
-        }
-        Ok((store.peers()?, former(store)?))
+    /// Opens the seal again: another process sealed the store anew. What it is not sealed to is not asked a second time.
+    async fn unlock(&self) -> Result<()> {
+        let key = self.token.public().clone();
+        let agreed = self.token.agree(&seal_point(&key), &Reason::UNLOCKING).await?;
+        let unlocked = {
+            let mut store = self.store();
+            let stamp = Stamp::of(&store)?;
+            store.unlock(&SealKey { key, agreed }).inspect_err(|_| self.state().refused = Some(stamp))
+        };
+        unlocked.map_err(|error| match error.kind() {
+            ErrorKind::KeyMismatch => Error::new(
+                ErrorKind::StoreLocked,
+                "The store is sealed to other tokens than the one in use here: this machine was rotated or its token replaced.",
+                "Start this program again, with the new token.",
+            ),
+            _ => error,
+        })
     }
 
     /// Tells of a failure when it begins, and when it is over.

@@ -71,9 +71,40 @@ pub enum Outcome {
     Failed {
         /// Why.
         trouble: Trouble,
-        /// Whether anybody was there.
-        reached: bool,
+        /// How far it came.
+        stage: Stage,
     },
+}
+
+/// How far an edge that failed has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Nobody was there.
+    Unreached,
+    /// Somebody was there, and was not authenticated.
+    Reached,
+    /// The peer was there, and did not hold the roll call.
+    Authenticated,
+}
+
+impl Stage {
+    /// `tried`: the trouble came of a try, not of the time being up.
+    fn of(kind: ErrorKind, tried: bool) -> Self {
+        match (kind, ExitCode::from(kind)) {
+            (ErrorKind::PlanMismatch, _) | (_, ExitCode::Session) if tried => Self::Authenticated,
+            (_, ExitCode::Handshake) => Self::Reached,
+            _ => Self::Unreached,
+        }
+    }
+
+    /// The stage in the log, for people and in `--json` output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreached => "not reached",
+            Self::Reached => "not authenticated",
+            Self::Authenticated => "not present",
+        }
+    }
 }
 
 impl Edge {
@@ -197,6 +228,7 @@ impl RollCall {
             // One that worked already has.
             Seen::Trouble { edge, .. } if self.edges[edge].outcome.is_some() => return,
             Seen::Trouble { edge, trouble, last: true } => {
+                self.edges[edge].trouble = Some(trouble.clone());
                 self.give_up(edge, trouble).await;
                 edge
             }
@@ -210,9 +242,8 @@ impl RollCall {
 
     async fn give_up(&mut self, at: usize, trouble: Trouble) {
         self.edges[at].took = self.started.elapsed();
-        let reached = matches!(ExitCode::from(trouble.kind), ExitCode::Handshake | ExitCode::Session)
-            && self.edges[at].direction == Direction::Outgoing;
-        self.end(at, Outcome::Failed { trouble, reached }).await;
+        let stage = Stage::of(trouble.kind, self.edges[at].trouble.is_some());
+        self.end(at, Outcome::Failed { trouble, stage }).await;
     }
 
     /// Keeps the outcome, here and in the ceremony log.
@@ -224,8 +255,7 @@ impl RollCall {
         };
         let told = match &outcome {
             Outcome::Present { pattern, words, .. } => format!("authenticated by {}; {words}", pattern.noise_name()),
-            Outcome::Failed { trouble, reached: true } => format!("reached; {}", trouble.kind),
-            Outcome::Failed { trouble, reached: false } => format!("not reached; {}", trouble.kind),
+            Outcome::Failed { trouble, stage } => format!("{}; {}", stage.as_str(), trouble.kind),
         };
         let detail = format!("{way}, {}: {told}", edge.service);
         edge.outcome = Some(outcome);
