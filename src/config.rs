@@ -34,6 +34,8 @@ pub struct Config {
     pub token: Token,
     /// What callers may use up.
     pub limits: Limits,
+    /// What is asked of the store.
+    pub store: Store,
 }
 
 /// `[transport]`: how bytes reach other machines.
@@ -292,6 +294,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self { pending: 4096, per_peer: 8 }
     }
+}
+
+/// `[store]`: what is asked of the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Store {
+    /// Whether a store that is not sealed is used, with a warning. Whoever can write to its file could take a seal off, so without this an unsealed store
+    /// ends the start. Default: `false`.
+    pub allow_unsealed: bool,
 }
 
 impl Config {

@@ -14,82 +14,97 @@
 
 mod attempt;
 mod ceremony;
+mod connecting;
+mod cut;
 mod drive;
+mod known;
 mod listening;
+mod own;
 mod pending;
+pub mod rollcall;
 
 pub use attempt::Direction;
 pub use ceremony::CeremonyInput;
-pub use listening::{Incoming, Listening, WATCH};
+pub use connecting::Connection;
+pub use known::WATCH;
+pub use listening::{Incoming, Listening};
+pub use own::unlock;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, IdentityCard, OnionAddress, StaticPublic};
-use crate::noise::Protocol;
 use crate::session::Session;
 use crate::store::{Peer, Store};
-use crate::token::TokenHandle;
-use crate::transport::{BoxPipe, Target, Transport};
+use crate::token::{TokenHandle, Trouble};
+use crate::transport::{BoxPipe, Transport};
 use crate::wire::Pattern;
 use attempt::Attempt;
-use drive::Initiation;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::time::Instant;
+use known::Shared;
+use own::Own;
+use std::sync::{Arc, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
 
 /// This machine on the network: its store, its token and one transport. Clones share them.
+///
+/// The store is looked at every [`WATCH`] while the endpoint listens, connects or has sessions. A peer that was removed, revoked, or whose time has
+/// passed is a stranger from then on, and its sessions end with [`ErrorKind::SessionRevoked`].
 #[derive(Clone)]
 pub struct Endpoint(Arc<Inner>);
 
 struct Inner {
-    store: Mutex<Store>,
-    card: IdentityCard,
-    token: TokenHandle,
+    shared: Arc<Shared>,
+    own: Arc<Own>,
+    /// Who it was before a rotation whose overlap lasts, with that key's token.
+    former: Option<Arc<Own>>,
     transport: Arc<dyn Transport>,
     config: Config,
 }
 
-/// A dialled pipe that is not yet authenticated: what [`Endpoint::connect`] gives and [`Endpoint::handshake_initiate`] takes.
-pub struct Connection {
-    pipe: BoxPipe,
-    onion_address: OnionAddress,
-    port: u16,
-    dialled: Duration,
-}
-
-impl Connection {
-    /// A pipe that was opened some other way, to the service of `onion_address` and `port`: both are bound by the handshake.
-    pub fn new(pipe: BoxPipe, onion_address: OnionAddress, port: u16) -> Self {
-        Self { pipe, onion_address, port, dialled: Duration::ZERO }
-    }
-}
-
 impl Endpoint {
-    /// Ties the parts together.
+    /// Ties the parts together. A sealed store is [unlocked](unlock) before.
     ///
     /// # Errors
-    /// [`ErrorKind::KeyMismatch`] when the token's key is not this machine's, and the store's errors.
+    /// [`ErrorKind::KeyMismatch`] when the token's key is not the one that this machine uses, [`ErrorKind::StoreLocked`], [`ErrorKind::StoreUnsealed`] unless the
+    /// configuration allows it, and the store's errors.
     pub fn new(store: Store, token: TokenHandle, transport: Arc<dyn Transport>, config: Config) -> Result<Self> {
-        let card = store.machine()?.card;
-        if *token.public() != card.static_public {
-            return Err(Error::new(
+        own::check_seal(&store, config.store.allow_unsealed)?;
+        let own = Arc::new(Own::present(store.machine()?, token.clone())?);
+        let shared = Shared::new(store, token)?;
+        Ok(Self(Arc::new(Inner { shared, own, former: None, transport, config })))
+    }
+
+    /// The same, which is also who this machine was before its rotation, until the overlap ends: it listens at the former address, too, and connects as
+    /// its former self to peers that have not imported the succession. `token` holds the former key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::KeyMismatch`] when the token does not hold it, or no rotation is under way; and the store's errors.
+    pub fn with_former(&self, token: TokenHandle) -> Result<Self> {
+        let former = self.store().machine()?.former.ok_or_else(|| {
+            Error::new(
                 ErrorKind::KeyMismatch,
-                format!("{} does not hold the key of `{}`.", token.label(), card.identifier),
-                "Plug in this machine's token.",
-            ));
-        }
-        Ok(Self(Arc::new(Inner { store: Mutex::new(store), card, token, transport, config })))
+                "No rotation is under way, so there is no former key.",
+                "Use the machine's present token alone.",
+            )
+        })?;
+        let Inner { shared, own, transport, config, .. } = &*self.0;
+        Ok(Self(Arc::new(Inner {
+            shared: Arc::clone(shared),
+            own: Arc::clone(own),
+            former: Some(Arc::new(Own::former(former, token)?)),
+            transport: Arc::clone(transport),
+            config: config.clone(),
+        })))
     }
 
     /// This machine's identity.
     pub fn identity(&self) -> &IdentityCard {
-        &self.0.card
+        &self.0.own.card
     }
 
     /// This machine's token.
     pub fn token(&self) -> &TokenHandle {
-        &self.0.token
+        &self.0.own.token
     }
 
     /// The configuration it was made with.
@@ -102,14 +117,20 @@ impl Endpoint {
         self.0.transport.name()
     }
 
-    /// Publishes this machine's onion service and answers peers' handshakes, many at once.
+    /// What keeps changes of the store from being taken over, to watch: it was changed outside the tool, or can not be read. The peers stay as they
+    /// were until then. `None`: nothing does.
+    pub fn store_trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.0.shared.trouble()
+    }
+
+    /// Publishes this machine's onion service and answers peers' handshakes, many at once; the former one, too, while a rotation's overlap lasts.
     ///
     /// `onion_address` must be this machine's own: the store holds the key of no other.
     ///
     /// # Errors
     /// [`ErrorKind::AddressRefused`] for another machine's address, and the transport's errors.
     pub async fn listen(&self, onion_address: &OnionAddress, port: u16) -> Result<Listening> {
-        let own = &self.0.card;
+        let own = self.identity();
         if *onion_address != own.onion_address {
             return Err(Error::new(
                 ErrorKind::AddressRefused,
@@ -120,52 +141,7 @@ impl Endpoint {
         Listening::start(self.clone(), port).await
     }
 
-    /// Dials an onion service. The pipe is not authenticated: go on with [`handshake_initiate`](Self::handshake_initiate).
-    ///
-    /// With the `tcp` transport the address only names the peer; the host and port are those of the configuration.
-    ///
-    /// # Errors
-    /// The transport's errors; [`ErrorKind::PeerUnknown`] with `tcp` when no peer has that address.
-    pub async fn connect(&self, onion_address: &OnionAddress, port: u16) -> Result<Connection> {
-        let started = Instant::now();
-        let peer = self.peers()?.into_iter().find(|peer| peer.onion_address == Some(*onion_address));
-        let identifier = peer.as_ref().map(|peer| &peer.identifier);
-        let dialled = self.dial(identifier, onion_address, port).await;
-        let pipe = match dialled {
-            Ok(pipe) => pipe,
-            Err(error) => {
-                let mut attempt = self.attempt(Direction::Outgoing, identifier);
-                attempt.dial = started.elapsed();
-                attempt.end(Some(&error));
-                return Err(error);
-            }
-        };
-        Ok(Connection { pipe, onion_address: *onion_address, port, dialled: started.elapsed() })
-    }
-
-    /// Runs the handshake on a dialled pipe, as initiator, with the peer whose static key is `remote`; it must be in the store.
-    ///
-    /// # Errors
-    /// [`ErrorKind::PeerUnknown`], the token's errors, [`ErrorKind::HandshakeRefused`] when the other end closes without an answer,
-    /// [`ErrorKind::HandshakeFailed`] when its answer does not authenticate, [`ErrorKind::HandshakeTimeout`].
-    pub async fn handshake_initiate(&self, connection: Connection, remote: &StaticPublic) -> Result<Session> {
-        let mut attempt = self.attempt(Direction::Outgoing, None);
-        attempt.dial = connection.dialled;
-        let result = async {
-            let peer = self.peer_by_key(remote)?;
-            attempt.peer = Some(peer.identifier.clone());
-            let pattern = Pattern::from(self.0.config.handshake.pattern);
-            attempt.pattern = Some(pattern);
-            let mut initiation = self.initiation(&peer, &connection.onion_address, connection.port, pattern)?;
-            initiation.agree(&self.0.token, &mut attempt).await?;
-            initiation.run(connection.pipe, &self.0.token, &mut attempt).await
-        }
-        .await;
-        attempt.end(result.as_ref().err());
-        result
-    }
-
-    /// Runs the handshake on an incoming pipe, as responder. `remote`: only this peer is let in; `None`: any peer of the store.
+    /// Runs the handshake on an incoming pipe, as responder. `remote`: only the peer that holds this key is let in; `None`: any peer of the store.
     ///
     /// [`listen`](Self::listen) does this for every connection; use it for pipes that came another way. Replays are found only among the
     /// connections of one [`Incoming`].
@@ -187,98 +163,17 @@ impl Endpoint {
     /// Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// The store's errors.
+    /// None yet.
     pub fn incoming(&self, port: u16) -> Result<Incoming> {
-        Incoming::new(self.clone(), port)
-    }
-
-    /// Dials a peer by name and runs the handshake. KK's static-static operation runs while the circuit is built.
-    ///
-    /// `pattern`: `None` takes the configured one.
-    ///
-    /// # Errors
-    /// Those of [`connect`](Self::connect) and [`handshake_initiate`](Self::handshake_initiate); [`ErrorKind::AddressRefused`] when
-    /// the peer was recorded without an onion address.
-    pub async fn connect_peer(&self, identifier: &Identifier, pattern: Option<Pattern>) -> Result<Session> {
-        let pattern = pattern.unwrap_or_else(|| self.0.config.handshake.pattern.into());
-        let mut attempt = self.attempt(Direction::Outgoing, Some(identifier));
-        attempt.pattern = Some(pattern);
-        let result = self.dial_and_initiate(identifier, pattern, &mut attempt).await;
-        attempt.end(result.as_ref().err());
-        result
-    }
-
-    async fn dial_and_initiate(
-        &self,
-        identifier: &Identifier,
-        pattern: Pattern,
-        attempt: &mut Attempt,
-    ) -> Result<Session> {
-        let peer = self.store().peer(identifier)?;
-        let onion_address = peer.onion_address.ok_or_else(|| {
-            Error::new(
-                ErrorKind::AddressRefused,
-                format!("`{identifier}` is recorded without an onion address, so it can not be dialled."),
-                "Import its identity card with `claviger-ceremony import`.",
-            )
-        })?;
-        let port = self.0.config.transport.port;
-        let mut initiation = self.initiation(&peer, &onion_address, port, pattern)?;
-        let started = Instant::now();
-        let dialling = async {
-            let pipe = self.dial(Some(identifier), &onion_address, port).await?;
-            Ok((pipe, started.elapsed()))
-        };
-        // The circuit and the token's answer are waited for together; whichever fails first ends both.
-        let joined = tokio::try_join!(dialling, initiation.agree(&self.0.token, attempt));
-        attempt.dial = joined.as_ref().map_or_else(|_| started.elapsed(), |((_, dialled), ())| *dialled);
-        let ((pipe, _), ()) = joined?;
-        initiation.run(pipe, &self.0.token, attempt).await
-    }
-
-    async fn dial(&self, peer: Option<&Identifier>, onion_address: &OnionAddress, port: u16) -> Result<BoxPipe> {
-        let deadline = Instant::now() + self.0.config.transport.dial_timeout;
-        let target = Target {
-            onion: Some(*onion_address),
-            port,
-            tcp: peer.and_then(|peer| self.tcp_address(peer)),
-            isolation: peer.map_or_else(|| onion_address.label(), ToString::to_string),
-        };
-        self.0.transport.dial(&target, deadline).await
-    }
-
-    fn tcp_address(&self, peer: &Identifier) -> Option<SocketAddr> {
-        self.0.config.transport.tcp.peers.get(peer).copied()
-    }
-
-    fn initiation(&self, peer: &Peer, onion_address: &OnionAddress, port: u16, pattern: Pattern) -> Result<Initiation> {
-        let own = &self.0.card;
-        // The responder's list decides; both ends hold both cards.
-        let suite = peer.suites.with_initiator(&own.suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;
-        let protocol = Protocol { pattern, curve: own.curve(), suite };
-        Initiation::new(own, peer, onion_address, port, protocol, &self.0.config)
+        Ok(Incoming::new(self.clone(), port))
     }
 
     fn attempt(&self, direction: Direction, peer: Option<&Identifier>) -> Attempt {
         Attempt::new(direction, self.0.transport.name(), peer.cloned())
     }
 
-    fn peer_by_key(&self, key: &StaticPublic) -> Result<Peer> {
-        self.store().peer_by_key(key)?.ok_or_else(|| {
-            Error::new(
-                ErrorKind::PeerUnknown,
-                "No peer with that static public key is in the store.",
-                "Import its identity card with `claviger-ceremony import`.",
-            )
-        })
-    }
-
-    fn peers(&self) -> Result<Vec<Peer>> {
-        self.store().peers()
-    }
-
     fn store(&self) -> MutexGuard<'_, Store> {
-        self.0.store.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.shared.store()
     }
 }
 
@@ -287,6 +182,14 @@ fn no_shared_suite(peer: &Identifier) -> Error {
         ErrorKind::NoSharedSuite,
         format!("This machine and `{peer}` offer no suite in common."),
         "Set up one of them again with the other's suites and exchange cards again.",
+    )
+}
+
+fn expired(peer: &Peer) -> Error {
+    Error::new(
+        ErrorKind::PeerExpired,
+        format!("The time of `{}` has passed on this machine.", peer.identifier),
+        format!("If it may go on, run `claviger-ceremony expire {} --never`, or give it another day.", peer.identifier),
     )
 }
 

@@ -7,7 +7,7 @@
 mod buffers;
 
 use crate::error::{Error, ErrorKind};
-use crate::identity::{Identifier, Role};
+use crate::identity::{Identifier, KeyPlace, Role};
 use crate::noise::{Established, NoiseError, Opener, Protocol, Sealer};
 use crate::transport::BoxPipe;
 use buffers::Incoming;
@@ -31,6 +31,12 @@ pub struct Peer {
     pub identifier: Identifier,
     /// Its role.
     pub role: Role,
+    /// Which of its keys it holds the token of.
+    pub key: KeyPlace,
+    /// The key is on the card that it had before its last one.
+    pub by_former: bool,
+    /// This machine is, to this peer, who it was before its rotation.
+    pub as_former: bool,
     /// Whether it dialled.
     pub is_initiator: bool,
     /// The Noise protocol of the handshake.
@@ -172,10 +178,16 @@ pub async fn close(reader: &mut Reader, writer: &mut Writer) -> crate::Result<()
             }
             Ok(())
         }
-        Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::InvalidData) => Err(error_of(error)),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData || is_revoked(&error) => Err(error_of(error)),
         Ok(Err(error)) => Err(unacknowledged().because(error)),
         Err(_) => Err(unacknowledged()),
     }
+}
+
+/// This end cut the pipe.
+pub(crate) fn is_revoked(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+    error.is_some_and(|error| error.kind() == ErrorKind::SessionRevoked)
 }
 
 fn unacknowledged() -> Error {

@@ -56,6 +56,11 @@ pub trait Transport: Send + Sync {
     /// `arti`, `tor` or `tcp`.
     fn name(&self) -> &'static str;
 
+    /// Whether each service has an address of its own, and one process may publish several; if not, one place is listened on for all.
+    fn addresses(&self) -> bool {
+        true
+    }
+
     /// Opens a pipe to `target`. Passing troubles are tried again, with a growing pause, until `deadline`.
     ///
     /// # Errors

@@ -38,7 +38,9 @@ fn the_example_is_complete() {
     assert_eq!(config.token.pin_file.as_deref(), Some(Path::new("/etc/claviger/token.pin")));
 
     // serde names every key of a table when it meets one that is not there.
-    for table in ["", "transport", "transport.arti", "transport.tor", "transport.tcp", "handshake", "token", "limits"] {
+    for table in
+        ["", "transport", "transport.arti", "transport.tor", "transport.tcp", "handshake", "token", "limits", "store"]
+    {
         let probe = if table.is_empty() { "zzz = 1".into() } else { format!("[{table}]\nzzz = 1") };
         let message = toml::from_str::<Config>(&probe).unwrap_err().message().to_owned();
         let (_, keys) = spelling::unknown(&message).unwrap_or_else(|| panic!("{message}"));

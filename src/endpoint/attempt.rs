@@ -1,7 +1,9 @@
 //! One structured log event for each connection attempt.
 
+use super::own::Own;
 use crate::error::{Error, ErrorKind};
-use crate::identity::Identifier;
+use crate::identity::{Identifier, KeyPlace};
+use crate::store::PeerKey;
 use crate::token::{Reason, Why};
 use crate::wire::Pattern;
 use std::time::Duration;
@@ -18,14 +20,16 @@ pub enum Direction {
 
 /// What is known of an attempt so far. [`end`](Self::end) writes the event:
 ///
-/// target `claviger::connection`; fields `peer` (or `unknown`), `direction`, `transport`, `pattern`, `dial_ms`, `token_ms`, `handshake_ms`,
-/// `token_operations`, `outcome` (`established` or `failed`) and `reason` (an [`ErrorKind`](crate::ErrorKind)'s text). Level INFO when
+/// target `claviger::connection`; fields `peer` (or `unknown`), `direction`, `transport`, `pattern`, `key` and `own_key` (of the peer's and this machine's: `primary`,
+/// `backup`, `former-primary`, `former-backup`), `dial_ms`, `token_ms`, `handshake_ms`, `token_operations`, `outcome` (`established` or `failed`) and `reason` (an [`ErrorKind`](crate::ErrorKind)'s text). Level INFO when
 /// established or unknown, WARN when a known peer's attempt failed. Neither secrets nor addresses.
 pub(super) struct Attempt {
     direction: Direction,
     transport: &'static str,
     pub(super) peer: Option<Identifier>,
     pub(super) pattern: Option<Pattern>,
+    key: &'static str,
+    own_key: &'static str,
     pub(super) dial: Duration,
     pub(super) token: Duration,
     pub(super) operations: u32,
@@ -41,12 +45,20 @@ impl Attempt {
             transport,
             peer,
             pattern: None,
+            key: "",
+            own_key: "",
             dial: Duration::ZERO,
             token: Duration::ZERO,
             operations: 0,
             handshake_started: None,
             ended: false,
         }
+    }
+
+    /// Which keys the two ends use.
+    pub(super) fn by(&mut self, own: &Own, key: &PeerKey) {
+        self.key = named(key.place, key.former);
+        self.own_key = named(own.place, own.is_former());
     }
 
     /// What the token is asked for: a handshake with the peer, in this direction.
@@ -77,6 +89,8 @@ impl Attempt {
                     direction = match self.direction { Direction::Outgoing => "outgoing", Direction::Incoming => "incoming" },
                     transport = self.transport,
                     pattern = self.pattern.map_or("", |pattern| pattern.noise_name()),
+                    key = self.key,
+                    own_key = self.own_key,
                     dial_ms = self.dial.as_millis() as u64,
                     token_ms = self.token.as_millis() as u64,
                     handshake_ms = self.handshake_started.map_or(0, |start| start.elapsed().as_millis() as u64),
@@ -88,6 +102,15 @@ impl Attempt {
             };
         }
         if outcome == "failed" && self.peer.is_some() { event!(warn) } else { event!(info) }
+    }
+}
+
+fn named(place: KeyPlace, former: bool) -> &'static str {
+    match (place, former) {
+        (KeyPlace::Primary, false) => "primary",
+        (KeyPlace::Backup, false) => "backup",
+        (KeyPlace::Primary, true) => "former-primary",
+        (KeyPlace::Backup, true) => "former-backup",
     }
 }
 

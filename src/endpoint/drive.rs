@@ -1,14 +1,16 @@
 //! Drives a handshake's steps between a pipe and a token, with a deadline on every wait. The token's own are kept by its thread.
 
 use super::attempt::Attempt;
+use super::known::facts;
 use super::now_ms;
+use super::own::Own;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{IdentityCard, OnionAddress, StaticPublic};
+use crate::identity::OnionAddress;
 use crate::noise::{self, Established, NoiseError, Protocol, Setup, Step, knock};
 use crate::secret::KnockKey;
-use crate::session::{Peer as SessionPeer, Session};
-use crate::store::Peer;
+use crate::session::{Peer as SessionPeer, Session, error_of, is_revoked};
+use crate::store::{Peer, PeerKey};
 use crate::token::TokenHandle;
 use crate::transport::BoxPipe;
 use crate::wire::{self, Ends};
@@ -27,26 +29,27 @@ pub(super) struct Initiation {
 
 impl Initiation {
     pub(super) fn new(
-        own: &IdentityCard,
+        own: &Own,
         peer: &Peer,
+        key: &PeerKey,
         onion_address: &OnionAddress,
         port: u16,
         protocol: Protocol,
         config: &Config,
     ) -> Result<Self> {
         let ends = Ends {
-            initiator: &own.identifier,
-            initiator_role: &own.role,
+            initiator: &own.card.identifier,
+            initiator_role: &own.card.role,
             responder: &peer.identifier,
-            responder_role: &peer.role,
+            responder_role: facts(peer, key).0,
             onion_address,
             port,
         };
         let prologue = wire::prologue(protocol.pattern, &ends);
-        let setup = Setup::new(protocol, &own.static_public, &peer.static_public, &prologue);
+        let setup = Setup::new(protocol, &own.key, &key.static_public, &prologue);
         let step = noise::initiator(setup).map_err(|error| noise_error(&error, Some(peer)))?;
-        let session_peer = session_peer(peer, false, protocol);
-        let knock = knock::key(&own.static_public, &peer.static_public);
+        let session_peer = session_peer(peer, key, own, false, protocol);
+        let knock = knock::key(&own.key, &key.static_public);
         Ok(Self { step: Some(step), peer: session_peer, knock, config: config.clone() })
     }
 
@@ -78,8 +81,23 @@ impl Initiation {
     }
 }
 
-pub(super) fn session_peer(peer: &Peer, is_initiator: bool, protocol: Protocol) -> SessionPeer {
-    SessionPeer { identifier: peer.identifier.clone(), role: peer.role.clone(), is_initiator, protocol, operations: 0 }
+pub(super) fn session_peer(
+    peer: &Peer,
+    key: &PeerKey,
+    own: &Own,
+    is_initiator: bool,
+    protocol: Protocol,
+) -> SessionPeer {
+    SessionPeer {
+        identifier: peer.identifier.clone(),
+        role: peer.role.clone(),
+        key: key.place,
+        by_former: key.former,
+        as_former: own.is_former(),
+        is_initiator,
+        protocol,
+        operations: 0,
+    }
 }
 
 /// Makes the session, and has the initiator of KK and KK1 confirm it. `patience`: how long each message of the other end may take, here and below.
@@ -104,6 +122,9 @@ pub(super) async fn finish(
     if established.protocol.pattern.confirms() {
         let confirming = async { if answering { session.confirmed().await } else { session.confirm().await } };
         timeout(patience, confirming).await.map_err(|_| late(patience))?.map_err(|error| {
+            if is_revoked(&error) {
+                return error_of(error);
+            }
             Error::new(
                 ErrorKind::HandshakeFailed,
                 format!("`{name}` did not confirm the handshake: whoever called does not hold its key, or left."),
@@ -187,6 +208,11 @@ fn late(deadline: Duration) -> Error {
 }
 
 fn closed(error: io::Error) -> Error {
+    // This end may have cut the pipe, and says why.
+    let error = match error.downcast::<Error>() {
+        Ok(typed) => return typed,
+        Err(error) => error,
+    };
     Error::new(
         ErrorKind::HandshakeRefused,
         "The other end closed the connection without an answer.",
@@ -267,17 +293,5 @@ pub(super) fn knock_error(refused: knock::Refused, name: impl Fn(usize) -> Strin
             format!("`{}` knocked more than {} times within the window.", name(peer), knock::MAX_SEEN),
             "Look for a client that connects in a loop on that machine.",
         ),
-    }
-}
-
-/// Only this peer may be behind the knock.
-pub(super) fn check_remote(peer: &Peer, remote: Option<&StaticPublic>) -> Result<()> {
-    match remote {
-        Some(remote) if *remote != peer.static_public => Err(Error::new(
-            ErrorKind::KnockUnknown,
-            format!("`{}` called, and another peer was expected.", peer.identifier),
-            "Answer with `None` as the remote key to let any peer in.",
-        )),
-        _ => Ok(()),
     }
 }

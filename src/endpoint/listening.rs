@@ -2,23 +2,23 @@
 
 use super::attempt::{Attempt, Direction};
 use super::drive;
+use super::known::{Known, Shared, WATCH, facts};
+use super::own::Own;
 use super::pending::Pending;
-use super::{Endpoint, no_shared_suite, now_ms};
+use super::{Endpoint, Inner, no_shared_suite, now_ms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, OnionAddress, StaticPublic};
-use crate::noise::knock::Doorkeeper;
+use crate::noise::knock::{Admitted, Doorkeeper, Refused};
 use crate::noise::{self, Protocol, Setup, Step};
 use crate::session::Session;
-use crate::store::Peer;
+use crate::store::{Peer, PeerKey};
 use crate::transport::{BoxPipe, Listener, Service, ServiceState};
 use crate::wire::{self, Ends, KnockPacket, MAX_KNOCK_PACKET, Pattern};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 /// Finished sessions that wait to be accepted.
 const BACKLOG: usize = 64;
@@ -27,6 +27,7 @@ const BACKLOG: usize = 64;
 pub struct Listening {
     sessions: mpsc::Receiver<Session>,
     state: watch::Receiver<ServiceState>,
+    former_state: Option<watch::Receiver<ServiceState>>,
     address: OnionAddress,
     port: u16,
     task: AbortHandle,
@@ -34,14 +35,40 @@ pub struct Listening {
 
 impl Listening {
     pub(super) async fn start(endpoint: Endpoint, port: u16) -> Result<Self> {
-        let onion = endpoint.store().onion_secret()?;
-        let address = endpoint.identity().onion_address;
         let incoming = endpoint.incoming(port)?;
-        let listener = endpoint.0.transport.listen(Service { onion, address, port }).await?;
+        let Inner { shared, own, former, transport, config } = &*endpoint.0;
+        let address = own.card.onion_address;
+        let onion = shared.store().onion_secret()?;
+        let listener = transport.listen(Service { onion, address, port }).await?;
         let state = listener.status();
+        let former = match former.as_ref().filter(|own| transport.addresses() && shared.owns(own)) {
+            Some(own) => listen_as_former(&endpoint, own, port).await,
+            None => None,
+        };
+        let former_state = former.as_ref().map(|(_, listener)| listener.status());
         let (sender, sessions) = mpsc::channel(BACKLOG);
-        let task = tokio::spawn(accept_loop(listener, incoming, sender)).abort_handle();
-        Ok(Self { sessions, state, address, port, task })
+        let pending = Pending::new(places(config));
+        let shared = Arc::clone(shared);
+        let task = async move {
+            let present = accept_loop(listener, incoming.clone(), sender.clone(), pending.clone());
+            let overlap = async {
+                if let Some((own, listener)) = former {
+                    tokio::select! {
+                        () = accept_loop(listener, incoming, sender, pending) => {}
+                        () = over(&shared, &own) => {
+                            tracing::info!(target: "claviger::listener", "the overlap of the rotation is over: the former address is given up");
+                        }
+                    }
+                }
+                std::future::pending().await
+            };
+            tokio::select! {
+                () = present => {}
+                () = overlap => {}
+            }
+        };
+        let task = tokio::spawn(task).abort_handle();
+        Ok(Self { sessions, state, former_state, address, port, task })
     }
 
     /// The next peer's session. `None` when the transport is gone for good; [`state`](Self::state) says why.
@@ -52,6 +79,11 @@ impl Listening {
     /// The state of the onion service, to watch.
     pub fn state(&self) -> watch::Receiver<ServiceState> {
         self.state.clone()
+    }
+
+    /// The state of the onion service at the former address; `None` when this machine has none, or the transport has one place for all.
+    pub fn former_state(&self) -> Option<watch::Receiver<ServiceState>> {
+        self.former_state.clone()
     }
 
     /// Where the service is reached.
@@ -71,8 +103,40 @@ impl Drop for Listening {
     }
 }
 
-async fn accept_loop(mut listener: Box<dyn Listener>, incoming: Incoming, sessions: mpsc::Sender<Session>) {
-    let pending = Pending::new(places(&incoming.endpoint.0.config));
+/// The listener at the former address. Without it the machine is still reached at the present one.
+async fn listen_as_former(endpoint: &Endpoint, own: &Arc<Own>, port: u16) -> Option<(Arc<Own>, Box<dyn Listener>)> {
+    let listening = async {
+        let onion = endpoint.store().former_onion_secret()?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::StoreCorrupt,
+                "The store has no secret of the former address.",
+                "End the overlap with `claviger-ceremony rotate --finish`.",
+            )
+        })?;
+        endpoint.0.transport.listen(Service { onion, address: own.card.onion_address, port }).await
+    };
+    match listening.await {
+        Ok(listener) => Some((Arc::clone(own), listener)),
+        Err(error) => {
+            tracing::warn!(target: "claviger::listener", reason = error.kind().as_str(), hint = error.hint(), "the former address is not published: {error}");
+            None
+        }
+    }
+}
+
+/// Ready when this machine may no longer be who it was.
+async fn over(shared: &Shared, own: &Own) {
+    while shared.owns(own) {
+        tokio::time::sleep(WATCH).await;
+    }
+}
+
+async fn accept_loop(
+    mut listener: Box<dyn Listener>,
+    incoming: Incoming,
+    sessions: mpsc::Sender<Session>,
+    pending: Pending,
+) {
     let mut tasks = JoinSet::new(); // dropped with this loop, and every handshake under way with it
     loop {
         let accepted = tokio::select! {
@@ -119,17 +183,15 @@ pub struct Incoming {
     endpoint: Endpoint,
     port: u16,
     door: Arc<Mutex<Door>>,
-    _watch: Arc<AbortOnDropHandle<()>>,
 }
 
-/// How often the store is looked at for changed peers. Never by a caller's packet: a stranger must not make the store work, nor wait for it.
-pub const WATCH: Duration = Duration::from_millis(250);
-
 struct Door {
+    /// To whom the present identity opens.
     keeper: Doorkeeper,
-    peers: Vec<Peer>,
-    /// The store's generation that `peers` is of.
-    generation: u64,
+    /// And the former one.
+    former: Option<(Arc<Own>, Doorkeeper)>,
+    /// What peers are numbered by.
+    known: Arc<Known>,
     shares: HashMap<Identifier, Share>,
 }
 
@@ -144,7 +206,11 @@ struct Share {
 
 /// A caller that was let in.
 struct Caller {
+    /// Whom it called.
+    own: Arc<Own>,
     peer: Peer,
+    /// The key that it knocked with.
+    key: PeerKey,
     pattern: Pattern,
     message: Vec<u8>,
     /// Its place among the peer's handshakes.
@@ -153,17 +219,15 @@ struct Caller {
 }
 
 impl Incoming {
-    pub(super) fn new(endpoint: Endpoint, port: u16) -> Result<Self> {
-        let (generation, peers) = {
-            let store = endpoint.store();
-            (store.changed()?, store.peers()?)
-        };
-        let window = endpoint.0.config.handshake.knock_window.as_millis() as u64;
-        let local = &endpoint.identity().static_public;
-        let keeper = Doorkeeper::new(local, peers.iter().map(|peer| &peer.static_public), window, now_ms());
-        let door = Arc::new(Mutex::new(Door { keeper, peers, generation, shares: HashMap::new() }));
-        let watch = tokio::spawn(watch_store(endpoint.clone(), Arc::clone(&door)));
-        Ok(Self { endpoint, port, door, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
+    pub(super) fn new(endpoint: Endpoint, port: u16) -> Self {
+        let Inner { shared, own, former, config, .. } = &*endpoint.0;
+        shared.watch();
+        let known = shared.known();
+        let window = config.handshake.knock_window.as_millis() as u64;
+        let keeper = |own: &Own| Doorkeeper::new(&own.key, keys(&known), window, now_ms());
+        let (keeper, former) = (keeper(own), former.as_ref().map(|own| (Arc::clone(own), keeper(own))));
+        let door = Arc::new(Mutex::new(Door { keeper, former, known, shares: HashMap::new() }));
+        Self { endpoint, port, door }
     }
 
     /// Answers one connection. `knocked` is called when the caller was let in.
@@ -186,8 +250,8 @@ impl Incoming {
         knocked: impl FnOnce(),
         attempt: &mut Attempt,
     ) -> Result<Session> {
-        let token = &self.endpoint.0.token;
-        let patience = self.endpoint.0.config.handshake.timeout;
+        let Inner { shared, config, .. } = &*self.endpoint.0;
+        let patience = config.handshake.timeout;
         let packet = drive::read_frame(&mut pipe, KnockPacket::HEADER, MAX_KNOCK_PACKET, patience);
         let packet = packet.await.map_err(|error| match error.kind() {
             ErrorKind::HandshakeRefused => Error::new(
@@ -198,11 +262,11 @@ impl Incoming {
             _ => error,
         })?;
         attempt.handshake_started = Some(Instant::now());
-        let Caller { peer, pattern, message, permit, turn } = self.admit(&packet, attempt)?;
+        let Caller { own, peer, key, pattern, message, permit, turn } = self.admit(&packet, remote, attempt)?;
         knocked();
-        drive::check_remote(&peer, remote)?;
-        let protocol = self.protocol(&peer, pattern)?;
-        let Step::Receive(receive) = self.begin(&peer, protocol)? else {
+        let mut pipe = shared.guard(&own, &peer, &key, pipe)?;
+        let protocol = protocol(&own, &peer, &key, pattern)?;
+        let Step::Receive(receive) = self.begin(&own, &peer, &key, protocol)? else {
             return Err(drive::internal("a responder does not begin by receiving"));
         };
         let next = receive.received(&message).map_err(|error| drive::noise_error(&error, Some(&peer)))?;
@@ -213,37 +277,50 @@ impl Incoming {
                 "Look for a client that connects in a loop on that machine.",
             )
         })?;
-        let established = drive::run(next, &mut pipe, token, patience, attempt).await?;
+        let established = drive::run(next, &mut pipe, &own.token, patience, attempt).await?;
         drop(turn);
-        let session = drive::finish(pipe, drive::session_peer(&peer, true, protocol), &established, patience).await;
+        let caller = drive::session_peer(&peer, &key, &own, true, protocol);
+        let session = drive::finish(pipe, caller, &established, patience).await;
         drop(permit);
+        if session.is_ok() {
+            shared.note_contact(&peer.identifier, &own.key, &key.static_public);
+        }
         session
     }
 
     /// Hashing only: no token, no store, no answer.
-    fn admit(&self, packet: &[u8], attempt: &mut Attempt) -> Result<Caller> {
+    fn admit(&self, packet: &[u8], remote: Option<&StaticPublic>, attempt: &mut Attempt) -> Result<Caller> {
+        let Inner { shared, own, config, .. } = &*self.endpoint.0;
         let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
         let door = &mut *door;
-        let refused = |refused| drive::knock_error(refused, |at| door.peers[at].identifier.to_string());
-        let admitted = door.keeper.admit(packet, now_ms());
+        door.follow(own, shared);
+        let known = Arc::clone(&door.known);
+        let peer_of = |at: usize| &known.peers[known.keys[at].0];
+        let (own, admitted) = door.admit(own, packet);
         attempt.peer = match admitted {
-            Ok(noise::knock::Admitted { peer, .. })
-            | Err(
-                noise::knock::Refused::Stale { peer, .. }
-                | noise::knock::Refused::Replayed { peer }
-                | noise::knock::Refused::TooMany { peer },
-            ) => Some(door.peers[peer].identifier.clone()),
+            Ok(Admitted { peer, .. })
+            | Err(Refused::Stale { peer, .. } | Refused::Replayed { peer } | Refused::TooMany { peer }) => {
+                attempt.by(&own, &known.keys[peer].1);
+                Some(peer_of(peer).identifier.clone())
+            }
             Err(_) => None,
         };
-        let admitted = admitted.map_err(refused)?;
+        let admitted =
+            admitted.map_err(|refused| drive::knock_error(refused, |at| peer_of(at).identifier.to_string()))?;
         attempt.pattern = Some(admitted.pattern);
-        let peer = door.peers[admitted.peer].clone();
-        let config = &self.endpoint.0.config;
+        let (peer, key) = (peer_of(admitted.peer).clone(), known.keys[admitted.peer].1.clone());
         if !config.handshake.allow.iter().any(|allowed| Pattern::from(*allowed) == admitted.pattern) {
             return Err(Error::new(
                 ErrorKind::PatternRefused,
                 format!("`{}` asked for {}, which is not allowed here.", peer.identifier, admitted.pattern),
                 "Add it to `allow` under [handshake], or have the peer connect with another pattern.",
+            ));
+        }
+        if remote.is_some_and(|remote| !known.keys_of(&peer.identifier).any(|key| key.static_public == *remote)) {
+            return Err(Error::new(
+                ErrorKind::KnockUnknown,
+                format!("`{}` called, and another peer was expected.", peer.identifier),
+                "Answer with `None` as the remote key to let any peer in.",
             ));
         }
         let limit = config.limits.per_peer as usize;
@@ -259,67 +336,63 @@ impl Incoming {
             )
         })?;
         let (message, turn) = (admitted.message.to_vec(), Arc::clone(&share.turn));
-        Ok(Caller { peer, pattern: admitted.pattern, message, permit, turn })
+        Ok(Caller { own, peer, key, pattern: admitted.pattern, message, permit, turn })
     }
 
-    fn protocol(&self, peer: &Peer, pattern: Pattern) -> Result<Protocol> {
-        let own = self.endpoint.identity();
-        let suite = own.suites.with_initiator(&peer.suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;
-        Ok(Protocol { pattern, curve: own.curve(), suite })
-    }
-
-    fn begin(&self, peer: &Peer, protocol: Protocol) -> Result<Step> {
-        let own = self.endpoint.identity();
+    fn begin(&self, own: &Own, peer: &Peer, key: &PeerKey, protocol: Protocol) -> Result<Step> {
         let ends = Ends {
             initiator: &peer.identifier,
-            initiator_role: &peer.role,
-            responder: &own.identifier,
-            responder_role: &own.role,
-            onion_address: &own.onion_address,
+            initiator_role: facts(peer, key).0,
+            responder: &own.card.identifier,
+            responder_role: &own.card.role,
+            onion_address: &own.card.onion_address,
             port: self.port,
         };
         let prologue = wire::prologue(protocol.pattern, &ends);
-        let setup = Setup::new(protocol, &own.static_public, &peer.static_public, &prologue);
+        let setup = Setup::new(protocol, &own.key, &key.static_public, &prologue);
         noise::responder(setup).map_err(|error| drive::noise_error(&error, Some(peer)))
     }
 }
 
-/// Takes over peers that were added or removed, by this process or another. A store that can not be read now leaves the list as it was.
-async fn watch_store(endpoint: Endpoint, door: Arc<Mutex<Door>>) {
-    let mut failing = false;
-    loop {
-        tokio::time::sleep(WATCH).await;
-        let (endpoint, door) = (endpoint.clone(), Arc::clone(&door));
-        // SQLite waits for other processes by blocking.
-        let looked = tokio::task::spawn_blocking(move || refresh(&endpoint, &door)).await;
-        match looked {
-            Ok(Ok(())) => failing = false,
-            Ok(Err(error)) if !failing => {
-                failing = true;
-                tracing::warn!(target: "claviger::listener", reason = error.kind().as_str(), "the store could not be looked at for changed peers: {error}");
-            }
-            Ok(Err(_)) => {}
-            Err(_) => return,
+impl Door {
+    /// Takes over peers and identities that are others than before.
+    fn follow(&mut self, own: &Own, shared: &Shared) {
+        let known = shared.known();
+        if Arc::ptr_eq(&known, &self.known) {
+            return;
+        }
+        self.keeper.set_peers(&own.key, keys(&known));
+        self.former = self.former.take().filter(|(own, _)| shared.owns(own));
+        if let Some((own, keeper)) = &mut self.former {
+            keeper.set_peers(&own.key, keys(&known));
+        }
+        self.shares.retain(|name, _| known.peer(name).is_some());
+        self.known = known;
+    }
+
+    /// Both identities look at the packet, so the time taken does not say which the caller knows. A knock fits one of them at most.
+    fn admit<'a>(
+        &mut self,
+        own: &Arc<Own>,
+        packet: &'a [u8],
+    ) -> (Arc<Own>, std::result::Result<Admitted<'a>, Refused>) {
+        let now = now_ms();
+        let admitted = self.keeper.admit(packet, now);
+        let former = self.former.as_mut().map(|(own, keeper)| (Arc::clone(own), keeper.admit(packet, now)));
+        match (admitted, former) {
+            (Err(Refused::Unknown), Some(former)) => former,
+            (admitted, _) => (Arc::clone(own), admitted),
         }
     }
 }
 
-fn refresh(endpoint: &Endpoint, door: &Mutex<Door>) -> Result<()> {
-    let lock = || door.lock().unwrap_or_else(PoisonError::into_inner);
-    let (generation, peers) = {
-        let store = endpoint.store();
-        let generation = store.changed()?;
-        if generation == lock().generation {
-            return Ok(());
-        }
-        (generation, store.peers()?)
-    };
-    let door = &mut *lock();
-    let keys = peers.iter().map(|peer| &peer.static_public);
-    door.keeper.set_peers(&endpoint.identity().static_public, keys);
-    let names: HashSet<&Identifier> = peers.iter().map(|peer| &peer.identifier).collect();
-    door.shares.retain(|name, _| names.contains(name));
-    door.generation = generation;
-    door.peers = peers;
-    Ok(())
+/// The keys that may knock, in the order by which they are numbered.
+fn keys(known: &Known) -> impl Iterator<Item = &StaticPublic> {
+    known.keys.iter().map(|(_, key)| &key.static_public)
+}
+
+fn protocol(own: &Own, peer: &Peer, key: &PeerKey, pattern: Pattern) -> Result<Protocol> {
+    let suites = facts(peer, key).1;
+    let suite = own.card.suites.with_initiator(suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;
+    Ok(Protocol { pattern, curve: own.card.curve(), suite })
 }

@@ -40,6 +40,11 @@ impl Terminal {
         Self { program, json, quiet }
     }
 
+    /// Whether results and errors are lines of JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Writes a command's result: `text` for people, or `value` as one line of JSON.
     pub fn result(&self, text: &str, value: &impl Serialize) -> Result<()> {
         if self.json {

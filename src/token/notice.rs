@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Why the token is asked for an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
-    /// The peer it is for; none when the token is only being opened.
+    /// The peer it is for; none when the token or the store is only being opened.
     pub peer: Option<Identifier>,
     /// What this machine wants with it.
     pub why: Why,
@@ -20,6 +20,8 @@ pub struct Reason {
 pub enum Why {
     /// The proof at opening that the private key belongs to the public one.
     Opening,
+    /// What opens the seal of the machine's store.
+    Unlocking,
     /// A handshake that this machine begins.
     Calling,
     /// A handshake that a peer has begun; its knock was good.
@@ -29,6 +31,9 @@ pub enum Why {
 impl Reason {
     /// To open the token.
     pub const OPENING: Self = Self { peer: None, why: Why::Opening };
+
+    /// To open the store.
+    pub const UNLOCKING: Self = Self { peer: None, why: Why::Unlocking };
 
     /// To call `peer`.
     pub fn calling(peer: &Identifier) -> Self {
@@ -47,6 +52,7 @@ impl fmt::Display for Reason {
         let whom = self.peer.as_ref().map_or("a peer", Identifier::as_str);
         match self.why {
             Why::Opening => f.write_str("wants to open its token"),
+            Why::Unlocking => f.write_str("wants to open the store"),
             Why::Calling => write!(f, "wants to call {whom}"),
             Why::Answering => write!(f, "wants to answer {whom}"),
         }

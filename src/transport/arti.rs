@@ -3,7 +3,7 @@
 //! Nothing is connected until the first dial or listen; then arti bootstraps, which it does once and in the background of everything else.
 //! Its state directory holds guards and a cache of public directory documents. Keys stay in memory.
 //!
-//! Several processes of one machine may share the directory: the first one writes it, the others read. Only one can listen.
+//! Several processes of one machine may share the directory: the first one writes it, the others read. Only one can listen, at as many addresses as it has.
 //!
 //! Client authorization (Tor rend-spec-v3, appendix G) is not spoken yet; arti calls it restricted discovery.
 
@@ -21,9 +21,10 @@ use arti_client::{BootstrapBehavior, IsolationToken, StreamPrefs, TorClient, Tor
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -47,6 +48,8 @@ pub struct Arti {
     /// Whether arti has bootstrapped, and the task that does it.
     ready: watch::Sender<bool>,
     task: Mutex<Option<AbortOnDropHandle<()>>>,
+    /// The services that run, and the lock that they share.
+    listening: Mutex<Vec<(OnionAddress, Weak<File>)>>,
     /// Services launched so far.
     launched: AtomicU32,
     _progress: AbortOnDropHandle<()>,
@@ -81,6 +84,7 @@ impl Arti {
             isolation: Mutex::default(),
             ready: watch::Sender::new(false),
             task: Mutex::default(),
+            listening: Mutex::default(),
             launched: AtomicU32::new(0),
             _progress: progress,
         })

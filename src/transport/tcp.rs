@@ -31,6 +31,10 @@ impl Transport for Tcp {
         "tcp"
     }
 
+    fn addresses(&self) -> bool {
+        false
+    }
+
     fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<BoxPipe>> {
         Box::pin(async move {
             let Some(address) = target.tcp else {

@@ -5,11 +5,14 @@ use clap_complete::Shell;
 use claviger::config;
 use claviger::identity::Identifier;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const EXAMPLE: &str = "\
 Two machines that have exchanged identity cards (see claviger-ceremony):
   cosigner$ claviger listen --exec 'sign-psbt --policy /etc/policy'
-  wallet$   claviger connect cosigner < unsigned.psbt > signed.psbt";
+  wallet$   claviger connect cosigner < unsigned.psbt > signed.psbt
+After a ceremony, on all machines at the same time, with people on the phone:
+  claviger rollcall";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -73,6 +76,13 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+impl Cli {
+    /// Whether the token may come later.
+    pub(crate) fn waits_for_token(&self) -> bool {
+        matches!(self.command, Command::Listen(Listen { wait_for_token: true, .. }))
+    }
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Publish this machine's onion service and answer peers
@@ -93,6 +103,18 @@ Examples:
   claviger connect cosigner --transport tor --pattern xk < request > answer
   ssh -o ProxyCommand='claviger connect %h' cosigner      (where cosigner runs `claviger listen --exec 'nc 127.0.0.1 22'`)")]
     Connect(Connect),
+    /// Try every edge of the plan once, with both ends' tokens, and say the same words at both
+    #[command(after_help = "\
+Examples:
+  claviger rollcall                        every edge of the plan that begins or ends here
+  claviger rollcall --only watchtower-2    those with one machine
+  claviger rollcall --timeout 30m          as long as it takes to go to all machines
+  claviger rollcall --json | jq .outcome
+
+Run it on all machines at the same time, after the ceremony, where they will stand. Servers listen, clients dial and try again until the time is up. On \
+each edge both tokens are asked, and both ends show the same four words: say them on the phone. Each edge's outcome is a line of the ceremony log. Without \
+a plan every peer is dialled, and every peer is expected to call. Ends with 11 when an edge failed.")]
+    Rollcall(Rollcall),
     /// Print the completion script of a shell
     #[command(
         after_help = "Example:\n  claviger completions bash > ~/.local/share/bash-completion/completions/claviger"
@@ -123,9 +145,36 @@ pub(crate) struct Listen {
     #[arg(long)]
     pub(crate) once: bool,
 
-    /// Start also when the token is not there yet or another program holds it, and open it when it comes. Peers are refused until then
+    /// Start also when the token is not there yet or another program holds it, and open it and the store when it comes. Nothing is published until then
     #[arg(long)]
     pub(crate) wait_for_token: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Rollcall {
+    /// Give up after so long: 90s, 10m, 2h
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub(crate) timeout: Duration,
+
+    /// Only the edges with this peer
+    #[arg(long, value_name = "NAME")]
+    pub(crate) only: Option<Identifier>,
+}
+
+/// A time from a second to a day.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit = match unit {
+        "s" | "" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        _ => 0,
+    };
+    let seconds = number.parse::<u64>().unwrap_or(0).saturating_mul(unit);
+    let known = (1..=86_400).contains(&seconds);
+    known
+        .then(|| Duration::from_secs(seconds))
+        .ok_or_else(|| "a time is from 1s to 24h, as in 90s, 10m or 2h".to_owned())
 }
 
 #[derive(Args)]
@@ -180,6 +229,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(duration("90"), duration("90s"));
+        for wrong in ["", "m", "0s", "25h", "1d", "-1s", "1.5m", "99999999999999999999h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
     }
 
     /// Every exit code that a program of the house can give stands in `--help`.

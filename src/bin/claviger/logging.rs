@@ -10,8 +10,10 @@ pub(crate) fn start(cli: &Cli) {
     let directives = match (cli.verbose, &cli.command) {
         _ if cli.quiet => "warn,tor_netdir=error",
         // What the service does is told by notes, where there are any.
-        (0, Command::Listen(_)) if cli.json => "warn,tor_netdir=error,claviger=info",
+        (0, Command::Listen(_) | Command::Rollcall(_)) if cli.json => "warn,tor_netdir=error,claviger=info",
         (0, Command::Listen(_)) => "warn,tor_netdir=error,claviger::connection=info,claviger::token=info",
+        // Each edge has a line of its own, and each failure its reason below the table.
+        (0, Command::Rollcall(_)) => "warn,tor_netdir=error,claviger::connection=off",
         // The error itself is printed at the end.
         (0, _) if !cli.json => "warn,tor_netdir=error,claviger::connection=off",
         (0 | 1, _) => "warn,tor_netdir=error,claviger=info",

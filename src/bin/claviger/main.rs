@@ -3,6 +3,7 @@
 mod cli;
 mod logging;
 mod pump;
+mod rollcall;
 mod run;
 
 use clap::Parser as _;

@@ -1,19 +1,21 @@
 //! The commands.
 
 use crate::cli::{Cli, Command, Connect, Listen};
-use crate::pump;
+use crate::{pump, rollcall};
 use clap::CommandFactory as _;
 use claviger::config::{Config, FILE_NAME};
-use claviger::endpoint::{Endpoint, Listening};
+use claviger::endpoint::{self, Endpoint, Listening};
 use claviger::error::{Error, ErrorKind, Result};
+use claviger::identity::StaticPublic;
 use claviger::program::{Pins, Terminal, completions, interrupts_are_handled, man, prompts_are_over, store_dir};
 use claviger::session::Session;
-use claviger::store::{self, Store};
+use claviger::store::{self, FormerIdentity, SealState, Store};
 use claviger::token::{Notice, Phase, Settings, TokenHandle, What};
 use claviger::transport::{self, ServiceState};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -26,6 +28,9 @@ pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
         Command::Listen(options) => {
             network(cli, terminal, async |endpoint, stop| listen(endpoint, stop, options, terminal).await)
         }
+        Command::Rollcall(options) => {
+            network(cli, terminal, async |endpoint, stop| rollcall::run(endpoint, stop, options, terminal).await)
+        }
         Command::Connect(options) => network(cli, terminal, async |endpoint, stop| {
             tokio::select! {
                 outcome = connect(endpoint, options, terminal) => outcome,
@@ -36,18 +41,26 @@ pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
 }
 
 /// Ready when a signal says that this program should end.
-type Stop = Pin<Box<dyn Future<Output = Result<()>>>>;
+pub(crate) type Stop = Pin<Box<dyn Future<Output = Result<()>>>>;
 
-/// Opens store, token and transport, and runs `command` until it is done or interrupted.
+/// Opens token, store and transport, and runs `command` until it is done or interrupted.
 fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, Stop) -> Result<()>) -> Result<()> {
     let dir = store_dir(cli.store.as_deref())?;
     let config = configuration(cli, &dir)?;
-    let store = Store::open(&dir)?;
+    let mut store = Store::open(&dir)?;
     let machine = store.machine()?;
-    let token = token(cli, terminal, &config, &machine)?;
+    let is_sealed = store.seal_state()? != SealState::Unsealed;
+    let opener = Opener::new(terminal, &config, &machine);
+    let token = opener.token(machine.locator(), machine.key(), cli.waits_for_token())?;
     if token.is_software() {
         terminal.warn(&format!("The identity of `{}` is a software key: {}.", machine.card.identifier, token.label()));
     }
+    if !is_sealed && config.store.allow_unsealed {
+        terminal.warn(
+            "the store is not sealed: whoever can write to it can change it unseen. Seal it with `claviger-ceremony seal`.",
+        );
+    }
+    let former = machine.former.as_ref().and_then(|former| opener.former(former));
     let runtime = Runtime::new().map_err(|error| {
         Error::new(
             ErrorKind::Internal,
@@ -57,41 +70,112 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, S
         .because(error)
     })?;
     let patience = config.token.timeout;
-    let held = token.clone();
+    let held: Vec<TokenHandle> = std::iter::once(&token).chain(&former).cloned().collect();
     let outcome = runtime.block_on(async {
-        let transport = transport::open(&config.transport, &dir).await?;
-        let endpoint = Endpoint::new(store, token, transport, config)?;
-        command(endpoint, Box::pin(ended(matches!(cli.command, Command::Listen(_))))).await
+        let mut stop: Stop = Box::pin(ended(matches!(cli.command, Command::Listen(_))));
+        let opening = async {
+            open_seal(&mut store, &token, cli.waits_for_token(), terminal).await?;
+            let transport = transport::open(&config.transport, &dir).await?;
+            let endpoint = Endpoint::new(store, token, transport, config)?;
+            former.map_or_else(|| Ok(endpoint.clone()), |former| endpoint.with_former(former))
+        };
+        let endpoint = tokio::select! {
+            opened = opening => opened?,
+            stopped = &mut stop => return stopped,
+        };
+        command(endpoint, stop).await
     });
     // A read of stdin can not be cancelled, and arti's tasks panic, twice at once if it so happens, when a runtime is shut down around them.
     // All that must end has ended; the process takes the rest with it.
     std::mem::forget(runtime);
     prompts_are_over();
-    held.close(patience);
+    for token in held {
+        token.close(patience);
+    }
     outcome
 }
 
-/// Opens the machine's token, with the people at the terminal.
-fn token(cli: &Cli, terminal: &Terminal, config: &Config, machine: &store::Machine) -> Result<TokenHandle> {
-    let pins = Pins::configured(terminal, &config.token);
-    let shown = *terminal;
-    // What comes and goes is told by events, and a PIN by its prompt.
-    let notify = move |notice: &Notice| match (&notice.what, notice.phase) {
-        (What::Touch { .. }, Phase::Lasts { begins, .. }) => shown.progress(&notice.to_string(), begins, false),
-        (What::Touch { .. }, Phase::Ended(_)) => shown.progress(&notice.to_string(), false, true),
-        _ => {}
-    };
-    let settings = Settings {
-        config: config.token.clone(),
-        notify: Some(Arc::new(notify)),
-        ..Settings::new(machine.card.identifier.as_str(), pins.clone())
-    };
-    let (locator, key) = (&machine.token, &machine.card.static_public);
-    let token = match &cli.command {
-        Command::Listen(Listen { wait_for_token: true, .. }) => TokenHandle::open_when_there(locator, key, settings),
-        _ => TokenHandle::open(locator, key, settings),
-    };
-    pins.outcome(token)
+/// Opens the store's seal; waits for the token if it may.
+async fn open_seal(store: &mut Store, token: &TokenHandle, waits: bool, terminal: &Terminal) -> Result<()> {
+    let mut told = false;
+    loop {
+        let error = match endpoint::unlock(store, token).await {
+            Err(error) if waits => error,
+            outcome => return outcome,
+        };
+        match error.kind() {
+            ErrorKind::TokenAbsent | ErrorKind::TokenBusy => {
+                if !std::mem::replace(&mut told, true) {
+                    terminal.note(&format!(
+                        "The store is sealed: waiting for {} before anything is published.",
+                        token.label()
+                    ));
+                }
+                // Ends only with the token's thread, and then so does the next try.
+                let _ = token.watch().wait_for(|status| !status.state.is_lost()).await;
+            }
+            ErrorKind::TokenNotTouched | ErrorKind::TokenTimeout => terminal.warn(&error.to_string()),
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Opens tokens, with the people at the terminal.
+struct Opener<'a> {
+    terminal: &'a Terminal,
+    config: &'a Config,
+    machine: &'a str,
+    pins: Pins,
+}
+
+impl<'a> Opener<'a> {
+    fn new(terminal: &'a Terminal, config: &'a Config, machine: &'a store::Machine) -> Self {
+        Self {
+            terminal,
+            config,
+            machine: machine.card.identifier.as_str(),
+            pins: Pins::configured(terminal, &config.token),
+        }
+    }
+
+    fn token(&self, locator: &str, key: &StaticPublic, waits: bool) -> Result<TokenHandle> {
+        let shown = *self.terminal;
+        // What comes and goes is told by events, and a PIN by its prompt.
+        let notify = move |notice: &Notice| match (&notice.what, notice.phase) {
+            (What::Touch { .. }, Phase::Lasts { begins, .. }) => shown.progress(&notice.to_string(), begins, false),
+            (What::Touch { .. }, Phase::Ended(_)) => shown.progress(&notice.to_string(), false, true),
+            _ => {}
+        };
+        let settings = Settings {
+            config: self.config.token.clone(),
+            notify: Some(Arc::new(notify)),
+            ..Settings::new(self.machine, self.pins.clone())
+        };
+        let token = match waits {
+            true => TokenHandle::open_when_there(locator, key, settings),
+            false => TokenHandle::open(locator, key, settings),
+        };
+        self.pins.clone().outcome(token)
+    }
+
+    /// The token of before a rotation, while its overlap lasts. It may be gone: then only the peers that have not imported the succession miss it.
+    fn former(&self, former: &FormerIdentity) -> Option<TokenHandle> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if former.until <= now {
+            return None;
+        }
+        let key = former.card.key(former.active).unwrap_or(&former.card.static_public);
+        match self.token(&former.token, key, false) {
+            Ok(token) => Some(token),
+            Err(error) => {
+                self.terminal.warn(&format!(
+                    "Peers that have not imported this machine's next card can not reach it: {error} {}",
+                    error.hint()
+                ));
+                None
+            }
+        }
+    }
 }
 
 fn configuration(cli: &Cli, dir: &Path) -> Result<Config> {
@@ -148,21 +232,30 @@ async fn listen(endpoint: Endpoint, stop: Stop, options: &Listen, terminal: &Ter
     let card = endpoint.identity().clone();
     let port = endpoint.config().transport.port;
     let listening = endpoint.listen(&card.onion_address, port).await?;
-    let mut state = listening.state();
     let transport = endpoint.transport_name();
     terminal.note(&format!("{} listens on port {port} of its onion address, through {transport}.", card.identifier));
-    let service = async {
-        loop {
-            show(&card.identifier.to_string(), &mut state, terminal);
-            if state.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
+    let former = listening.former_state();
+    let name = card.identifier.to_string();
+    let service = told(name.clone(), Some(listening.state()), terminal);
+    let former = told(format!("{name} at its former address"), former, terminal);
     tokio::select! {
         outcome = serve(listening, stop, options, terminal) => outcome,
         () = service => Ok(()),
+        () = former => Ok(()),
     }
+}
+
+/// Tells of a service's states for ever.
+async fn told(name: String, state: Option<watch::Receiver<ServiceState>>, terminal: &Terminal) {
+    if let Some(mut state) = state {
+        loop {
+            show(&name, &mut state, terminal);
+            if state.changed().await.is_err() {
+                break;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 fn show(name: &str, state: &mut watch::Receiver<ServiceState>, terminal: &Terminal) {

@@ -14,8 +14,8 @@ use futures::{Stream, StreamExt as _};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -41,8 +41,8 @@ pub(super) struct ArtiService {
     state: watch::Receiver<ServiceState>,
     _accept: AbortOnDropHandle<()>,
     _watch: AbortOnDropHandle<()>,
-    /// Locked: one listener for each state directory.
-    _lock: File,
+    /// Locked: one listening process for each state directory.
+    _lock: Arc<File>,
 }
 
 impl ArtiService {
@@ -54,7 +54,7 @@ impl ArtiService {
     pub(super) async fn launch(arti: &Arti, service: Service) -> Result<Self> {
         let Service { onion, address, port } = service;
         let keypair = keypair(&onion, &address)?;
-        let lock = lock(&arti.state)?;
+        let lock = lock(arti, &address)?;
         let nickname = nickname(arti, &address)?;
         let options = OnionServiceConfigBuilder::default()
             .nickname(nickname)
@@ -98,20 +98,37 @@ fn keypair(onion: &OnionSecretKey, address: &OnionAddress) -> Result<HsIdKeypair
     if derived == *address.public_key() { Ok(keypair) } else { Err(wrong_key(address)) }
 }
 
-/// Takes the lock of the one listener.
-fn lock(state: &Path) -> Result<File> {
+/// Takes the lock of the one process that listens, or shares it with this process's other addresses.
+fn lock(arti: &Arti, address: &OnionAddress) -> Result<Arc<File>> {
+    let state = arti.state.as_path();
+    let mut listening = arti.listening.lock().unwrap_or_else(PoisonError::into_inner);
+    listening.retain(|(_, lock)| lock.strong_count() > 0);
+    if listening.iter().any(|(published, _)| published == address) {
+        return Err(occupied(state));
+    }
+    let shared = listening.first().and_then(|(_, lock)| lock.upgrade());
+    let lock = shared.map_or_else(|| exclusive(state).map(Arc::new), Ok)?;
+    listening.push((*address, Arc::downgrade(&lock)));
+    Ok(lock)
+}
+
+fn exclusive(state: &Path) -> Result<File> {
     let path = state.join("listen.lock");
     let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
     let file = opened.map_err(|error| unusable(state).because(error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::Error(error)) => Err(unusable(state).because(error)),
-        Err(TryLockError::WouldBlock) => Err(Error::new(
-            ErrorKind::TransportUnavailable,
-            format!("Something publishes an onion service from {} already.", state.display()),
-            "End the other claviger that listens for this machine.",
-        )),
+        Err(TryLockError::WouldBlock) => Err(occupied(state)),
     }
+}
+
+fn occupied(state: &Path) -> Error {
+    Error::new(
+        ErrorKind::TransportUnavailable,
+        format!("Something publishes an onion service from {} already.", state.display()),
+        "End the other claviger that listens for this machine.",
+    )
 }
 
 /// arti's name of the service, in its logs and its state directory: a hash, so that neither holds the address, and a number. What an

@@ -1,0 +1,259 @@
+//! The connecting side: which of its keys a peer is tried by, as which of its own this machine comes.
+
+use super::attempt::{Attempt, Direction};
+use super::drive::Initiation;
+use super::known::{facts, now};
+use super::own::Own;
+use super::{Endpoint, expired, no_shared_suite};
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{Identifier, OnionAddress, StaticPublic};
+use crate::noise::Protocol;
+use crate::session::Session;
+use crate::store::{Peer, PeerKey};
+use crate::transport::{BoxPipe, Target};
+use crate::wire::Pattern;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A dialled pipe that is not yet authenticated: what [`Endpoint::connect`] gives and [`Endpoint::handshake_initiate`] takes.
+pub struct Connection {
+    pipe: BoxPipe,
+    onion_address: OnionAddress,
+    port: u16,
+    dialled: Duration,
+}
+
+impl Connection {
+    /// A pipe that was opened some other way, to the service of `onion_address` and `port`: both are bound by the handshake.
+    pub fn new(pipe: BoxPipe, onion_address: OnionAddress, port: u16) -> Self {
+        Self { pipe, onion_address, port, dialled: Duration::ZERO }
+    }
+}
+
+/// One way to reach a peer: as whom, by which of its keys, where.
+struct Way {
+    own: Arc<Own>,
+    key: PeerKey,
+    onion_address: OnionAddress,
+}
+
+impl Endpoint {
+    /// Dials an onion service. The pipe is not authenticated: go on with [`handshake_initiate`](Self::handshake_initiate).
+    ///
+    /// With the `tcp` transport the address only names the peer; the host and port are those of the configuration.
+    ///
+    /// # Errors
+    /// The transport's errors; [`ErrorKind::AddressRefused`] with `tcp` when no peer has that address.
+    pub async fn connect(&self, onion_address: &OnionAddress, port: u16) -> Result<Connection> {
+        let started = Instant::now();
+        self.look().await;
+        let known = self.0.shared.known();
+        let peer = known.keys.iter().find(|(_, key)| key.onion_address == Some(*onion_address));
+        let identifier = peer.map(|(at, _)| &known.peers[*at].identifier);
+        let dialled = self.dial(identifier, onion_address, port).await;
+        let pipe = match dialled {
+            Ok(pipe) => pipe,
+            Err(error) => {
+                let mut attempt = self.attempt(Direction::Outgoing, identifier);
+                attempt.dial = started.elapsed();
+                attempt.end(Some(&error));
+                return Err(error);
+            }
+        };
+        Ok(Connection { pipe, onion_address: *onion_address, port, dialled: started.elapsed() })
+    }
+
+    /// Runs the handshake on a dialled pipe, as initiator, with the peer that holds the static key `remote`; it must be in the store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PeerUnknown`], the token's errors, [`ErrorKind::HandshakeRefused`] when the other end closes without an answer,
+    /// [`ErrorKind::HandshakeFailed`] when its answer does not authenticate, [`ErrorKind::HandshakeTimeout`].
+    pub async fn handshake_initiate(&self, connection: Connection, remote: &StaticPublic) -> Result<Session> {
+        let mut attempt = self.attempt(Direction::Outgoing, None);
+        attempt.dial = connection.dialled;
+        let result = async {
+            self.look().await;
+            let known = self.0.shared.known();
+            let (peer, key) = known.by_key(remote).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::PeerUnknown,
+                    "No peer holds that static public key.",
+                    "Import its identity card with `claviger-ceremony import`.",
+                )
+            })?;
+            attempt.peer = Some(peer.identifier.clone());
+            let pattern = Pattern::from(self.0.config.handshake.pattern);
+            attempt.pattern = Some(pattern);
+            let Connection { pipe, onion_address, port, .. } = connection;
+            let way = Way { own: Arc::clone(&self.0.own), key: key.clone(), onion_address };
+            attempt.by(&way.own, &way.key);
+            let mut initiation = self.initiation(peer, &way, port, pattern)?;
+            initiation.agree(&way.own.token, &mut attempt).await?;
+            self.initiate(initiation, peer, &way, pipe, &mut attempt).await
+        }
+        .await;
+        attempt.end(result.as_ref().err());
+        result
+    }
+
+    /// Dials a peer by name and runs the handshake. KK's static-static operation runs while the circuit is built.
+    ///
+    /// A peer that goes on by its backup key, or by the keys of a next card that it or this machine has and the other does not know yet, is found: its keys are tried one
+    /// after the other, first the one by which it was reached last, then as this machine's former self. `pattern`: `None` takes the configured one.
+    ///
+    /// # Errors
+    /// The transport's; those of [`handshake_initiate`](Self::handshake_initiate); [`ErrorKind::PeerExpired`]; [`ErrorKind::AddressRefused`] when
+    /// the peer was recorded without an onion address.
+    pub async fn connect_peer(&self, identifier: &Identifier, pattern: Option<Pattern>) -> Result<Session> {
+        let pattern = pattern.unwrap_or_else(|| self.0.config.handshake.pattern.into());
+        let mut attempt = self.attempt(Direction::Outgoing, Some(identifier));
+        attempt.pattern = Some(pattern);
+        self.look().await;
+        let (peer, ways) = match self.ways(identifier) {
+            Ok(found) => found,
+            Err(error) => {
+                attempt.end(Some(&error));
+                return Err(error);
+            }
+        };
+        let mut attempt = Some(attempt);
+        let (mut silent, mut failure): (Vec<OnionAddress>, Option<Error>) = (Vec::new(), None);
+        for way in ways {
+            if silent.contains(&way.onion_address) {
+                continue;
+            }
+            let mut attempt = attempt.take().unwrap_or_else(|| self.attempt(Direction::Outgoing, Some(identifier)));
+            attempt.pattern = Some(pattern);
+            attempt.by(&way.own, &way.key);
+            let result = self.dial_and_initiate(&peer, &way, pattern, &mut attempt).await;
+            attempt.end(result.as_ref().err());
+            let error = match result {
+                Ok(session) => {
+                    self.0.shared.reached(identifier, &way.own.key, &way.key.static_public);
+                    return Ok(session);
+                }
+                Err(error) => error,
+            };
+            match error.kind() {
+                ErrorKind::HandshakeRefused => {}
+                ErrorKind::Unreachable | ErrorKind::DialTimeout => silent.push(way.onion_address),
+                // Whatever the former token lacks, it is not why the present one was refused.
+                _ if way.own.is_former() => {}
+                _ => return Err(error),
+            }
+            // A refusal says more than an address at which nobody is any more.
+            if failure.as_ref().is_none_or(|old| {
+                old.kind() != ErrorKind::HandshakeRefused && error.kind() == ErrorKind::HandshakeRefused
+            }) {
+                failure = Some(error);
+            }
+        }
+        Err(failure.unwrap_or_else(|| super::drive::internal("a peer without a way to it")))
+    }
+
+    /// A peer by name, and every way to it, the best first.
+    fn ways(&self, identifier: &Identifier) -> Result<(Peer, Vec<Way>)> {
+        let known = self.0.shared.known();
+        let Some(peer) = known.peer(identifier) else {
+            // It names those that are near. A peer that it does know is not believed yet.
+            let unknown = self.store().peer(identifier).err();
+            return Err(unknown.unwrap_or_else(|| {
+                Error::new(
+                    ErrorKind::PeerUnknown,
+                    format!("`{identifier}` was recorded, but the store can not be believed."),
+                    "Look at the messages about the store.",
+                )
+            }));
+        };
+        if peer.expires.is_some_and(|end| end <= now()) {
+            return Err(expired(peer));
+        }
+        let owns = std::iter::once(&self.0.own).chain(self.0.former.iter().filter(|own| self.0.shared.owns(own)));
+        let mut ways: Vec<Way> = owns
+            .flat_map(|own| known.keys_of(identifier).map(move |key| (own, key)))
+            .filter_map(|(own, key)| {
+                Some(Way { own: Arc::clone(own), key: key.clone(), onion_address: key.onion_address? })
+            })
+            .collect();
+        if ways.is_empty() {
+            return Err(Error::new(
+                ErrorKind::AddressRefused,
+                format!("`{identifier}` is recorded without an onion address, so it can not be dialled."),
+                "Import its identity card with `claviger-ceremony import`.",
+            ));
+        }
+        if let Some((own, theirs)) = self.0.shared.worked(identifier) {
+            // Stable: the others stay in their order.
+            ways.sort_by_key(|way| way.own.key != own || way.key.static_public != theirs);
+        }
+        Ok((peer.clone(), ways))
+    }
+
+    async fn dial_and_initiate(
+        &self,
+        peer: &Peer,
+        way: &Way,
+        pattern: Pattern,
+        attempt: &mut Attempt,
+    ) -> Result<Session> {
+        let port = self.0.config.transport.port;
+        let mut initiation = self.initiation(peer, way, port, pattern)?;
+        let started = Instant::now();
+        let dialling = async {
+            let pipe = self.dial(Some(&peer.identifier), &way.onion_address, port).await?;
+            Ok((pipe, started.elapsed()))
+        };
+        // The circuit and the token's answer are waited for together; whichever fails first ends both.
+        let joined = tokio::try_join!(dialling, initiation.agree(&way.own.token, attempt));
+        attempt.dial = joined.as_ref().map_or_else(|_| started.elapsed(), |((_, dialled), ())| *dialled);
+        let ((pipe, _), ()) = joined?;
+        self.initiate(initiation, peer, way, pipe, attempt).await
+    }
+
+    async fn initiate(
+        &self,
+        mut initiation: Initiation,
+        peer: &Peer,
+        way: &Way,
+        pipe: BoxPipe,
+        attempt: &mut Attempt,
+    ) -> Result<Session> {
+        let shared = &self.0.shared;
+        let pipe = shared.guard(&way.own, peer, &way.key, pipe)?;
+        let session = initiation.run(pipe, &way.own.token, attempt).await?;
+        shared.note_contact(&peer.identifier, &way.own.key, &way.key.static_public);
+        Ok(session)
+    }
+
+    async fn dial(&self, peer: Option<&Identifier>, onion_address: &OnionAddress, port: u16) -> Result<BoxPipe> {
+        let deadline = Instant::now() + self.0.config.transport.dial_timeout;
+        let target = Target {
+            onion: Some(*onion_address),
+            port,
+            tcp: peer.and_then(|peer| self.tcp_address(peer)),
+            isolation: peer.map_or_else(|| onion_address.label(), ToString::to_string),
+        };
+        self.0.transport.dial(&target, deadline).await
+    }
+
+    fn tcp_address(&self, peer: &Identifier) -> Option<SocketAddr> {
+        self.0.config.transport.tcp.peers.get(peer).copied()
+    }
+
+    fn initiation(&self, peer: &Peer, way: &Way, port: u16, pattern: Pattern) -> Result<Initiation> {
+        let own = &way.own;
+        let (_, suites) = facts(peer, &way.key);
+        // The responder's list decides; both ends hold both cards.
+        let suite = suites.with_initiator(&own.card.suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;
+        let protocol = Protocol { pattern, curve: own.card.curve(), suite };
+        Initiation::new(own, peer, &way.key, &way.onion_address, port, protocol, &self.0.config)
+    }
+
+    /// Takes over what changed in the store, and sees to it that it is watched from now on.
+    async fn look(&self) {
+        self.0.shared.watch();
+        self.0.shared.look().await;
+    }
+}

@@ -1,0 +1,370 @@
+//! What this machine knows of its store while it runs: whose keys hold, and which sessions stand on them.
+//!
+//! Nothing that a caller sends makes the store work: it is looked at when something changed, and every [`WATCH`] whether something did.
+
+use super::cut::{Guarded, Held, revoked};
+use super::own::Own;
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{Identifier, Role, StaticPublic, Suites};
+use crate::store::{Contact, Peer, PeerKey, SealKey, Store, seal_point};
+use crate::token::{Reason, TokenHandle, Trouble};
+use crate::transport::BoxPipe;
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How often the store is looked at for changed peers. Never by a caller's packet: a stranger must not make the store work, nor wait for it.
+pub const WATCH: Duration = Duration::from_millis(250);
+
+/// A pair of keys is noted as in use no more often than this.
+const NOTED: Duration = Duration::from_secs(60);
+
+/// The peers of a moment.
+pub(super) struct Known {
+    pub(super) peers: Vec<Peer>,
+    /// Their keys that hold, most wanted first within a peer; whose, as a place in `peers`.
+    pub(super) keys: Vec<(usize, PeerKey)>,
+    /// This machine's former key, and until when it holds.
+    former: Option<(StaticPublic, u64)>,
+    /// When something of this ends, seconds since 1970.
+    until: u64,
+}
+
+impl Known {
+    fn new(peers: Vec<Peer>, former: Option<(StaticPublic, u64)>, now: u64) -> Self {
+        let keys =
+            |(at, peer): (usize, &Peer)| peer.keys(now).into_iter().map(move |key| (at, key)).collect::<Vec<_>>();
+        let keys = peers.iter().enumerate().flat_map(keys).collect();
+        let ends = peers.iter().flat_map(|peer| [peer.expires, peer.former.as_ref().map(|former| former.until)]);
+        let ends = ends.flatten().chain(former.as_ref().map(|(_, until)| *until));
+        // The second itself, and the one after it: whichever of them is the first without.
+        let until = ends.flat_map(|end| [end, end.saturating_add(1)]).filter(|end| *end > now).min();
+        Self { peers, keys, former, until: until.unwrap_or(u64::MAX) }
+    }
+
+    pub(super) fn peer(&self, identifier: &Identifier) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.identifier == *identifier)
+    }
+
+    pub(super) fn keys_of(&self, identifier: &Identifier) -> impl Iterator<Item = &PeerKey> {
+        self.keys.iter().filter(move |(at, _)| self.peers[*at].identifier == *identifier).map(|(_, key)| key)
+    }
+
+    pub(super) fn by_key(&self, key: &StaticPublic) -> Option<(&Peer, &PeerKey)> {
+        self.keys.iter().find(|(_, held)| held.static_public == *key).map(|(at, held)| (&self.peers[*at], held))
+    }
+
+    /// Whether this machine may still be who it is by `own`.
+    fn owns(&self, own: &StaticPublic, is_former: bool, now: u64) -> bool {
+        !is_former || self.former.as_ref().is_some_and(|(key, until)| key == own && now < *until)
+    }
+}
+
+/// Role and suites that go with a key: those of the card that it is on.
+pub(super) fn facts<'a>(peer: &'a Peer, key: &PeerKey) -> (&'a Role, &'a Suites) {
+    match &peer.former {
+        Some(former) if key.former => (&former.card.role, &former.card.suites),
+        _ => (&peer.role, &peer.suites),
+    }
+}
+
+/// What an endpoint, its listeners and its sessions share.
+pub(super) struct Shared {
+    store: Mutex<Store>,
+    /// Of the present identity: it opens the seal.
+    token: TokenHandle,
+    state: Mutex<State>,
+    /// The pair of keys by which a peer was reached last: this machine's, the peer's.
+    worked: Mutex<HashMap<Identifier, (StaticPublic, StaticPublic)>>,
+    noted: Mutex<HashMap<(StaticPublic, StaticPublic), Instant>>,
+    trouble: watch::Sender<Option<Trouble>>,
+    watch: OnceLock<AbortOnDropHandle<()>>,
+}
+
+struct State {
+    known: Arc<Known>,
+    stamp: Stamp,
+    /// The store as it was refused for good, not to be verified again and again.
+    refused: Option<Stamp>,
+    live: Vec<Live>,
+}
+
+/// A session, or a handshake under way.
+struct Live {
+    peer: Identifier,
+    own: StaticPublic,
+    as_former: bool,
+    theirs: StaticPublic,
+    held: Weak<Held>,
+}
+
+/// What differs when the store was written to: the log's end, and what the file system says of the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    sequence: u64,
+    file: Option<[i64; 4]>,
+}
+
+impl Stamp {
+    fn of(store: &Store) -> Result<Self> {
+        let file = std::fs::metadata(store.dir().join("store.db")).ok();
+        let file = file.map(|meta| [meta.ino() as i64, meta.size() as i64, meta.ctime(), meta.ctime_nsec()]);
+        Ok(Self { sequence: store.changed()?, file })
+    }
+}
+
+impl Shared {
+    pub(super) fn new(store: Store, token: TokenHandle) -> Result<Arc<Self>> {
+        let stamp = Stamp::of(&store)?;
+        let known = Arc::new(Known::new(store.peers()?, former(&store)?, now()));
+        Ok(Arc::new(Self {
+            store: Mutex::new(store),
+            token,
+            state: Mutex::new(State { known, stamp, refused: None, live: Vec::new() }),
+            worked: Mutex::default(),
+            noted: Mutex::default(),
+            trouble: watch::Sender::new(None),
+            watch: OnceLock::new(),
+        }))
+    }
+
+    pub(super) fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.state().known)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What keeps the store from being believed or read, to watch.
+    pub(super) fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.trouble.subscribe()
+    }
+
+    /// Whether this machine may still be who it is by `own`.
+    pub(super) fn owns(&self, own: &Own) -> bool {
+        self.known().owns(&own.key, own.is_former(), now())
+    }
+
+    /// Begins to watch the store, if that is still to be done. Must be called in a tokio runtime.
+    pub(super) fn watch(self: &Arc<Self>) {
+        self.watch.get_or_init(|| AbortOnDropHandle::new(tokio::spawn(watch_store(Arc::downgrade(self)))));
+    }
+
+    /// Looks at the store now. What goes wrong is told as by the watch.
+    pub(super) async fn look(self: &Arc<Self>) {
+        // SQLite waits for other processes by blocking.
+        let refresh = || {
+            let shared = Arc::clone(self);
+            tokio::task::spawn_blocking(move || shared.refresh())
+        };
+        let Ok(mut looked) = refresh().await else { return };
+        let locked = looked.as_ref().is_err_and(|error| error.kind() == ErrorKind::StoreLocked);
+        if locked && self.state().refused.is_none() {
+            looked = match self.unlock().await {
+                Ok(()) => refresh().await.unwrap_or(Ok(())),
+                Err(error) => Err(error),
+            };
+        }
+        self.tell(looked.err());
+    }
+
+    /// Has the pipe cut when the peer's key, or this machine's own, holds no more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SessionRevoked`] when that is so already.
+    pub(super) fn guard(self: &Arc<Self>, own: &Own, peer: &Peer, key: &PeerKey, pipe: BoxPipe) -> Result<BoxPipe> {
+        let held = Arc::new(Held::new(pipe));
+        let live = Live {
+            peer: peer.identifier.clone(),
+            own: own.key.clone(),
+            as_former: own.is_former(),
+            theirs: key.static_public.clone(),
+            held: Arc::downgrade(&held),
+        };
+        let mut state = self.state();
+        if let Some(why) = ended(&live, &state.known, now()) {
+            return Err(revoked(&why));
+        }
+        state.live.retain(|live| live.held.strong_count() > 0);
+        state.live.push(live);
+        drop(state);
+        Ok(Box::new(Guarded { held, _shared: Arc::clone(self) }))
+    }
+
+    /// The pair of keys to try first.
+    pub(super) fn worked(&self, peer: &Identifier) -> Option<(StaticPublic, StaticPublic)> {
+        self.worked.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
+    }
+
+    /// A session that this machine began by these keys was established.
+    pub(super) fn reached(&self, peer: &Identifier, own: &StaticPublic, theirs: &StaticPublic) {
+        let mut worked = self.worked.lock().unwrap_or_else(PoisonError::into_inner);
+        worked.insert(peer.clone(), (own.clone(), theirs.clone()));
+    }
+
+    /// Notes which keys are in use. Never waited for; a failure is only told.
+    pub(super) fn note_contact(self: &Arc<Self>, peer: &Identifier, own: &StaticPublic, theirs: &StaticPublic) {
+        {
+            let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+            noted.retain(|_, at| at.elapsed() < NOTED);
+            if noted.contains_key(&(own.clone(), theirs.clone())) {
+                return;
+            }
+            noted.insert((own.clone(), theirs.clone()), Instant::now());
+        }
+        let contact = Contact { peer: peer.clone(), own: own.clone(), theirs: theirs.clone(), time: now() };
+        let shared = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = shared.store().note_contact(&contact) {
+                tracing::warn!(target: "claviger::store", peer = %contact.peer, reason = error.kind().as_str(), "a contact could not be noted: {error}");
+            }
+        });
+    }
+
+    /// Takes over what changed: in the store, and by the clock. A store that can not be read or believed leaves the peers as they were.
+    fn refresh(&self) -> Result<()> {
+        // Held to the end, so that nobody's older reading replaces a newer one.
+        let store = self.store();
+        let read = self.read(&store);
+        let now = now();
+        let ended = {
+            let mut state = self.state();
+            let known = match read {
+                Ok(Some((stamp, peers, former))) => {
+                    state.stamp = stamp;
+                    state.refused = None;
+                    Known::new(peers, former, now)
+                }
+                _ if state.known.until <= now => Known::new(state.known.peers.clone(), state.known.former.clone(), now),
+                outcome => return outcome.map(drop),
+            };
+            state.known = Arc::new(known);
+            let known = Arc::clone(&state.known);
+            let mut over = Vec::new();
+            state.live.retain(|live| {
+                let why = ended(live, &known, now);
+                over.extend(why.and_then(|why| Some((live.held.upgrade()?, live.peer.clone(), why))));
+                live.held.strong_count() > 0
+            });
+            over
+        };
+        for (held, peer, why) in ended {
+            tracing::warn!(target: "claviger::connection", %peer, reason = ErrorKind::SessionRevoked.as_str(), "a session was ended: {why}");
+            held.cut(why);
+        }
+        Ok(())
+    }
+
+    /// The store's content if it is another than before, verified.
+    #[allow(clippy::type_complexity, reason = "taken apart where it is made")]
+    fn read(&self, store: &Store) -> Result<Option<(Stamp, Vec<Peer>, Option<(StaticPublic, u64)>)>> {
+        let stamp = Stamp::of(store)?;
+        {
+            let state = self.state();
+            if state.refused == Some(stamp) {
+                // Told already, and nothing has changed since.
+                return Err(self.trouble.borrow().as_ref().map_or_else(unreadable, |trouble| {
+                    Error::new(trouble.kind, trouble.what.clone(), trouble.hint.clone())
+                }));
+            }
+            if state.stamp == stamp {
+                return Ok(None);
+            }
+        }
+        let read = store.verify().and_then(|()| Ok(Some((stamp, store.peers()?, former(store)?))));
+        if let Err(error) = &read
+            && matches!(error.kind(), ErrorKind::StoreTampered | ErrorKind::StoreUnsealed | ErrorKind::StoreCorrupt)
+        {
+            self.state().refused = Some(stamp);
+        }
+        read
+    }
+
+    /// Opens the seal again: another process sealed the store anew. What it is not sealed to is not asked a second time.
+    async fn unlock(&self) -> Result<()> {
+        let key = self.token.public().clone();
+        let agreed = self.token.agree(&seal_point(&key), &Reason::UNLOCKING).await?;
+        let unlocked = {
+            let mut store = self.store();
+            let stamp = Stamp::of(&store)?;
+            store.unlock(&SealKey { key, agreed }).inspect_err(|_| self.state().refused = Some(stamp))
+        };
+        unlocked.map_err(|error| match error.kind() {
+            ErrorKind::KeyMismatch => Error::new(
+                ErrorKind::StoreLocked,
+                "The store is sealed to other tokens than the one in use here: this machine was rotated or its token replaced.",
+                "Start this program again, with the new token.",
+            ),
+            _ => error,
+        })
+    }
+
+    /// Tells of a failure when it begins, and when it is over.
+    fn tell(&self, failure: Option<Error>) {
+        let trouble = failure.as_ref().map(Trouble::from);
+        let changed = self.trouble.send_if_modified(|old| {
+            let changed = *old != trouble;
+            *old = trouble;
+            changed
+        });
+        match failure {
+            _ if !changed => {}
+            Some(error) if error.kind() == ErrorKind::StoreTampered => {
+                tracing::error!(target: "claviger::store", reason = error.kind().as_str(), hint = error.hint(), "{error}");
+            }
+            Some(error) => {
+                tracing::warn!(target: "claviger::store", reason = error.kind().as_str(), hint = error.hint(), "the store could not be looked at for changed peers: {error}");
+            }
+            None => tracing::info!(target: "claviger::store", "the store can be read again"),
+        }
+    }
+}
+
+/// Looks at the store until nobody uses what it says.
+async fn watch_store(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(WATCH).await;
+        let Some(shared) = shared.upgrade() else { return };
+        shared.look().await;
+    }
+}
+
+/// Why a session may not go on; half of it is about the peer, half about this machine.
+fn ended(live: &Live, known: &Known, now: u64) -> Option<String> {
+    let name = &live.peer;
+    if !known.keys_of(name).any(|key| key.static_public == live.theirs) {
+        return Some(match known.peer(name) {
+            None => format!("`{name}` was removed or revoked on this machine."),
+            Some(peer) if peer.expires.is_some_and(|end| end <= now) => format!("The time of `{name}` has passed."),
+            Some(_) => format!("The key that `{name}` used holds no more on this machine."),
+        });
+    }
+    let owns = known.owns(&live.own, live.as_former, now);
+    (!owns).then(|| "The former key of this machine holds no more.".to_owned())
+}
+
+fn former(store: &Store) -> Result<Option<(StaticPublic, u64)>> {
+    let former = store.machine()?.former;
+    Ok(former.map(|former| {
+        let key = former.card.key(former.active).unwrap_or(&former.card.static_public);
+        (key.clone(), former.until)
+    }))
+}
+
+fn unreadable() -> Error {
+    Error::new(ErrorKind::StoreTampered, "The store was changed outside the tool.", "Look at the log.")
+}
+
+/// Seconds since 1970; 0 for a clock before.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

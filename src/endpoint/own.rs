@@ -1,0 +1,83 @@
+//! Who this machine is: its present identity, and the former one while a rotation's overlap lasts.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{IdentityCard, KeyPlace, StaticPublic};
+use crate::store::{FormerIdentity, Machine, SealKey, SealState, Store, seal_point};
+use crate::token::{Reason, TokenHandle};
+
+/// An identity, and the token that holds the key in use.
+pub(super) struct Own {
+    pub(super) card: IdentityCard,
+    /// The key in use.
+    pub(super) key: StaticPublic,
+    pub(super) place: KeyPlace,
+    pub(super) token: TokenHandle,
+    /// Until when it holds, seconds since 1970; `None`: the present one.
+    until: Option<u64>,
+}
+
+impl Own {
+    pub(super) fn present(machine: Machine, token: TokenHandle) -> Result<Self> {
+        let key = machine.key().clone();
+        Self { card: machine.card, key, place: machine.active, token, until: None }.checked()
+    }
+
+    pub(super) fn former(former: FormerIdentity, token: TokenHandle) -> Result<Self> {
+        let FormerIdentity { card, active, until, .. } = former;
+        let key = card.key(active).unwrap_or(&card.static_public).clone();
+        Self { card, key, place: active, token, until: Some(until) }.checked()
+    }
+
+    pub(super) fn is_former(&self) -> bool {
+        self.until.is_some()
+    }
+
+    fn checked(self) -> Result<Self> {
+        if *self.token.public() == self.key {
+            return Ok(self);
+        }
+        let (former, mend) = match self.until {
+            None => ("", "Plug in this machine's token."),
+            Some(_) => (" former", "Plug in the token that this machine had before its rotation."),
+        };
+        Err(Error::new(
+            ErrorKind::KeyMismatch,
+            format!("{} does not hold the{former} key of `{}`.", self.token.label(), self.card.identifier),
+            mend,
+        ))
+    }
+}
+
+/// Opens a store's seal with one operation of the machine's token. Nothing is asked of the token for a store that is not sealed.
+///
+/// # Errors
+/// [`ErrorKind::StoreTampered`] names what was changed outside the tool; the token's errors, and those of [`Store::unlock`].
+pub async fn unlock(store: &mut Store, token: &TokenHandle) -> Result<()> {
+    if store.seal_state()? == SealState::Unsealed {
+        return Ok(());
+    }
+    let key = token.public().clone();
+    let agreed = token.agree(&seal_point(&key), &Reason::UNLOCKING).await?;
+    store.unlock(&SealKey { key, agreed })
+}
+
+/// Whether an endpoint may be made of the store.
+pub(super) fn check_seal(store: &Store, allow_unsealed: bool) -> Result<()> {
+    match store.seal_state()? {
+        SealState::Sealed(_) if store.is_unlocked() => Ok(()),
+        SealState::Sealed(_) => Err(Error::new(
+            ErrorKind::StoreLocked,
+            "The store is sealed, and its token was not asked yet.",
+            "Open its seal first: `endpoint::unlock`.",
+        )),
+        SealState::Unsealed if allow_unsealed => {
+            tracing::warn!(target: "claviger::store", reason = ErrorKind::StoreUnsealed.as_str(), "the store is not sealed: whoever can write to it can change it unseen");
+            Ok(())
+        }
+        SealState::Unsealed => Err(Error::new(
+            ErrorKind::StoreUnsealed,
+            "The store is not sealed: whoever can write to it could have changed it, or taken its seal off.",
+            "Seal it with `claviger-ceremony seal`, or set `allow-unsealed = true` under [store] in the configuration.",
+        )),
+    }
+}
