@@ -76,6 +76,12 @@ secret! {
     EphemeralSecret, 32
 }
 
+secret! {
+    /// The 32-byte key of a store's seal, from which its MAC key and the key that wraps its secrets are derived. In the file only under a
+    /// token's answer.
+    StoreKey, 32
+}
+
 /// A wiped-on-drop byte buffer for plaintext or secret text on its way.
 pub type SecretBytes = Zeroizing<Vec<u8>>;
 

@@ -1,8 +1,19 @@
 //! The store: this machine's identity, its peers, and the append-only ceremony log.
 //!
 //! A store is a directory of mode 0700 with one SQLite database in it, `store.db` of mode 0600. Both must belong to the user this
-//! process runs as; anything looser is refused before the database is looked at. The directory is the boundary: whoever can write to it
-//! can change everything in it, and nothing here claims to notice beyond what [`open`](Store::open) checks.
+//! process runs as; anything looser is refused before the database is looked at. Whoever can write to the directory all the same can change
+//! everything in it. A sealed store ([`Store::seal`]) finds that and names it; in one that is not sealed nothing claims to notice beyond what
+//! [`open`](Store::open) checks, and that the log's chain of hashes holds.
+//!
+//! # The seal
+//! Everything but the [contacts](Store::contacts) is under it: this machine's card and locators, the plan, peers, held cards, revocations, challenges, secrets
+//! and the log. A sealed store can be read without its token, unverified. After [`unlock`](Store::unlock) every read verifies what it returns, and every
+//! change verifies everything before it and seals it again.
+//!
+//! *What it can not find*: an older copy of the whole file, put back. That copy was sealed by this machine, and nothing outside the file remembers that there
+//! was a newer one; only a process that has the store open then notices. What finds it is the log, which is shorter than it was: its last hash no longer
+//! agrees with the transcript that was printed, nor the log of this machine with those of the others (`transcript verify`). A store from which the seal
+//! was removed as a whole is an unsealed store, and whoever opens it for a machine that was sealed has to object; its secrets are of no use.
 //!
 //! # Two processes at once
 //! A daemon reads while a ceremony writes. Writers take SQLite's write lock at the beginning of their transaction (`BEGIN IMMEDIATE`), and
@@ -13,10 +24,14 @@
 //! reported: in this mode `FULL` alone leaves the unlinked journal's directory entry to chance, and a power cut could undo the commit.
 //!
 //! # Secrets
-//! The onion service's secret key and the client-authorization secret are here in the clear, guarded by the file's mode alone. Read
-//! out, they are in types that wipe themselves; but SQLite has seen them: its page cache and statement buffers are freed without being
-//! wiped, so a copy may stay in this process's memory until it ends. The static private key is never here: it is on the token.
+//! The onion service's secret key, the client-authorization secret and those of open challenges are wrapped by the seal: in the file they are worth nothing without
+//! one of the tokens. In a store that is not sealed they are in the clear, guarded by the file's mode alone. Read out, they are in types that wipe
+//! themselves; but SQLite has seen those that it stored or read in the clear: its page cache and statement buffers are freed without being wiped, so a
+//! copy may stay in this process's memory until it ends. Sealing rebuilds the file, so that no page keeps what was in the clear; the disk below may, in
+//! blocks that were given back. A store that was sealed from its creation never held them in the clear. The static private key is never here: it is
+//! on the token.
 
+mod cards;
 mod fail;
 mod file;
 mod life;
@@ -34,12 +49,12 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::ceremony::plan::Plan;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::identity::{
     Attestation, BackupKey, ClientAuthPublic, Fingerprint, Identifier, IdentityCard, KeyPlace, OnionAddress, Role,
     StaticPublic, Suites, TokenKind,
 };
-use crate::secret::{ClientAuthSecret, OnionSecretKey};
+use crate::secret::{ClientAuthSecret, OnionSecretKey, SecretBytes};
 
 pub use crate::ceremony::log::{Event, LogEntry, MAX_DETAIL_LEN};
 pub use file::default_dir;
@@ -218,6 +233,8 @@ pub enum Added {
 pub struct Store {
     connection: Connection,
     dir: PathBuf,
+    /// The seal, once it was opened.
+    unlocked: Option<seal::Unlocked>,
 }
 
 impl Store {
@@ -226,35 +243,54 @@ impl Store {
     /// any it is not sealed. The store that is returned is unlocked.
     ///
     /// # Errors
-    /// [`StoreExists`](ErrorKind::StoreExists); [`StorePermissions`](ErrorKind::StorePermissions) when `dir` is there and open to others;
-    /// [`StoreIo`](ErrorKind::StoreIo).
+    /// [`StoreExists`](crate::ErrorKind::StoreExists); [`StorePermissions`](crate::ErrorKind::StorePermissions) when `dir` is there and open to others;
+    /// [`LocatorInvalid`](crate::ErrorKind::LocatorInvalid); [`IdentityInvalid`](crate::ErrorKind::IdentityInvalid) for a backup token without a backup key on the card, or the
+    /// other way round; [`PlanMismatch`](crate::ErrorKind::PlanMismatch) when the card is not according to the plan; [`KeyMismatch`](crate::ErrorKind::KeyMismatch) when `seal`
+    /// has tokens of others; [`StoreIo`](crate::ErrorKind::StoreIo).
     pub fn create(dir: &Path, machine: &NewMachine, seal: &[SealKey]) -> Result<Self> {
-        let _ = seal;
-        row::check_locator(&machine.token).map_err(|why| {
-            let hint = "Give the token's locator as `pkcs11:…` or `file:…`.";
-            Error::new(ErrorKind::LocatorInvalid, format!("The token's locator {why}."), hint)
-        })?;
+        row::check_own(&machine.card, &machine.token, machine.backup_token.as_deref())?;
+        if let Some(plan) = &machine.plan {
+            plan.check_card(&machine.card)?;
+        }
         let dir = file::absolute(dir)?;
         file::create(&dir, |path| {
             let failed = fail::sql(&dir, "create the store");
-            let mut connection = schema::connect(path, &dir)?;
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+            let connection = schema::connect(path, &dir)?;
+            let new = Self { connection, dir: dir.clone(), unlocked: None };
+            let transaction = new.transaction(TransactionBehavior::Immediate, "create the store")?;
             schema::migrate(&transaction, schema::MIGRATIONS, &dir)?;
             row::insert_machine(&transaction, machine).map_err(&failed)?;
-            log::append(&transaction, Event::Created, &machine.card.identifier, machine.card.fingerprint(), "")
-                .map_err(&failed)?;
+            let (own, _) = row::machine(&transaction, &dir)?;
+            new.event(&transaction, &own, Event::Created, "")?;
+            if let Some(plan) = &machine.plan {
+                new.put_plan(&transaction, plan, &own, "")?;
+            }
+            // In one transaction with the seal, and wrapped before the file sees them.
+            let unlocked = if seal.is_empty() {
+                None
+            } else {
+                new.event(&transaction, &own, Event::Sealed, &seal::tokens(seal))?;
+                Some(seal::Keys::generate()?)
+            };
+            new.put_secret(&transaction, unlocked.as_ref(), "onion", machine.onion.expose())?;
+            new.put_secret(&transaction, unlocked.as_ref(), "client-auth", machine.client_auth.expose())?;
+            if let Some(keys) = unlocked {
+                new.seal_under(&transaction, &own, keys, seal)?;
+            }
             transaction.commit().map_err(&failed)?;
-            connection.close().map_err(|(_, error)| failed(error))
+            new.connection.close().map_err(|(_, error)| failed(error))
         })?;
-        Self::open(&dir)
+        let mut store = Self::open(&dir)?;
+        seal.first().map_or(Ok(()), |key| store.unlock(key))?;
+        Ok(store)
     }
 
     /// Opens the store in `dir`: checks owner and modes, migrates a store of an older release, and checks the database's structure
     /// (`quick_check`, and the schema word for word).
     ///
     /// # Errors
-    /// [`StoreAbsent`](ErrorKind::StoreAbsent), [`StorePermissions`](ErrorKind::StorePermissions), [`StoreNewer`](ErrorKind::StoreNewer),
-    /// [`StoreCorrupt`](ErrorKind::StoreCorrupt), [`StoreBusy`](ErrorKind::StoreBusy), [`StoreIo`](ErrorKind::StoreIo).
+    /// [`StoreAbsent`](crate::ErrorKind::StoreAbsent), [`StorePermissions`](crate::ErrorKind::StorePermissions), [`StoreNewer`](crate::ErrorKind::StoreNewer),
+    /// [`StoreCorrupt`](crate::ErrorKind::StoreCorrupt), [`StoreBusy`](crate::ErrorKind::StoreBusy), [`StoreIo`](crate::ErrorKind::StoreIo).
     pub fn open(dir: &Path) -> Result<Self> {
         let dir = file::absolute(dir)?;
         let path = file::existing(&dir)?;
@@ -262,7 +298,7 @@ impl Store {
         schema::check_identity(&connection, &dir)?;
         schema::upgrade(&mut connection, schema::MIGRATIONS, &dir)?;
         schema::check_structure(&connection, &dir)?;
-        Ok(Self { connection, dir })
+        Ok(Self { connection, dir, unlocked: None })
     }
 
     /// The store's directory, absolute.
@@ -273,42 +309,75 @@ impl Store {
     /// This machine's identity and token.
     ///
     /// # Errors
-    /// [`StoreCorrupt`](ErrorKind::StoreCorrupt), [`StoreBusy`](ErrorKind::StoreBusy), [`StoreIo`](ErrorKind::StoreIo).
+    /// [`StoreCorrupt`](crate::ErrorKind::StoreCorrupt), [`StoreBusy`](crate::ErrorKind::StoreBusy), [`StoreIo`](crate::ErrorKind::StoreIo); when it was
+    /// [unlocked](Self::unlock) also [`StoreTampered`](crate::ErrorKind::StoreTampered), [`StoreUnsealed`](crate::ErrorKind::StoreUnsealed) when the seal was taken off since, and
+    /// [`StoreLocked`](crate::ErrorKind::StoreLocked) when it was made anew.
     pub fn machine(&self) -> Result<Machine> {
-        row::machine(&self.connection, &self.dir)
+        let view = self.view()?;
+        view.check_machine()?;
+        Ok(row::machine(&view.transaction, &self.dir)?.0)
     }
 
     /// The onion service's secret key.
     ///
     /// # Errors
-    /// As [`machine`](Self::machine).
+    /// As [`machine`](Self::machine); [`StoreLocked`](crate::ErrorKind::StoreLocked) when it is sealed and was not unlocked.
     pub fn onion_secret(&self) -> Result<OnionSecretKey> {
-        self.secret("onion", OnionSecretKey::from_slice)
+        self.secret("onion", OnionSecretKey::LEN, OnionSecretKey::from_slice)?.ok_or_else(|| self.no_secret("onion"))
     }
 
     /// The secret of the onion client-authorization key.
     ///
     /// # Errors
-    /// As [`machine`](Self::machine).
+    /// As [`onion_secret`](Self::onion_secret).
     pub fn client_auth_secret(&self) -> Result<ClientAuthSecret> {
-        self.secret("client-auth", ClientAuthSecret::from_slice)
+        let secret = self.secret("client-auth", ClientAuthSecret::LEN, ClientAuthSecret::from_slice)?;
+        secret.ok_or_else(|| self.no_secret("client-auth"))
     }
 
-    fn secret<T>(&self, name: &str, take: fn(&[u8]) -> Option<T>) -> Result<T> {
-        self.connection
+    /// `None` when no secret has that name.
+    fn secret<T>(&self, name: &str, len: usize, take: fn(&[u8]) -> Option<T>) -> Result<Option<T>> {
+        let view = self.view()?;
+        let keys = self.wrapping(&view.transaction, "read a secret")?;
+        let row = view
+            .transaction
             .query_row("SELECT value FROM secrets WHERE name = ?1", params![name], |row| {
-                Ok(row.get_ref(0)?.as_blob().ok().and_then(take))
+                Ok((SecretBytes::new(row.get(0)?), row::hash(row, 0)?))
             })
             .optional()
-            .map_err(fail::sql(&self.dir, "read a secret"))?
-            .flatten()
-            .ok_or_else(|| {
-                fail::corrupt(&self.dir, &format!("row {name:?} of table `secrets` is missing or malformed"))
-            })
+            .map_err(|error| row::unreadable(&self.dir, "secrets", error))?;
+        view.check("secret", name, row.as_ref().map(|(_, hash)| hash))?;
+        let Some((value, _)) = row else { return Ok(None) };
+        let secret = match keys {
+            Some(keys) => keys.unwrap(name, &value).and_then(|plain| take(&plain)),
+            None if value.len() == len + seal::WRAPPING => {
+                return Err(seal::tampered(
+                    &self.dir,
+                    "its seal was removed, and its secrets can not be read without it",
+                ));
+            }
+            None => take(&value),
+        };
+        secret.map(Some).ok_or_else(|| self.no_secret(name))
+    }
+
+    fn put_secret(&self, connection: &Connection, keys: Option<&seal::Keys>, name: &str, secret: &[u8]) -> Result<()> {
+        let failed = fail::sql(&self.dir, "write a secret");
+        let sql = "INSERT OR REPLACE INTO secrets (name, value) VALUES (?1, ?2)";
+        match keys {
+            None => connection.execute(sql, params![name, secret]),
+            Some(keys) => connection.execute(sql, params![name, keys.wrap(name, secret)?]),
+        }
+        .map(drop)
+        .map_err(failed)
+    }
+
+    fn no_secret(&self, name: &str) -> Error {
+        fail::corrupt(&self.dir, &format!("row {name:?} of table `secrets` is missing or malformed"))
     }
 
     /// A number that grows with every change that any process commits, and costs one indexed read: a daemon that sees it unchanged need
-    /// not read its peers again.
+    /// not read its peers again. [Contacts](Self::note_contact) are no change.
     ///
     /// # Errors
     /// As [`machine`](Self::machine).
@@ -316,11 +385,21 @@ impl Store {
         log::last(&self.connection).map_err(fail::sql(&self.dir, "read the ceremony log"))
     }
 
-    /// The ceremony log, oldest entry first.
+    /// The ceremony log, oldest entry first. Its chain is verified.
     ///
     /// # Errors
-    /// As [`machine`](Self::machine); a log with a gap is [`StoreCorrupt`](ErrorKind::StoreCorrupt).
+    /// As [`machine`](Self::machine); a log with a gap, or with an entry that does not fit its hash, is [`StoreCorrupt`](crate::ErrorKind::StoreCorrupt), which
+    /// names the first one.
     pub fn log(&self) -> Result<Vec<LogEntry>> {
-        log::read(&self.connection, &self.dir)
+        let view = self.view()?;
+        let entries = log::read(&view.transaction, &self.dir);
+        let head = entries.iter().flatten().last();
+        let (sequence, hash) = head.map_or((0, crate::ceremony::log::ROOT), |entry| (entry.sequence, entry.hash));
+        if entries.is_err() {
+            // Under a seal, everything that was changed is named.
+            view.check_all()?;
+        }
+        view.check("log", &sequence.to_string(), Some(&hash))?;
+        entries
     }
 }

@@ -1,11 +1,22 @@
 //! Life after the ceremony: the plan, cards, revocation, expiry, rotation, the other token.
 
-use super::{Added, Peer, SealKey, Store};
+mod contact;
+mod plan;
+mod proof;
+mod rotation;
+
+use rusqlite::{Connection, params};
+
+use super::cards::{Place, card_keys};
+use super::seal::Step;
+use super::{Peer, Store, fail, log, row};
 use crate::ceremony::log::Event;
-use crate::ceremony::plan::Plan;
-use crate::error::Result;
-use crate::identity::{Fingerprint, Identifier, IdentityCard, KeyPlace, OnionAddress, StaticPublic};
-use crate::secret::{ClientAuthSecret, EphemeralSecret, OnionSecretKey};
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{Curve, Fingerprint, Identifier, IdentityCard, KeyPlace, OnionAddress, StaticPublic};
+
+pub use contact::Contact;
+pub use proof::OpenChallenge;
+pub use rotation::NewIdentity;
 
 /// A key that is never recorded again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,97 +31,22 @@ pub struct Revoked {
     pub reason: String,
 }
 
-/// What a rotation makes of this machine.
-pub struct NewIdentity {
-    /// The next card, with the identifier of the present one.
-    pub card: IdentityCard,
-    /// The locator of its token.
-    pub token: String,
-    /// The locator of its backup token; exactly when the card has a backup key.
-    pub backup_token: Option<String>,
-    /// The secret key of the card's onion address.
-    pub onion: OnionSecretKey,
-    /// The secret of the card's client-authorization key.
-    pub client_auth: ClientAuthSecret,
-    /// Until when the present card holds too, seconds since 1970.
-    pub until: u64,
-}
-
-/// A challenge that is open.
-pub struct OpenChallenge {
-    /// Its [`id`](crate::ceremony::proof::Challenge::id).
-    pub id: [u8; 16],
-    /// Its text.
-    pub text: String,
-    /// The secret that verifies its proofs.
-    pub secret: EphemeralSecret,
-}
-
-/// When, and by which keys, this machine and a peer last had a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contact {
-    /// The peer.
-    pub peer: Identifier,
-    /// This machine's key then.
-    pub own: StaticPublic,
-    /// The peer's key then.
-    pub theirs: StaticPublic,
-    /// Seconds since 1970: the last one.
-    pub time: u64,
-}
-
 impl Store {
-    /// The plan of the ceremony.
-    ///
-    /// # Errors
-    /// As [`machine`](Self::machine).
-    pub fn plan(&self) -> Result<Option<Plan>> {
-        unimplemented!()
-    }
-
-    /// Records a plan, or another in its place, and logs it.
-    ///
-    /// # Errors
-    /// [`PlanMismatch`](crate::ErrorKind::PlanMismatch) when this machine, a peer or a card that is held is not according to it: nothing was changed.
-    /// [`StoreLocked`](crate::ErrorKind::StoreLocked); and as [`machine`](Self::machine).
-    pub fn set_plan(&mut self, plan: &Plan, how: &str) -> Result<Added> {
-        let _ = (plan, how);
-        unimplemented!()
-    }
-
-    /// Records a member's card: as a peer where the plan joins it to this machine, or there is no plan; else as a card that is only held, for the phrase.
-    ///
-    /// # Errors
-    /// Those of [`add_peer`](Self::add_peer), and of [`Plan::check_card`].
-    pub fn add_card(&mut self, card: &IdentityCard, how: &str) -> Result<Added> {
-        let _ = (card, how);
-        unimplemented!()
-    }
-
-    /// What [`add_card`](Self::add_card) would do. Writes nothing, and needs no token.
-    ///
-    /// # Errors
-    /// As [`add_card`](Self::add_card).
-    pub fn check_card(&self, card: &IdentityCard) -> Result<Added> {
-        let _ = card;
-        unimplemented!()
-    }
-
-    /// Every card of the set, ordered by identifier: this machine's, the peers' that came by card, and those only held.
-    ///
-    /// # Errors
-    /// As [`machine`](Self::machine).
-    pub fn cards(&self) -> Result<Vec<IdentityCard>> {
-        unimplemented!()
-    }
-
-    /// Removes a peer or a card that is held, and never records its keys, address and client-authorization key again.
+    /// Removes a peer or a card that is held, and never records its keys, address and client-authorization key again, nor those of its former card. Returns what
+    /// was recorded.
     ///
     /// # Errors
     /// [`PeerUnknown`](crate::ErrorKind::PeerUnknown), [`StoreLocked`](crate::ErrorKind::StoreLocked); and as [`machine`](Self::machine).
-    pub fn revoke(&mut self, identifier: &Identifier, reason: &str) -> Result<IdentityCard> {
-        let _ = (identifier, reason);
-        unimplemented!()
+    pub fn revoke(&mut self, identifier: &Identifier, reason: &str) -> Result<Peer> {
+        self.change(&format!("revoke \"{identifier}\""), |connection| {
+            let (peer, _) = self.take_out(connection, identifier)?;
+            self.put_revoked(connection, &peer, reason)?;
+            if let Some(former) = &peer.former {
+                self.put_revoked(connection, &Peer::from_card(&former.card), reason)?;
+            }
+            self.log_peer(connection, Event::PeerRevoked, &peer, reason)?;
+            Ok(Step::Done(peer))
+        })
     }
 
     /// What was revoked, oldest first.
@@ -118,7 +54,32 @@ impl Store {
     /// # Errors
     /// As [`machine`](Self::machine).
     pub fn revoked(&self) -> Result<Vec<Revoked>> {
-        unimplemented!()
+        let view = self.view()?;
+        view.check_all()?;
+        let rows = || -> rusqlite::Result<Vec<(String, String, String, i64, String)>> {
+            view.transaction
+                .prepare("SELECT identifier, curve, static_public, time, reason FROM revoked ORDER BY number")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?
+                .collect()
+        };
+        let rows = rows().map_err(|error| row::unreadable(&self.dir, "revoked", error))?;
+        rows.into_iter()
+            .map(|(identifier, curve, key, time, reason)| {
+                let read = || {
+                    let curve = curve.parse::<Curve>().ok()?;
+                    Some(Revoked {
+                        identifier: identifier.parse().ok()?,
+                        static_public: StaticPublic::from_hex(curve, &key).ok()?,
+                        time: time.try_into().ok()?,
+                        reason: reason.clone(),
+                    })
+                };
+                let plain = crate::ceremony::log::plain(&reason) == reason;
+                read()
+                    .filter(|_| plain)
+                    .ok_or_else(|| fail::corrupt(&self.dir, "a row of table `revoked` is malformed"))
+            })
+            .collect()
     }
 
     /// Limits a peer's time, or takes the limit away.
@@ -126,8 +87,20 @@ impl Store {
     /// # Errors
     /// [`PeerUnknown`](crate::ErrorKind::PeerUnknown), [`StoreLocked`](crate::ErrorKind::StoreLocked); and as [`machine`](Self::machine).
     pub fn set_expiry(&mut self, identifier: &Identifier, expires: Option<u64>) -> Result<Peer> {
-        let _ = (identifier, expires);
-        unimplemented!()
+        self.change(&format!("limit the time of peer \"{identifier}\""), |connection| {
+            let peer = self.find(connection, identifier)?.ok_or_else(|| self.unknown(connection, identifier))?;
+            if peer.expires == expires {
+                return Ok(Step::Nothing(peer));
+            }
+            let peer = Peer { expires, ..peer };
+            self.put_peer(connection, &peer)?;
+            let detail = match expires {
+                Some(time) => format!("until {}", self.utc(connection, time)?),
+                None => "without limit".to_owned(),
+            };
+            self.log_peer(connection, Event::ExpirySet, &peer, &detail)?;
+            Ok(Step::Done(peer))
+        })
     }
 
     /// Replaces the card of a peer, or of a member that is only held, by its next one; of a peer the former holds too until `until`. The caller has verified the
@@ -136,43 +109,37 @@ impl Store {
     /// # Errors
     /// Those of [`add_card`](Self::add_card) but for the name's conflict; [`PeerUnknown`](crate::ErrorKind::PeerUnknown).
     pub fn succeed_card(&mut self, card: &IdentityCard, until: u64, how: &str) -> Result<()> {
-        let _ = (card, until, how);
-        unimplemented!()
-    }
-
-    /// Gives this machine its next card, token and secrets; the present ones are kept as the former ones. Seals to `keys`, which must
-    /// contain the new token's, under a new key.
-    ///
-    /// # Errors
-    /// [`PeerConflict`](crate::ErrorKind::PeerConflict) for an identifier that differs, a rotation under way, or a key that is recorded;
-    /// [`StoreLocked`](crate::ErrorKind::StoreLocked); and as [`machine`](Self::machine).
-    pub fn rotate(&mut self, next: &NewIdentity, keys: &[SealKey]) -> Result<()> {
-        let _ = (next, keys);
-        unimplemented!()
-    }
-
-    /// Forgets the former identity and its secrets. `false`: there was none.
-    ///
-    /// # Errors
-    /// [`StoreLocked`](crate::ErrorKind::StoreLocked); and as [`machine`](Self::machine).
-    pub fn finish_rotation(&mut self) -> Result<bool> {
-        unimplemented!()
-    }
-
-    /// The secret key of the former onion address; `None` without a rotation under way.
-    ///
-    /// # Errors
-    /// As [`onion_secret`](Self::onion_secret).
-    pub fn former_onion_secret(&self) -> Result<Option<OnionSecretKey>> {
-        unimplemented!()
-    }
-
-    /// The former client-authorization secret; `None` without a rotation under way.
-    ///
-    /// # Errors
-    /// As [`onion_secret`](Self::onion_secret).
-    pub fn former_client_auth_secret(&self) -> Result<Option<ClientAuthSecret>> {
-        unimplemented!()
+        let identifier = &card.identifier;
+        self.change(&format!("record the next card of \"{identifier}\""), |connection| {
+            let (former, place) = match self.find(connection, identifier)? {
+                Some(peer) => (peer, Place::Peer),
+                None => match self.find_held(connection, identifier)? {
+                    Some(held) => (held, Place::Held),
+                    None => return Err(self.unknown(connection, identifier)),
+                },
+            };
+            let Some(was) = former.card() else {
+                return Err(Error::new(
+                    ErrorKind::PeerConflict,
+                    format!(
+                        "Peer \"{identifier}\" did not come by card, so no card can succeed it; nothing was changed."
+                    ),
+                    format!("Remove it with `claviger-ceremony remove {identifier}` and import its card."),
+                ));
+            };
+            if was == *card {
+                return Ok(Step::Nothing(()));
+            }
+            let mut next = Peer::from_card(card);
+            self.check(connection, &next, place, Some(identifier))?;
+            if place == Place::Peer {
+                next.former = Some(super::Former { card: was, until });
+                next.expires = former.expires;
+            }
+            self.put(connection, &next, place)?;
+            self.log_peer(connection, Event::CardSucceeded, &next, how)?;
+            Ok(Step::Done(()))
+        })
     }
 
     /// Goes on with the token of that place.
@@ -180,8 +147,30 @@ impl Store {
     /// # Errors
     /// [`KeyNotFound`](crate::ErrorKind::KeyNotFound) when there is no backup; [`StoreLocked`](crate::ErrorKind::StoreLocked); and as [`machine`](Self::machine).
     pub fn activate(&mut self, place: KeyPlace) -> Result<()> {
-        let _ = place;
-        unimplemented!()
+        self.change(&format!("go on with the {place} token"), |connection| {
+            let (mut machine, _) = row::machine(connection, &self.dir)?;
+            if machine.active == place {
+                return Ok(Step::Nothing(()));
+            }
+            let Some(key) = machine.card.key(place) else {
+                return Err(Error::new(
+                    ErrorKind::KeyNotFound,
+                    format!("This machine has no {place} key."),
+                    "Set a backup token up with `claviger-ceremony rotate`; every peer then imports the succession.",
+                ));
+            };
+            if !self.opens(connection, key)? {
+                return Err(Error::new(
+                    ErrorKind::KeyMismatch,
+                    format!("The store is not sealed to the {place} token, which could then not open it; nothing was changed."),
+                    "Seal it to both tokens first with `claviger-ceremony reseal`.",
+                ));
+            }
+            machine.active = place;
+            row::put_machine(connection, &machine).map_err(fail::sql(&self.dir, "record the token"))?;
+            self.event(connection, &machine, Event::TokenSwitched, &place.to_string())?;
+            Ok(Step::Done(()))
+        })
     }
 
     /// Logs a step of the ceremony that changes nothing else.
@@ -189,52 +178,26 @@ impl Store {
     /// # Errors
     /// [`StoreLocked`](crate::ErrorKind::StoreLocked); and as [`machine`](Self::machine).
     pub fn note(&mut self, event: Event, subject: &Identifier, fingerprint: Fingerprint, detail: &str) -> Result<()> {
-        let _ = (event, subject, fingerprint, detail);
-        unimplemented!()
+        self.change("write the ceremony log", |connection| {
+            log::append(connection, event, subject, fingerprint, detail)
+                .map_err(fail::sql(&self.dir, "write the ceremony log"))?;
+            Ok(Step::Done(()))
+        })
     }
 
-    /// Keeps a challenge open, and logs it. Those whose time has passed by `now` are forgotten.
-    ///
-    /// # Errors
-    /// [`StoreLocked`](crate::ErrorKind::StoreLocked); and as [`machine`](Self::machine).
-    pub fn open_challenge(&mut self, challenge: &OpenChallenge, now: u64) -> Result<()> {
-        let _ = (challenge, now);
-        unimplemented!()
+    /// Logs what happened to a peer.
+    fn log_peer(&self, connection: &Connection, event: Event, peer: &Peer, detail: &str) -> Result<()> {
+        log::append(connection, event, &peer.identifier, peer.fingerprint(), detail)
+            .map_err(fail::sql(&self.dir, "write the ceremony log"))
     }
 
-    /// An open challenge; `None` for one that was never made here, or that was forgotten.
-    ///
-    /// # Errors
-    /// As [`onion_secret`](Self::onion_secret).
-    pub fn challenge(&self, id: &[u8; 16]) -> Result<Option<OpenChallenge>> {
-        let _ = id;
-        unimplemented!()
-    }
-
-    /// Records that a key answered a challenge, and logs [`Event::ProofVerified`] with the key's fingerprint.
-    ///
-    /// # Errors
-    /// [`ProofUsed`](crate::ErrorKind::ProofUsed) when it did before; [`StoreLocked`](crate::ErrorKind::StoreLocked); and as [`machine`](Self::machine).
-    pub fn spend_challenge(&mut self, id: &[u8; 16], prover: &Identifier, key: &StaticPublic, how: &str) -> Result<()> {
-        let _ = (id, prover, key, how);
-        unimplemented!()
-    }
-
-    /// Notes a session: who still uses which key. Not under the seal, not in the log; needs no token.
-    ///
-    /// # Errors
-    /// As [`machine`](Self::machine).
-    pub fn note_contact(&mut self, contact: &Contact) -> Result<()> {
-        let _ = contact;
-        unimplemented!()
-    }
-
-    /// The last contact by each pair of keys, ordered by peer and time.
-    ///
-    /// # Errors
-    /// As [`machine`](Self::machine).
-    pub fn contacts(&self) -> Result<Vec<Contact>> {
-        unimplemented!()
+    /// `2026-01-31T12:00:00Z` (RFC 3339), for the log.
+    fn utc(&self, connection: &Connection, time: u64) -> Result<String> {
+        // SQLite knows no year beyond 9999.
+        let time = row::integer(time.min(253_402_300_799));
+        connection
+            .query_row("SELECT strftime('%Y-%m-%dT%H:%M:%SZ', ?1, 'unixepoch')", params![time], |row| row.get(0))
+            .map_err(fail::sql(&self.dir, "write a time"))
     }
 }
 
@@ -255,7 +218,29 @@ impl Peer {
     /// Its keys that hold at `now` (seconds since 1970), most wanted first: primary and backup of its card, then those of its former card while that holds.
     /// Empty when the peer has expired.
     pub fn keys(&self, now: u64) -> Vec<PeerKey> {
-        let _ = now;
-        unimplemented!()
+        if self.expires.is_some_and(|expires| now >= expires) {
+            return Vec::new();
+        }
+        let key = |key: &StaticPublic, onion_address, place, former| PeerKey {
+            static_public: key.clone(),
+            onion_address,
+            place,
+            former,
+        };
+        let mut keys = vec![key(&self.static_public, self.onion_address, KeyPlace::Primary, false)];
+        keys.extend(
+            self.backup.as_ref().map(|own| key(&own.static_public, self.onion_address, KeyPlace::Backup, false)),
+        );
+        if let Some(former) = self.former.as_ref().filter(|former| now < former.until) {
+            let card = &former.card;
+            for (place, public) in [KeyPlace::Primary, KeyPlace::Backup].into_iter().zip(card_keys(card)) {
+                // A next card may keep a key, at the same address: that is one way, not two.
+                let address = Some(card.onion_address);
+                if !keys.iter().any(|other| other.static_public == *public && other.onion_address == address) {
+                    keys.push(key(public, address, place, true));
+                }
+            }
+        }
+        keys
     }
 }

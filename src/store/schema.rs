@@ -6,15 +6,38 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use super::{BUSY_TIMEOUT, fail};
+use super::{BUSY_TIMEOUT, fail, log};
 use crate::error::{Error, ErrorKind, Result};
 
 /// `application_id` of the database header: "CLAV" in ASCII.
 pub(super) const APPLICATION_ID: u32 = 0x434c_4156;
 
+/// One step from a version to the next.
+#[derive(Clone, Copy)]
+pub(super) struct Migration {
+    sql: &'static str,
+    /// What SQL can not do, after it.
+    then: Option<fn(&Connection, &Path) -> Result<()>>,
+}
+
+impl Migration {
+    pub(super) const fn sql(sql: &'static str) -> Self {
+        Self { sql, then: None }
+    }
+
+    fn run(&self, connection: &Connection, dir: &Path) -> Result<()> {
+        connection.execute_batch(self.sql).map_err(fail::sql(dir, "write the store's schema"))?;
+        self.then.map_or(Ok(()), |then| then(connection, dir))
+    }
+}
+
 /// The way from an empty database to this release: entry `n` leads from version `n` to `n + 1`. Entries are never changed once
 /// released, only added. `user_version` of the database header is the number of entries that were run.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration::sql(include_str!("schema/1.sql")),
+    Migration::sql(include_str!("schema/2.sql")),
+    Migration { sql: include_str!("schema/3.sql"), then: Some(log::chain_old) },
+];
 
 /// How long to wait between two looks at a lock.
 const LOOK: Duration = Duration::from_millis(1);
@@ -76,7 +99,7 @@ fn newer(dir: &Path, version: usize) -> Error {
 }
 
 /// Brings an older store to the end of `migrations`, in one transaction.
-pub(super) fn upgrade(connection: &mut Connection, migrations: &[&str], dir: &Path) -> Result<()> {
+pub(super) fn upgrade(connection: &mut Connection, migrations: &[Migration], dir: &Path) -> Result<()> {
     let failed = fail::sql(dir, "bring the store to this release's version");
     // A file that somebody switched to a write-ahead log stays so until told otherwise.
     connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(())).map_err(&failed)?;
@@ -89,7 +112,7 @@ pub(super) fn upgrade(connection: &mut Connection, migrations: &[&str], dir: &Pa
 }
 
 /// Runs the migrations that are missing. The version is read inside the transaction, where nobody changes it any more.
-pub(super) fn migrate(transaction: &Transaction<'_>, migrations: &[&str], dir: &Path) -> Result<()> {
+pub(super) fn migrate(transaction: &Transaction<'_>, migrations: &[Migration], dir: &Path) -> Result<()> {
     let failed = fail::sql(dir, "write the store's schema");
     let from = version(transaction).map_err(&failed)?;
     // Another process may have been first, one of a newer release, too.
@@ -100,7 +123,7 @@ pub(super) fn migrate(transaction: &Transaction<'_>, migrations: &[&str], dir: &
         return Err(newer(dir, from));
     }
     for migration in migrations.iter().skip(from) {
-        transaction.execute_batch(migration).map_err(&failed)?;
+        migration.run(transaction, dir)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(&failed)?;
     let to = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
@@ -122,7 +145,7 @@ pub(super) fn check_structure(connection: &Connection, dir: &Path) -> Result<()>
     }
     let fresh = Connection::open_in_memory().map_err(&failed)?;
     for migration in MIGRATIONS {
-        fresh.execute_batch(migration).map_err(&failed)?;
+        migration.run(&fresh, dir)?;
     }
     if schema(connection).map_err(&failed)? == schema(&fresh).map_err(&failed)? {
         Ok(())

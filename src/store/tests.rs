@@ -1,6 +1,7 @@
 //! The store against what happens to files: other processes, other releases, other people's modes, full disks, kill -9.
 
 mod crash;
+mod seal;
 mod upgrade;
 
 use std::fs;
@@ -11,7 +12,9 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::identity::{AttestationFormat, ClientAuthKeys, Curve, OnionKeys, Suite};
+use crate::secret::SharedSecret;
 
 /// A public key of its own for each number from 1.
 fn key(number: u16) -> StaticPublic {
@@ -59,6 +62,18 @@ fn new_machine() -> NewMachine {
     }
 }
 
+/// What is read back of it.
+fn machine_of(new: &NewMachine) -> Machine {
+    Machine {
+        card: new.card.clone(),
+        token: new.token.clone(),
+        backup_token: new.backup_token.clone(),
+        active: KeyPlace::Primary,
+        former: None,
+        attestation: new.attestation.clone(),
+    }
+}
+
 /// An empty temporary directory, and the store's place in it.
 fn place() -> (TempDir, PathBuf) {
     let home = TempDir::new().unwrap();
@@ -100,9 +115,9 @@ fn replayed(store: &Store) -> Vec<(Identifier, Fingerprint)> {
     let mut peers = Vec::new();
     for entry in store.log().unwrap() {
         match entry.event {
-            Event::Created => {}
             Event::PeerAdded => peers.push((entry.subject, entry.fingerprint)),
-            Event::PeerRemoved => peers.retain(|(name, _)| *name != entry.subject),
+            Event::PeerRemoved | Event::PeerRevoked => peers.retain(|(name, _)| *name != entry.subject),
+            _ => {}
         }
     }
     peers.sort_by(|a, b| a.0.cmp(&b.0));
@@ -119,10 +134,7 @@ fn what_is_created_is_read_back() {
     let new = new_machine();
     drop(Store::create(&dir, &new, &[]).unwrap());
     let store = Store::open(&dir).unwrap();
-    assert_eq!(
-        store.machine().unwrap(),
-        Machine { card: new.card.clone(), token: new.token.clone(), attestation: AttestationPolicy::default() }
-    );
+    assert_eq!(store.machine().unwrap(), machine_of(&new));
     assert_eq!(store.onion_secret().unwrap().expose(), new.onion.expose());
     assert_eq!(store.client_auth_secret().unwrap().expose(), new.client_auth.expose());
     assert_eq!(store.peers().unwrap(), []);
@@ -136,10 +148,9 @@ fn what_is_created_is_read_back() {
 fn attestations_and_their_policy_are_kept() {
     let (_home, dir) = place();
     let policy = AttestationPolicy { required: true, roots: vec!["one\n".into(), "two\n".into()] };
-    let card = attested("wallet", 3).card().unwrap();
-    let new = NewMachine { card: card.clone(), attestation: policy.clone(), ..new_machine() };
+    let new = NewMachine { card: attested("wallet", 3).card().unwrap(), attestation: policy, ..new_machine() };
     let mut store = Store::create(&dir, &new, &[]).unwrap();
-    assert_eq!(store.machine().unwrap(), Machine { card, token: new.token, attestation: policy });
+    assert_eq!(store.machine().unwrap(), machine_of(&new));
     let cosigner = attested("cosigner", 1);
     store.add_peer(&cosigner, "").unwrap();
     assert_eq!(store.peer(&cosigner.identifier).unwrap(), cosigner);
@@ -390,11 +401,17 @@ fn rows_changed_by_hand_are_named() {
         ("DELETE FROM machine", "table `machine` is empty"),
         ("DELETE FROM secrets", "row \"onion\" of table `secrets`"),
         ("UPDATE secrets SET value = x'00'", "row \"onion\" of table `secrets`"),
-        ("INSERT INTO log VALUES (7, 0, 'created', 'wallet', printf('%032d', 0), '')", "row 3 of table `log`"),
-        ("INSERT INTO log VALUES (3, 0, 'eaten', 'wallet', printf('%032d', 0), '')", "row 3 of table `log`"),
-        ("INSERT INTO log VALUES (3, -1, 'created', 'wallet', printf('%032d', 0), '')", "row 3 of table `log`"),
-        ("INSERT INTO log VALUES (3, 0, 'created', 'wallet', 'zz', '')", "row 3 of table `log`"),
-        ("INSERT INTO log VALUES (3, 0, 'created', 'wallet', printf('%032d', 0), char(27))", "row 3 of table `log`"),
+        ("INSERT INTO log VALUES (7, 0, 'created', 'wallet', printf('%032d', 0), '', '', x'')", "row 3 of table `log`"),
+        ("INSERT INTO log VALUES (3, 0, 'eaten', 'wallet', printf('%032d', 0), '', '', x'')", "row 3 of table `log`"),
+        (
+            "INSERT INTO log VALUES (3, -1, 'created', 'wallet', printf('%032d', 0), '', '', x'')",
+            "row 3 of table `log`",
+        ),
+        ("INSERT INTO log VALUES (3, 0, 'created', 'wallet', 'zz', '', '', x'')", "row 3 of table `log`"),
+        (
+            "INSERT INTO log VALUES (3, 0, 'created', 'wallet', printf('%032d', 0), '', char(27), x'')",
+            "row 3 of table `log`",
+        ),
     ];
     for (sql, named) in cases {
         fs::write(dir.join("store.db"), &good).unwrap();
@@ -442,7 +459,7 @@ fn the_log_can_not_be_changed_by_sql() {
     let (_home, mut store) = store();
     store.add_peer(&peer("cosigner", 1), "").unwrap();
     let before = store.log().unwrap();
-    let row = "(1, 0, 'created', 'x', '', '')";
+    let row = "(1, 0, 'created', 'x', '', '', '', x'')";
     for sql in [
         "UPDATE log SET detail = 'x'",
         "DELETE FROM log",
