@@ -19,7 +19,7 @@ use claviger::identity::{Identifier, IdentityError, Role, Suites};
 
 pub(crate) use cards::{Export, Import, Output};
 pub(crate) use life::Life;
-pub(crate) use plan::Plan;
+pub(crate) use plan::{Add, Example, Format, New, Plan, PlanFile, Print, Record};
 pub(crate) use proof::Proof;
 pub(crate) use ready::{Preflight, Ready};
 pub(crate) use set::Set;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use claviger::ceremony::document::{Document, MAX_BUNDLE_LEN};
 use claviger::ceremony::parts::{Parts, is_part};
+use claviger::ceremony::plan::{MAX_PLAN_LEN, Plan};
 use claviger::error::{Error, ErrorKind, Result};
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -106,6 +107,31 @@ fn refused(path: &Path, error: &Error) -> Error {
         Some(cause) => new.because(cause),
         None => new,
     }
+}
+
+/// Reads a plan; `-` is stdin. Nothing longer than a plan is read.
+pub(crate) fn read_plan(path: &Path) -> Result<Plan> {
+    // One byte more than a plan has, so that a longer file is seen to be one.
+    let read = |from: &mut dyn Read| -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        from.take(MAX_PLAN_LEN as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = if path == Path::new("-") {
+        read(&mut io::stdin().lock())
+    } else {
+        File::open(path).and_then(|mut file| read(&mut file))
+    };
+    let bytes = bytes.map_err(|error| failed(path, "read", error))?;
+    let plan = match std::str::from_utf8(&bytes) {
+        // Cut off perhaps in the middle of a character.
+        Err(_) if bytes.len() <= MAX_PLAN_LEN => {
+            let hint = "Name the plan; `claviger-ceremony plan new -` shows what one looks like.";
+            Err(Error::new(ErrorKind::PlanInvalid, "The plan is not UTF-8 text.", hint))
+        }
+        _ => Plan::from_toml(&String::from_utf8_lossy(&bytes)),
+    };
+    plan.map_err(|error| Error::new(error.kind(), format!("{} is refused. {error}", shown(path)), error.hint()))
 }
 
 fn read(from: impl Read) -> io::Result<Vec<u8>> {

@@ -45,6 +45,9 @@ const VERSION: i64 = 1;
 /// Longest text of a plan, in bytes. The canonical text of the largest plan is shorter.
 pub const MAX_PLAN_LEN: usize = 1024 * 1024;
 
+/// The plan of two machines, with every key and what it means.
+pub const EXAMPLE_PAIR: &str = include_str!("plan/pair.toml");
+
 /// The plan of a vault, with every key and what it means: `docs/vault-plan.toml`.
 pub const EXAMPLE_VAULT: &str = include_str!("../../docs/vault-plan.toml");
 

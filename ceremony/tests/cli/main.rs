@@ -7,6 +7,7 @@
 mod attestations;
 mod devices;
 mod lab;
+mod plan;
 mod prompts;
 mod refusals;
 mod session;
