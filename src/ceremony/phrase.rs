@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{Context, SHA256, digest};
 
 use super::plan::Plan;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{IdentityCard, words};
+use crate::identity::{Identifier, IdentityCard, words};
 
 /// Words of the phrase: 12 words of the 2048-word BIP 39 English list, 132 bits.
 ///
@@ -22,7 +22,11 @@ pub fn phrase<'a>(plan: Option<&Plan>, cards: impl Iterator<Item = &'a IdentityC
 }
 
 pub(super) fn over<'a>(plan: Option<&str>, cards: impl Iterator<Item = &'a IdentityCard>) -> String {
-    let mut cards: Vec<_> = cards.map(|card| (&card.identifier, card.digest())).collect();
+    over_digests(plan, cards.map(|card| (&card.identifier, card.digest())).collect())
+}
+
+/// The same for whoever has the digests of the cards, and not the cards.
+pub(super) fn over_digests(plan: Option<&str>, mut cards: Vec<(&Identifier, [u8; 32])>) -> String {
     cards.sort_unstable();
     let mut context = Context::new(&SHA256);
     context.update(b"claviger ceremony phrase 1\n");
