@@ -12,6 +12,7 @@ use claviger::store::{Added, Store};
 use serde::Serialize;
 
 use confirm::{Kind, confirm_of};
+pub(super) use confirm::{Refusal, type_words, words_shown, wrapped};
 pub(crate) use confirm::{compare, confirm};
 
 use super::open;
@@ -78,12 +79,7 @@ struct Candidate {
 /// Everything is read, checked against store and plan, every attestation verified, and every fingerprint that was given compared, before the token is asked and
 /// before the first card is recorded or asked about; each is then recorded for itself.
 pub(super) fn import(cli: &Cli, import: &Import, terminal: &Terminal) -> Result<()> {
-    let (cards, successions) = sorted(read_documents(&import.files)?)?;
-    if !import.fingerprint.is_empty() && import.fingerprint.len() != cards.len() {
-        let what = format!("{} fingerprints are given for {} cards.", import.fingerprint.len(), cards.len());
-        let hint = "Give --fingerprint once for each card, in the order of the cards, or not at all.";
-        return Err(Error::new(ErrorKind::FingerprintInvalid, what, hint));
-    }
+    let Sorted { cards, successions } = read_cards(&import.files)?;
     let store = open(cli)?;
     let candidates = checked(&store, cards, import)?;
     if successions.is_empty() && candidates.iter().all(|candidate| candidate.added == Added::AlreadyThere) {
@@ -91,7 +87,35 @@ pub(super) fn import(cli: &Cli, import: &Import, terminal: &Terminal) -> Result<
         return terminal.result("", &Imported { imported });
     }
     drop(store);
-    let mut opened = opened(cli, terminal)?;
+    record(opened(cli, terminal)?, candidates, &successions, import, terminal)
+}
+
+/// As [`import`] of what was read, into a store that is open.
+pub(super) fn import_into(opened: Opened, read: Sorted, import: &Import, terminal: &Terminal) -> Result<()> {
+    let candidates = checked(&opened.store, read.cards, import)?;
+    record(opened, candidates, &read.successions, import, terminal)
+}
+
+/// What `import` takes, each once.
+pub(super) struct Sorted {
+    pub(super) cards: Vec<IdentityCard>,
+    successions: Vec<Succession>,
+}
+
+/// Reads what `import` takes. Other documents are for other commands, and one name is one machine's.
+pub(super) fn read_cards(files: &[PathBuf]) -> Result<Sorted> {
+    let (cards, successions) = sorted(read_documents(files)?)?;
+    Ok(Sorted { cards, successions })
+}
+
+/// Records what was [`checked`], asking about each where no fingerprint was given.
+fn record(
+    mut opened: Opened,
+    candidates: Vec<Candidate>,
+    successions: &[Succession],
+    import: &Import,
+    terminal: &Terminal,
+) -> Result<()> {
     let machine = opened.store.machine()?;
     let roots = roots(&machine.attestation.roots, &import.attestation_root)?;
     let own = machine.card.fingerprint();
@@ -109,12 +133,12 @@ pub(super) fn import(cli: &Cli, import: &Import, terminal: &Terminal) -> Result<
         }
         imported.push(told(&candidate, terminal));
     }
-    succeed(opened, &successions, terminal)?;
+    succeed(opened, successions, terminal)?;
     // Without --json the notes have said it all.
     terminal.result("", &Imported { imported })
 }
 
-/// Cards and successions; other documents are for other commands, and one name is one machine's.
+/// Cards and successions.
 fn sorted(documents: Vec<(String, Document)>) -> Result<(Vec<IdentityCard>, Vec<Succession>)> {
     let (mut cards, mut successions) = (Vec::<IdentityCard>::new(), Vec::new());
     let other = |from: &str, what: &str, command: &str| {
@@ -148,6 +172,15 @@ fn two_of_one_name(name: &Identifier, one: &IdentityCard, other: &IdentityCard) 
 
 fn checked(store: &Store, cards: Vec<IdentityCard>, import: &Import) -> Result<Vec<Candidate>> {
     let (machine, plan) = (store.machine()?, store.plan()?);
+    // `*.card` names this machine's own, too.
+    let only_own = cards.iter().all(|card| *card == machine.card);
+    let cards: Vec<IdentityCard> = cards.into_iter().filter(|card| only_own || *card != machine.card).collect();
+    if !import.fingerprint.is_empty() && import.fingerprint.len() != cards.len() {
+        let what = format!("{} fingerprints are given for {} cards.", import.fingerprint.len(), cards.len());
+        let hint =
+            "Give --fingerprint once for each card but this machine's own, in the order of the cards, or not at all.";
+        return Err(Error::new(ErrorKind::FingerprintInvalid, what, hint));
+    }
     let roots = roots(&machine.attestation.roots, &import.attestation_root)?;
     let required = machine.attestation.required
         || import.require_attestation

@@ -62,18 +62,55 @@ pub(super) fn confirm_of(
     roots: &AttestationRoots,
     terminal: &Terminal,
 ) -> Result<&'static str> {
-    let print = card.fingerprint();
-    let (words, hidden) = (print.words(), two_of(WORDS, &print, own));
+    let otherwise = "Run it on a terminal, or give the fingerprint that the other machine shows with `--fingerprint`.";
+    let refused = |refusal| match refusal {
+        Refusal::Mismatch => mismatch(card),
+        Refusal::Declined => Error::new(
+            ErrorKind::Declined,
+            format!("The fingerprint of \"{}\" was not confirmed; this card was not recorded.", card.identifier),
+            "Look at `claviger-ceremony show` on the other machine and import the card again.",
+        ),
+    };
+    let screen = |words: &[&str]| screen(card, kind, words, number, roots);
+    type_words(&card.fingerprint(), own, screen, refused, otherwise, terminal)?;
+    Ok("words compared")
+}
+
+/// Why words that were asked for were not taken.
+pub(in crate::commands) enum Refusal {
+    /// Another word of the list was typed.
+    Mismatch,
+    /// None was typed.
+    Declined,
+}
+
+/// Has two words of a fingerprint typed, which `screen`, given the words, does not show; `otherwise` says how to do without a terminal.
+pub(in crate::commands) fn type_words(
+    print: &Fingerprint,
+    own: &Fingerprint,
+    screen: impl FnOnce(&[&str]) -> String,
+    refused: impl Fn(Refusal) -> Error,
+    otherwise: &str,
+    terminal: &Terminal,
+) -> Result<()> {
+    let (words, hidden) = (print.words(), two_of(WORDS, print, own));
     let words: Vec<&str> = words.split(' ').collect();
     let mut left = words.clone();
     for &at in &hidden {
         left[at] = "······";
     }
-    let mut text = screen(card, kind, &left, number, roots);
+    let mut text = screen(&left);
     for at in hidden {
-        ask_word(&print, &words, at, &mut text, card, terminal)?;
+        ask_word(print, &words, at, &mut text, &refused, otherwise, terminal)?;
     }
-    Ok("words compared")
+    Ok(())
+}
+
+/// The words of a fingerprint in two rows, as `screen` of [`type_words`] is given them.
+pub(in crate::commands) fn words_shown(words: &[&str]) -> String {
+    let (first, second) = words.split_at(WORDS / 2);
+    let row = |words: &[&str]| words.iter().map(|word| format!("{word:<10}")).collect::<String>().trim_end().to_owned();
+    format!("  {:<14} {}\n{:INDENT$}{}\n", "words", row(first), "", row(second))
 }
 
 /// All that is asked about, on a screen of 24 lines with the question.
@@ -106,9 +143,7 @@ fn screen(
     ] {
         let _ = writeln!(text, "{}", wrapped(&format!("  {name:<14} {value}"), INDENT));
     }
-    let (first, second) = words.split_at(WORDS / 2);
-    let row = |words: &[&str]| words.iter().map(|word| format!("{word:<10}")).collect::<String>().trim_end().to_owned();
-    let _ = writeln!(text, "  {:<14} {}\n{:INDENT$}{}\n", "words", row(first), "", row(second));
+    let _ = writeln!(text, "{}", words_shown(words));
     let name = &card.identifier;
     let consequence = match kind {
         Kind::Peer => format!("Recorded, \"{name}\" is a peer: this machine connects with whoever holds these keys."),
@@ -129,7 +164,7 @@ fn kept(kind: TokenKind, attestation: Option<&Attestation>, key: &StaticPublic, 
 }
 
 /// Broken between words at the screen's width; lines after the first begin at `indent`.
-fn wrapped(text: &str, indent: usize) -> String {
+pub(in crate::commands) fn wrapped(text: &str, indent: usize) -> String {
     let mut done = String::new();
     let mut column = 0;
     // What is before the first space keeps its spaces.
@@ -151,10 +186,10 @@ fn ask_word(
     words: &[&str],
     at: usize,
     text: &mut String,
-    card: &IdentityCard,
+    refused: &impl Fn(Refusal) -> Error,
+    otherwise: &str,
     terminal: &Terminal,
 ) -> Result<()> {
-    let otherwise = "Run it on a terminal, or give the fingerprint that the other machine shows with `--fingerprint`.";
     for _ in 0..TRIES {
         let answer = terminal.ask(&format!("{text}Word {}: ", at + 1), otherwise)?;
         text.clear();
@@ -165,15 +200,11 @@ fn ask_word(
         typed[at] = &answer;
         match print.matches(&typed.join(" ")) {
             Ok(true) => return Ok(()),
-            Ok(false) => return Err(mismatch(card)),
+            Ok(false) => return Err(refused(Refusal::Mismatch)),
             Err(_) => *text = "That is not a word of the list. Type it again, or nothing to stop.\n".into(),
         }
     }
-    Err(Error::new(
-        ErrorKind::Declined,
-        format!("The fingerprint of \"{}\" was not confirmed; this card was not recorded.", card.identifier),
-        "Look at `claviger-ceremony show` on the other machine and import the card again.",
-    ))
+    Err(refused(Refusal::Declined))
 }
 
 /// Two different numbers below `n`, in order: the same for this card on this machine every time, others elsewhere.
