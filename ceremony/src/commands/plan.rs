@@ -1,8 +1,10 @@
 //! `plan` and `add`: what was planned, and what has come of it.
 
 mod page;
+mod record;
 mod report;
 mod runbook;
+mod show;
 
 use std::path::Path;
 
@@ -13,6 +15,7 @@ use serde::Serialize;
 
 use self::page::{PAGE_BREAK, Page};
 use self::runbook::Runbook;
+use super::open;
 use crate::cli::{Cli, Example, Format, New, Plan as Command, PlanFile, Print};
 use crate::files::{Written, read_plan, write_file};
 
@@ -21,7 +24,9 @@ pub(super) fn run(cli: &Cli, command: &Command, terminal: &Terminal) -> Result<(
         Command::Plan(PlanFile::New(options)) => new(options, terminal),
         Command::Plan(PlanFile::Check { file }) => check(&read_plan(file)?, terminal),
         Command::Plan(PlanFile::Print(options)) => print(options, cli.json, terminal),
-        _ => unimplemented!(),
+        Command::Plan(PlanFile::Record(options)) => record::record(cli, options, terminal),
+        Command::Plan(PlanFile::Show { toml }) => show::show(&open(cli)?, *toml, terminal),
+        Command::Add(options) => record::add(cli, options, terminal),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use claviger::ceremony::plan::{Edge, Member, Plan, Rules};
+use claviger::ceremony::plan::{Changes, Edge, Member, Plan, Rules};
 use serde::Serialize;
 
 use crate::report::{Print, table};
@@ -126,4 +126,48 @@ pub(super) fn text(plan: &Plan) -> String {
         text.push_str(&table(["FROM", "TO", "SERVICE"], edges));
     }
     text
+}
+
+/// How a plan differs: `{"name", "members_added", "members_removed", "members_changed", "edges_added", "edges_removed", "rules"}`; `name`, `rules` and each of
+/// `members_changed` as `{"before", "after"}`, the first two `null` where they are the same.
+#[derive(Serialize)]
+pub(super) struct ChangesReport {
+    name: Option<Change<String>>,
+    members_added: Vec<MemberReport>,
+    members_removed: Vec<MemberReport>,
+    members_changed: Vec<Change<MemberReport>>,
+    edges_added: Vec<EdgeReport>,
+    edges_removed: Vec<EdgeReport>,
+    rules: Option<Change<RulesReport>>,
+}
+
+#[derive(Serialize)]
+struct Change<T> {
+    before: T,
+    after: T,
+}
+
+impl<T> Change<T> {
+    fn of<'a, U>((before, after): &'a (U, U)) -> Self
+    where
+        T: From<&'a U>,
+    {
+        Self { before: before.into(), after: after.into() }
+    }
+}
+
+impl From<&Changes> for ChangesReport {
+    fn from(changes: &Changes) -> Self {
+        let members = |members: &[Member]| members.iter().map(MemberReport::from).collect();
+        let edges = |edges: &[Edge]| edges.iter().map(EdgeReport::from).collect();
+        Self {
+            name: changes.name.as_ref().map(|(old, new)| Change { before: old.to_string(), after: new.to_string() }),
+            members_added: members(&changes.members_added),
+            members_removed: members(&changes.members_removed),
+            members_changed: changes.members_changed.iter().map(Change::of).collect(),
+            edges_added: edges(&changes.edges_added),
+            edges_removed: edges(&changes.edges_removed),
+            rules: changes.rules.as_ref().map(Change::of),
+        }
+    }
 }

@@ -1,0 +1,244 @@
+//! `plan record` and `add`: a plan into the store, compared first.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use claviger::ceremony::plan::{Changes, Plan};
+use claviger::error::{Error, ErrorKind, Result};
+use claviger::identity::{Fingerprint, Identifier};
+use claviger::program::{Terminal, shown};
+use claviger::store::{Added, Store};
+use serde::Serialize;
+
+use super::super::cards::{Refusal, import_into, read_cards, type_words, words_shown, wrapped};
+use super::super::open;
+use super::super::opened::opened;
+use super::report::{ChangesReport, head};
+use crate::cli::{Add, Cli, Record};
+use crate::files::read_plan;
+use crate::report::Print;
+
+/// `plan record --json`: `{"name", "fingerprint", "outcome", "changes", "losses"}`; `outcome` is `new` or `already-there`, `changes` those from the plan that
+/// was recorded, `null` when there was none.
+#[derive(Serialize)]
+struct Recorded {
+    name: String,
+    fingerprint: Print,
+    outcome: &'static str,
+    changes: Option<ChangesReport>,
+    losses: Vec<String>,
+}
+
+pub(super) fn record(cli: &Cli, options: &Record, terminal: &Terminal) -> Result<()> {
+    let plan = read_plan(&options.file)?;
+    let step = Step::new(&open(cli)?, plan)?;
+    plan_warnings(&step.plan, terminal);
+    let outcome = if step.is_recorded() {
+        terminal.note(&format!("The plan \"{}\" was recorded already.", step.plan.name));
+        Added::AlreadyThere
+    } else {
+        let how = step.confirmed(options.fingerprint.as_deref(), options.yes, "--fingerprint", terminal)?;
+        let mut opened = opened(cli, terminal)?;
+        let outcome = opened.store.set_plan(&step.plan, how)?;
+        terminal.note(&format!("The plan \"{}\" is recorded.", step.plan.name));
+        outcome
+    };
+    let recorded = Recorded {
+        name: step.plan.name.to_string(),
+        fingerprint: step.plan.fingerprint().into(),
+        outcome: match outcome {
+            Added::New => "new",
+            Added::AlreadyThere => "already-there",
+        },
+        changes: step.changes.as_ref().map(ChangesReport::from),
+        losses: step.losses,
+    };
+    terminal.result("", &recorded)
+}
+
+pub(super) fn add(cli: &Cli, options: &Add, terminal: &Terminal) -> Result<()> {
+    if options.plan == Path::new("-") {
+        let hint = "Name the plan's file; the cards can come from standard input.";
+        return Err(Error::new(ErrorKind::PlanInvalid, "A plan is not read from standard input here.", hint));
+    }
+    let plan = read_plan(&options.plan)?;
+    let read = read_cards(&options.import.files)?;
+    let step = Step::new(&open(cli)?, plan)?;
+    let file = shown(&options.plan);
+    let record = format!("Record it with `claviger-ceremony plan record {file}`, then import the cards.");
+    match &step.changes {
+        None => {
+            return Err(Error::new(
+                ErrorKind::PlanMismatch,
+                "No plan is recorded here to which a member could be added.",
+                record,
+            ));
+        }
+        Some(changes) if !changes.only_adds() => {
+            let what = format!(
+                "The plan {file} does more than add members and edges; nothing was recorded. It has: {}.",
+                changes
+                    .to_text()
+                    .lines()
+                    .filter(|line| !line.starts_with('+'))
+                    .take(3)
+                    .map(squeezed)
+                    .collect::<Vec<_>>()
+                    .join("; ")
+            );
+            return Err(Error::new(ErrorKind::PlanMismatch, what, record));
+        }
+        Some(_) => {}
+    }
+    // Before the plan is recorded: what `import` would refuse.
+    read.cards.iter().try_for_each(|card| step.plan.check_card(card))?;
+    plan_warnings(&step.plan, terminal);
+    let mut how = None;
+    if !step.is_recorded() {
+        how = Some(step.confirmed(options.plan_fingerprint.as_deref(), false, "--plan-fingerprint", terminal)?);
+    }
+    let mut opened = opened(cli, terminal)?;
+    if let Some(how) = how {
+        opened.store.set_plan(&step.plan, how)?;
+        terminal.note(&format!(
+            "The plan \"{}\" is recorded. What is left of this can be done with `claviger-ceremony import`.",
+            step.plan.name
+        ));
+    }
+    import_into(opened, read, &options.import, terminal)
+}
+
+fn plan_warnings(plan: &Plan, terminal: &Terminal) {
+    plan.warnings().iter().for_each(|warning| terminal.warn(warning));
+}
+
+/// A line of changes with single spaces.
+fn squeezed(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A plan on its way into a store, and what it changes there.
+struct Step {
+    plan: Plan,
+    own: Fingerprint,
+    changes: Option<Changes>,
+    /// What this machine loses, a sentence each.
+    losses: Vec<String>,
+}
+
+impl Step {
+    /// Reads what is recorded, and holds it to the plan.
+    fn new(store: &Store, plan: Plan) -> Result<Self> {
+        let machine = store.machine()?;
+        let own = &machine.card.identifier;
+        if plan.member(own).is_none() {
+            let what =
+                format!("This machine, \"{own}\", is not a member of the plan \"{}\"; it was not recorded.", plan.name);
+            let members = plan.members.iter().map(|member| member.identifier.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(Error::new(
+                ErrorKind::PlanMismatch,
+                what,
+                format!("Take the plan in which it is. Members of this one are: {members}."),
+            ));
+        }
+        for card in store.cards()? {
+            let name = &card.identifier;
+            if plan.member(name).is_none() {
+                let what = format!(
+                    "\"{name}\" is recorded here, and is not a member of the plan \"{}\"; it was not recorded.",
+                    plan.name
+                );
+                let hint = format!(
+                    "If it left, first `claviger-ceremony revoke {name} --reason TEXT`, or `claviger-ceremony remove {name}`; else add it to the plan."
+                );
+                return Err(Error::new(ErrorKind::PlanMismatch, what, hint));
+            }
+            plan.check_card(&card)?;
+        }
+        let recorded = store.plan()?;
+        let changes = recorded.as_ref().map(|recorded| recorded.changes(&plan));
+        let losses = recorded.map(|recorded| losses(&recorded, &plan, own)).unwrap_or_default();
+        Ok(Self { own: machine.card.fingerprint(), plan, changes, losses })
+    }
+
+    fn is_recorded(&self) -> bool {
+        self.changes.as_ref().is_some_and(Changes::is_empty)
+    }
+
+    /// Shows what changes and has the plan's words compared; gives how that was done.
+    fn confirmed(&self, given: Option<&str>, yes: bool, option: &str, terminal: &Terminal) -> Result<&'static str> {
+        let print = self.plan.fingerprint();
+        let name = &self.plan.name;
+        let mismatch = || {
+            Error::new(
+                ErrorKind::FingerprintMismatch,
+                format!("The words are not those of this plan \"{name}\"; it was not recorded."),
+                "Compare it with the others' by `claviger-ceremony plan check`; take the file that all of you have.",
+            )
+        };
+        if let Some(given) = given {
+            self.losses.iter().for_each(|loss| terminal.warn(loss));
+            return if print.matches(given)? { Ok("fingerprint given") } else { Err(mismatch()) };
+        }
+        let lets_in = self.changes.as_ref().is_none_or(Changes::lets_in);
+        if yes && !lets_in {
+            self.losses.iter().for_each(|loss| terminal.warn(loss));
+            return Ok("not compared; it lets nothing in that the former plan did not");
+        }
+        if yes {
+            let what = format!("The plan \"{name}\" lets more in than what is recorded; it was not recorded.");
+            let hint = format!("Leave `--yes` out and compare its words, or give them with `{option}`.");
+            return Err(Error::new(ErrorKind::Declined, what, hint));
+        }
+        let refused = |refusal| match refusal {
+            Refusal::Mismatch => mismatch(),
+            Refusal::Declined => Error::new(
+                ErrorKind::Declined,
+                format!("The words of the plan \"{name}\" were not confirmed; it was not recorded."),
+                "Find out its words from who leads, and record it again.",
+            ),
+        };
+        let otherwise = format!("Run it on a terminal, or give the plan's fingerprint with `{option}`.");
+        type_words(&print, &self.own, |words| self.screen(words), refused, &otherwise, terminal)?;
+        Ok("words compared")
+    }
+
+    fn screen(&self, words: &[&str]) -> String {
+        let mut text: String = head(&self.plan)
+            .lines()
+            .filter(|line| !line.starts_with("  words "))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        text += &words_shown(words);
+        let consequence = match &self.changes {
+            None => "Recorded, the plan says whose cards this machine takes, and who of them is a peer. What is recorded stays.".to_owned(),
+            Some(changes) => {
+                let lines = changes.to_text();
+                let all = lines.lines().count();
+                let _ = write!(text, "\nIt differs from the recorded plan:\n");
+                lines.lines().take(SHOWN).for_each(|line| {
+                    let _ = writeln!(text, "  {line}");
+                });
+                if all > SHOWN {
+                    let _ = writeln!(text, "  … and {} more", all - SHOWN);
+                }
+                "Recorded, it takes the place of the former plan; the phrase is another, and is to be confirmed anew.".to_owned()
+            }
+        };
+        for loss in &self.losses {
+            let _ = write!(text, "\n{}", wrapped(loss, 0));
+        }
+        let question = "The leader's page, and `claviger-ceremony plan check` on the other machines, show all eight words. Compare; then type the two that are left out here.";
+        let _ = writeln!(text, "\n{}\n{}", wrapped(&consequence, 0), wrapped(question, 0));
+        text
+    }
+}
+
+/// Changes that are shown before a question; a screen has 24 lines.
+const SHOWN: usize = 8;
+
+/// What `own` loses by a newer plan, a sentence each.
+fn losses(old: &Plan, new: &Plan, own: &Identifier) -> Vec<String> {
+    let removed = old.edges_of(own).filter(|edge| new.edges.binary_search(edge).is_err());
+    removed.map(|edge| format!("{} can no longer connect to {} for {}.", edge.from, edge.to, edge.service)).collect()
+}
