@@ -8,7 +8,7 @@ use std::time::Duration;
 use claviger::error::{Error, ErrorKind, Result};
 use image::imageops::{FilterType, crop_imm, resize};
 use image::{GrayImage, ImageFormat, ImageReader, Limits, Luma};
-use rqrr::{DeQRError, PreparedImage};
+use rqrr::{DeQRError, Point, PreparedImage};
 
 use super::QUIET;
 
@@ -61,7 +61,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
     // What looks for codes was made for a camera's many pictures, not for one that somebody made to hold it up: it gets a thread, which ends with the program.
     let (sender, receiver) = channel();
     thread::spawn(move || {
-        let _ = sender.send(search(&image));
+        let _ = sender.send(search(image));
     });
     let found = receiver.recv_timeout(TIME).map_err(|error| match error {
         RecvTimeoutError::Timeout => {
@@ -126,23 +126,30 @@ impl Found {
     }
 }
 
+/// Codes dark on light, or else light on dark, as on a terminal without colours.
+fn search(mut image: GrayImage) -> Found {
+    let found = pass(&image);
+    if !found.texts.is_empty() {
+        return found;
+    }
+    image::imageops::invert(&mut image);
+    let inverted = pass(&image);
+    if inverted.texts.is_empty() { found } else { inverted }
+}
+
 /// rqrr is at its best with one code at a time: among many it takes the corners of one for those of another (its issue 50). So the picture is cut along the light
 /// between codes, as it is in what programs draw; what can not be cut, or read, is looked at as a whole.
-fn search(image: &GrayImage) -> Found {
+fn pass(image: &GrayImage) -> Found {
     let mut found = Found::default();
-    for block in blocks(image) {
-        let (texts, unread) = scan(&cropped(image, block));
-        found.unread += usize::from(unread && texts.is_empty());
+    let blocks = blocks(image);
+    for block in &blocks {
+        let (texts, unread) = scan(&cropped(image, *block));
+        found.unread += usize::from(unread);
         found.add(texts);
     }
-    if found.unread > 0 || found.texts.is_empty() {
+    if blocks.len() != 1 && (found.unread > 0 || found.texts.is_empty()) {
         let before = found.texts.len();
         found.add(scan(image).0);
-        if found.texts.is_empty() {
-            let mut inverted = image.clone();
-            image::imageops::invert(&mut inverted);
-            found.add(scan(&inverted).0);
-        }
         found.unread = found.unread.saturating_sub(found.texts.len() - before);
     }
     found
@@ -156,33 +163,66 @@ fn scan(image: &GrayImage) -> (Vec<Vec<u8>>, bool) {
     let smaller = (side >= 1000).then_some((1, 2));
     for (times, over) in [Some((1, 1)), larger, smaller].into_iter().flatten() {
         let (width, height) = (image.width() * times / over, image.height() * times / over);
-        let scaled = (times != over).then(|| resize(image, width, height, FilterType::Triangle));
-        let (texts, failed) = grids(scaled.as_ref().unwrap_or(image));
+        let scaled = if times == over { image.clone() } else { resize(image, width, height, FilterType::Triangle) };
+        let (texts, failed) = grids(scaled);
         let done = !texts.is_empty() && !failed;
         all.add(texts);
-        unread |= failed;
         if done {
-            break;
+            return (all.texts, false);
         }
+        unread |= failed;
     }
     (all.texts, unread)
 }
 
-fn grids(image: &GrayImage) -> (Vec<Vec<u8>>, bool) {
+/// Reads the codes that are found, takes them out of the picture, and looks again: with fewer corners there are fewer to confuse. `true`: in the end a code seems to
+/// be there that can not be read.
+fn grids(mut image: GrayImage) -> (Vec<Vec<u8>>, bool) {
     let (width, height) = (image.width() as usize, image.height() as usize);
-    let dots = image.as_raw();
-    let mut prepared = PreparedImage::prepare_from_greyscale(width, height, |x, y| dots[y * width + x]);
-    let (mut texts, mut failed) = (Vec::new(), false);
-    for grid in prepared.detect_grids() {
-        let mut text = Vec::new();
-        match grid.decode_to(&mut text) {
-            Ok(_) => texts.push(text),
-            // Corners of different codes, or none at all, show no format.
-            Err(DeQRError::FormatEcc | DeQRError::InvalidVersion | DeQRError::InvalidGridSize) => {}
-            Err(_) => failed = true,
+    let mut texts = Vec::new();
+    loop {
+        let dots = image.as_raw();
+        let mut prepared = PreparedImage::prepare_from_greyscale(width, height, |x, y| dots[y * width + x]);
+        let (mut read, mut failed) = (Vec::new(), false);
+        for grid in prepared.detect_grids() {
+            let mut text = Vec::new();
+            match grid.decode_to(&mut text) {
+                Ok(_) => {
+                    read.push(grid.bounds);
+                    texts.push(text);
+                }
+                // Three corners that are none of a code show no format.
+                Err(DeQRError::FormatEcc | DeQRError::InvalidVersion | DeQRError::InvalidGridSize) => {}
+                Err(_) => failed = true,
+            }
         }
+        if read.is_empty() || texts.len() > MAX_BLOCKS {
+            return (texts, failed);
+        }
+        read.iter().for_each(|corners| erase(&mut image, corners));
     }
-    (texts, failed)
+}
+
+/// Makes as light as its lightest dot what is between four corners, which are in the order of a walk around them.
+fn erase(image: &mut GrayImage, corners: &[Point; 4]) {
+    let within = |values: [i32; 4], length: u32| {
+        let limit = |value: Option<i32>| value.unwrap_or(0).clamp(0, length as i32);
+        limit(values.into_iter().min())..limit(values.into_iter().max())
+    };
+    let (columns, rows) =
+        (within(corners.map(|at| at.x), image.width()), within(corners.map(|at| at.y), image.height()));
+    let inside = |(x, y): &(i32, i32)| {
+        let side = |at: usize| {
+            let (from, to) = (corners[at], corners[(at + 1) % 4]);
+            i64::from(to.x - from.x) * i64::from(y - from.y) - i64::from(to.y - from.y) * i64::from(x - from.x)
+        };
+        (0..4).all(|at| side(at) >= 0) || (0..4).all(|at| side(at) <= 0)
+    };
+    let dots: Vec<(i32, i32)> = rows.flat_map(|y| columns.clone().map(move |x| (x, y))).filter(inside).collect();
+    let light = dots.iter().map(|(x, y)| *image.get_pixel(*x as u32, *y as u32)).max_by_key(|dot| dot[0]);
+    for (x, y) in dots {
+        image.put_pixel(x as u32, y as u32, light.unwrap_or(Luma([255])));
+    }
 }
 
 /// Left, top, right and bottom; the last two are outside.
