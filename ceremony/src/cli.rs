@@ -20,9 +20,9 @@ use claviger::identity::{Identifier, IdentityError, Role, Suites};
 pub(crate) use cards::{Export, Import, Output};
 pub(crate) use life::Life;
 pub(crate) use plan::{Add, Example, Format, New, Plan, PlanFile, Print, Record};
-pub(crate) use proof::Proof;
+pub(crate) use proof::{Challenge, Proof, Prove, VerifyProof};
 pub(crate) use ready::{Preflight, Ready};
-pub(crate) use set::Set;
+pub(crate) use set::{Confirm, Set};
 pub(crate) use token::{Attest, Backend, Explain, Generate, List, Test, Token};
 pub(crate) use transcript::Transcript;
 
@@ -209,9 +209,12 @@ impl Cli {
     /// Parses the process's arguments, and checks what clap can not say.
     pub(crate) fn read() -> Result<Self, clap::Error> {
         let cli = Self::try_parse()?;
-        if let Command::Export(export) = &cli.command {
-            export.output.check().map_err(|text| Self::command().error(ErrorKind::ArgumentConflict, text))?;
-        }
+        let checked = match &cli.command {
+            Command::Export(export) => export.output.check(),
+            Command::Proof(proof) => proof.check(),
+            _ => Ok(()),
+        };
+        checked.map_err(|text| Self::command().error(ErrorKind::ArgumentConflict, text))?;
         Ok(cli)
     }
 }

@@ -11,7 +11,7 @@ pub(crate) struct Export {
 }
 
 /// Where a document goes: a file, unless only other places are named.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Output {
     /// The file to write [default: one named after this machine, unless --qr, --png or --svg is given]; - is stdout
     pub(crate) file: Option<PathBuf>,

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use confirm::{Kind, confirm_of};
 pub(super) use confirm::{Refusal, type_words, words_shown, wrapped};
-pub(crate) use confirm::{compare, confirm};
+pub(crate) use confirm::{compare, confirm, two_of};
 
 use super::open;
 use super::opened::{Opened, opened};
@@ -160,7 +160,7 @@ fn sorted(documents: Vec<(String, Document)>) -> Result<(Vec<IdentityCard>, Vec<
     Ok((cards, successions))
 }
 
-fn two_of_one_name(name: &Identifier, one: &IdentityCard, other: &IdentityCard) -> Error {
+pub(super) fn two_of_one_name(name: &Identifier, one: &IdentityCard, other: &IdentityCard) -> Error {
     let what = format!(
         "Two different cards are of \"{name}\": with the fingerprints {} and {}; nothing was recorded.",
         one.fingerprint(),

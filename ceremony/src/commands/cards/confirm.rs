@@ -208,7 +208,7 @@ fn ask_word(
 }
 
 /// Two different numbers below `n`, in order: the same for this card on this machine every time, others elsewhere.
-fn two_of(n: usize, print: &Fingerprint, own: &Fingerprint) -> [usize; 2] {
+pub(crate) fn two_of(n: usize, print: &Fingerprint, own: &Fingerprint) -> [usize; 2] {
     // The last 40 bits, which are in no word. One of n * (n - 1) pairs; 2^40 is so much larger that the remainder's bias does not matter.
     let bits = u128::from_be_bytes(*print.as_bytes()) ^ u128::from_be_bytes(*own.as_bytes());
     let draw = (bits & 0xff_ffff_ffff) as usize;
