@@ -24,7 +24,7 @@ pub(crate) use proof::{Challenge, Proof, Prove, VerifyProof};
 pub(crate) use ready::{Preflight, Ready};
 pub(crate) use set::{Confirm, Set};
 pub(crate) use token::{Attest, Backend, Explain, Generate, List, Test, Token};
-pub(crate) use transcript::Transcript;
+pub(crate) use transcript::{Export as ExportTranscript, Transcript, Verb, Verify};
 
 const EXAMPLE: &str = "\
 A ceremony, on each machine:

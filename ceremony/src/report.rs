@@ -12,11 +12,21 @@ use serde::Serialize;
 
 use crate::attestation::Proof;
 
+/// What a terminal, and a sheet of paper, has.
+const COLUMNS: usize = 80;
+
 /// `{"hex", "words"}`: 32 hexadecimal digits, and eight words.
 #[derive(Serialize)]
 pub(crate) struct Print {
     hex: String,
-    words: String,
+    pub(crate) words: String,
+}
+
+impl Print {
+    /// The digits in groups of four.
+    pub(crate) fn grouped(&self) -> String {
+        grouped(&self.hex)
+    }
 }
 
 impl From<Fingerprint> for Print {
@@ -128,7 +138,7 @@ pub(crate) fn peers_text(peers: &[Identity]) -> String {
     )
 }
 
-/// An entry of the ceremony log; `time` in seconds since 1970.
+/// An entry of the ceremony log; `time` in seconds since 1970, `version` empty where it was not recorded, `hash` 64 hexadecimal digits.
 #[derive(Serialize)]
 pub(crate) struct Entry {
     sequence: u64,
@@ -136,7 +146,9 @@ pub(crate) struct Entry {
     event: &'static str,
     subject: String,
     fingerprint: Print,
+    version: String,
     detail: String,
+    hash: String,
 }
 
 impl From<&LogEntry> for Entry {
@@ -147,26 +159,54 @@ impl From<&LogEntry> for Entry {
             event: entry.event.as_str(),
             subject: entry.subject.to_string(),
             fingerprint: entry.fingerprint.into(),
+            version: entry.version.clone(),
             detail: entry.detail.clone(),
+            hash: data_encoding::HEXLOWER.encode(&entry.hash),
         }
     }
 }
 
-/// The log, a line each, times in UTC.
-pub(crate) fn log_text(log: &[LogEntry]) -> String {
-    table(
-        ["NO", "TIME", "EVENT", "SUBJECT", "FINGERPRINT", "HOW"],
-        log.iter().map(|entry| {
-            [
-                entry.sequence.to_string(),
-                utc(entry.time),
-                entry.event.as_str().to_owned(),
-                entry.subject.to_string(),
-                entry.fingerprint.to_string(),
-                entry.detail.clone(),
-            ]
-        }),
-    )
+/// The log, oldest entry first, and its head: what stands for all of it, to be written on paper.
+pub(crate) fn log_text(log: &[LogEntry], head: &Fingerprint) -> String {
+    let entries: String = log.iter().map(entry_text).collect();
+    format!("{entries}\nThe log's head:\n      {head}\n      {}\n", head.words())
+}
+
+/// An entry, on two lines or more, its time in UTC.
+pub(crate) fn entry_text(entry: &LogEntry) -> String {
+    let LogEntry { sequence, event, subject, fingerprint, version, .. } = entry;
+    let version = if version.is_empty() { String::new() } else { format!("  claviger {version}") };
+    let mut text = format!(
+        "{sequence:>4}  {}  {:<17}  {subject}\n      {fingerprint}{version}\n",
+        utc(entry.time),
+        event.as_str()
+    );
+    if !entry.detail.is_empty() {
+        text += &wrapped("      ", &entry.detail);
+    }
+    text
+}
+
+/// `text` on lines of 80 columns, broken between words; `first` stands before it, and as much room before each further line.
+pub(crate) fn wrapped(first: &str, text: &str) -> String {
+    let indent = first.chars().count();
+    let (mut lines, mut line, mut width) = (String::new(), first.to_owned(), indent);
+    let mut words = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if words > 0 && width + 1 + length > COLUMNS {
+            let _ = writeln!(lines, "{line}");
+            (line, width, words) = (" ".repeat(indent), indent, 0);
+        }
+        if words > 0 {
+            line.push(' ');
+            width += 1;
+        }
+        line.push_str(word);
+        (width, words) = (width + length, words + 1);
+    }
+    let _ = writeln!(lines, "{}", line.trim_end());
+    lines
 }
 
 /// `2026-01-31T12:00:00Z` (RFC 3339).
@@ -227,6 +267,18 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_lines_are_broken_between_words() {
+        let words = ["abstract"; 20].join(" ");
+        let text = wrapped("  words  ", &words);
+        assert!(text.lines().all(|line| line.len() <= COLUMNS), "{text}");
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.lines().skip(1).all(|line| line.starts_with("         abstract")), "{text}");
+        assert_eq!(text.split_whitespace().skip(1).collect::<Vec<_>>().join(" "), words);
+        assert_eq!(wrapped("  ", &"x".repeat(100)), format!("  {}\n", "x".repeat(100)));
+        assert_eq!(wrapped("a  ", ""), "a\n");
+    }
 
     #[test]
     fn times() {

@@ -1,5 +1,7 @@
 //! `peers`, `show`, `remove`, `log`: what a store holds.
 
+use claviger::ceremony::log::ROOT;
+use claviger::ceremony::transcript::head_print;
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::Identifier;
 use claviger::store::{Machine, Store};
@@ -7,7 +9,7 @@ use claviger::token::attestation::AttestationRoots;
 use serde::Serialize;
 
 use crate::attestation::roots;
-use crate::report::{Entry, Identity, log_text, peers_text};
+use crate::report::{Entry, Identity, Print, log_text, peers_text};
 use claviger::program::Terminal;
 
 /// `peers --json`: each as `show` gives it.
@@ -22,10 +24,11 @@ struct Removed {
     removed: Identity,
 }
 
-/// `log --json`: oldest entry first.
+/// `log --json`: oldest entry first. `head` is the last entry's hash, `{"hex", "words"}` its first 128 bits.
 #[derive(Serialize)]
 struct Log {
     log: Vec<Entry>,
+    head: Print,
 }
 
 /// The roots that count in this store.
@@ -76,5 +79,6 @@ pub(super) fn remove(store: &mut Store, name: &Identifier, yes: bool, terminal: 
 
 pub(super) fn log(store: &Store, terminal: &Terminal) -> Result<()> {
     let log = store.log()?;
-    terminal.result(&log_text(&log), &Log { log: log.iter().map(Entry::from).collect() })
+    let head = head_print(&log.last().map_or(ROOT, |entry| entry.hash));
+    terminal.result(&log_text(&log, &head), &Log { log: log.iter().map(Entry::from).collect(), head: head.into() })
 }
