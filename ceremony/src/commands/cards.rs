@@ -14,6 +14,7 @@ use serde::Serialize;
 use confirm::{Kind, confirm_of};
 pub(crate) use confirm::{compare, confirm};
 
+use super::life::import_succession;
 use super::open;
 use super::opened::{Opened, opened};
 use crate::attestation::{Proven, demand, logged, roots, unproven};
@@ -56,7 +57,7 @@ struct Imported {
 #[derive(Serialize)]
 struct Outcome {
     identifier: String,
-    /// `new` or `already-there`.
+    /// `new` or `already-there`; `succeeded` for the next card of a machine that was recorded.
     outcome: &'static str,
     /// `false`: the plan does not join it to this machine, and its card is only held for the phrase.
     peer: bool,
@@ -79,9 +80,11 @@ struct Candidate {
 /// before the first card is recorded or asked about; each is then recorded for itself.
 pub(super) fn import(cli: &Cli, import: &Import, terminal: &Terminal) -> Result<()> {
     let (cards, successions) = sorted(read_documents(&import.files)?)?;
-    if !import.fingerprint.is_empty() && import.fingerprint.len() != cards.len() {
-        let what = format!("{} fingerprints are given for {} cards.", import.fingerprint.len(), cards.len());
-        let hint = "Give --fingerprint once for each card, in the order of the cards, or not at all.";
+    let count = cards.len();
+    if !import.fingerprint.is_empty() && import.fingerprint.len() != count + successions.len() {
+        let number = count + successions.len();
+        let what = format!("{} fingerprints are given for {number} cards.", import.fingerprint.len());
+        let hint = "Give --fingerprint once for each card, in the order of the cards, those of successions last; or not at all.";
         return Err(Error::new(ErrorKind::FingerprintInvalid, what, hint));
     }
     let store = open(cli)?;
@@ -109,7 +112,10 @@ pub(super) fn import(cli: &Cli, import: &Import, terminal: &Terminal) -> Result<
         }
         imported.push(told(&candidate, terminal));
     }
-    succeed(opened, &successions, terminal)?;
+    if !successions.is_empty() {
+        let fingerprints = import.fingerprint.get(count..).unwrap_or_default();
+        imported.extend(succeed(opened, &successions, fingerprints, import, terminal)?);
+    }
     // Without --json the notes have said it all.
     terminal.result("", &Imported { imported })
 }
@@ -189,8 +195,13 @@ fn told(candidate: &Candidate, terminal: &Terminal) -> Outcome {
         None => {}
     }
     terminal.note(&text);
+    self::outcome(candidate, outcome)
+}
+
+fn outcome(candidate: &Candidate, outcome: &'static str) -> Outcome {
+    let Candidate { card, proven, kind, .. } = candidate;
     Outcome {
-        identifier: name.to_string(),
+        identifier: card.identifier.to_string(),
         outcome,
         peer: *kind == Kind::Peer,
         fingerprint: card.fingerprint().into(),
@@ -199,9 +210,29 @@ fn told(candidate: &Candidate, terminal: &Terminal) -> Outcome {
     }
 }
 
-/// SEAM: `life::import_succession(&mut store, &mut token, &succession, terminal)` for each, once it is there.
-fn succeed(_opened: Opened, successions: &[Succession], _terminal: &Terminal) -> Result<()> {
-    let Some(succession) = successions.first() else { return Ok(()) };
-    let what = format!("The next card of \"{}\" can not be recorded by this release.", succession.card.identifier);
-    Err(Error::new(ErrorKind::SuccessionInvalid, what, "Use a newer release of claviger."))
+/// Records next cards, each vouched for by its machine's present key; `fingerprints` as they were given, or none.
+fn succeed(
+    opened: Opened,
+    successions: &[Succession],
+    fingerprints: &[String],
+    import: &Import,
+    terminal: &Terminal,
+) -> Result<Vec<Outcome>> {
+    let (mut store, mut token) = opened.with_token(terminal)?;
+    let own = store.machine()?.card.identifier;
+    let mut outcomes = Vec::new();
+    for (at, succession) in successions.iter().enumerate() {
+        let given = fingerprints.get(at).map(String::as_str);
+        let done = import_succession(&mut store, &mut token, succession, given, &import.attestation_root, terminal)?;
+        let card = &succession.card;
+        let joined = store.plan()?.is_none_or(|plan| plan.joins(&own, &card.identifier));
+        let candidate = Candidate {
+            card: card.clone(),
+            proven: done.proven,
+            added: done.added,
+            kind: if joined { Kind::Peer } else { Kind::Held },
+        };
+        outcomes.push(outcome(&candidate, if done.added == Added::New { "succeeded" } else { "already-there" }));
+    }
+    Ok(outcomes)
 }
