@@ -18,7 +18,7 @@ use clap_complete::Shell;
 use claviger::identity::{Identifier, IdentityError, Role, Suites};
 
 pub(crate) use cards::{Export, Import, Output};
-pub(crate) use life::Life;
+pub(crate) use life::{Backup, BackupAdd, Expire, Life, Reseal, Rotate};
 pub(crate) use plan::{Add, Example, Format, New, Plan, PlanFile, Print, Record};
 pub(crate) use proof::{Challenge, Proof, Prove, VerifyProof};
 pub(crate) use ready::{Preflight, Ready};
@@ -92,12 +92,14 @@ pub(crate) enum Command {
     Token(Token),
     /// Set this machine up: its identity, its onion address, its store
     #[command(after_help = "\
-Example:
+Examples:
+  claviger-ceremony init --plan plan.toml --name cosigner \\
+      --token 'piv:serial=12345678;slot=9d' --backup-token openpgp:0006:87654321
   claviger-ceremony init --name cosigner --role cosigner \\
       --token 'pkcs11:token=cosigner;object=noise?module-path=/usr/lib/softhsm/libsofthsm2.so'
 
-The token is opened once, which may ask for its PIN and for a touch. The onion service's key is made here, so the address is \
-known before anything runs.
+Each token is opened in turn, which may ask for its PIN and for touches; where there is one place to plug them in, the second is \
+asked for. The onion service's key is made here, so the address is known before anything runs. The store is sealed to the tokens.
 
 A YubiKey attests the keys that it made. The card then carries the proof, which each importing machine verifies up to the maker's root.")]
     Init(Init),
@@ -185,12 +187,18 @@ pub(crate) struct Init {
     /// This machine's name, unique in the group: a-z, 0-9 and hyphens
     #[arg(long, value_parser = parsed::<Identifier>)]
     pub(crate) name: Identifier,
-    /// What it is for: wallet, cosigner, watchtower, or a word of your own
-    #[arg(long, value_parser = parsed::<Role>)]
-    pub(crate) role: Role,
+    /// What it is for: wallet, cosigner, watchtower, or a word of your own; a plan says it
+    #[arg(long, value_parser = parsed::<Role>, required_unless_present = "plan")]
+    pub(crate) role: Option<Role>,
     /// Where its key is: openpgp:…, piv:…, tpm2:…, pkcs11:… or file:PATH
     #[arg(long, value_name = "LOCATOR")]
     pub(crate) token: String,
+    /// Where a second key is, with which it goes on when the first token is lost; a plan can demand it
+    #[arg(long, value_name = "LOCATOR")]
+    pub(crate) backup_token: Option<String>,
+    /// The ceremony's plan: this machine, and every card that it records, is checked against it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: Option<PathBuf>,
     /// The suites it offers, most wanted first, separated by one space: ChaChaPoly_BLAKE2s, AESGCM_SHA256
     #[arg(long, default_value_t, value_parser = parsed::<Suites>)]
     pub(crate) suites: Suites,
@@ -203,6 +211,10 @@ pub(crate) struct Init {
     /// A root certificate, PEM, to believe beside the makers', in every import; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(crate) attestation_root: Vec<PathBuf>,
+    /// Do not seal the store, for a token that can not be asked whenever a daemon starts: whoever can write to the store's file can
+    /// then change it unseen, and its secrets are in it in the clear
+    #[arg(long)]
+    pub(crate) unsealed: bool,
 }
 
 impl Cli {
@@ -212,6 +224,7 @@ impl Cli {
         let checked = match &cli.command {
             Command::Export(export) => export.output.check(),
             Command::Proof(proof) => proof.check(),
+            Command::Life(life) => life.check(),
             _ => Ok(()),
         };
         checked.map_err(|text| Self::command().error(ErrorKind::ArgumentConflict, text))?;

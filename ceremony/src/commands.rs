@@ -2,6 +2,7 @@
 
 pub(crate) mod attend;
 mod cards;
+mod fresh;
 mod init;
 mod life;
 pub(crate) mod opened;
@@ -29,7 +30,7 @@ pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
         Command::Import(import) => cards::import(cli, import, terminal),
         Command::Peers => peers::list(&open(cli)?, terminal),
         Command::Show { name } => peers::show(&open(cli)?, name.as_ref(), terminal),
-        Command::Remove { name, yes } => peers::remove(&mut open(cli)?, name, *yes, terminal),
+        Command::Remove { name, yes } => peers::remove(cli, name, *yes, terminal),
         Command::Log => peers::log(&open(cli)?, terminal),
         Command::Plan(command) => plan::run(cli, command, terminal),
         Command::Proof(command) => proof::run(cli, command, terminal),

@@ -5,8 +5,9 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use claviger::identity::{Fingerprint, StaticPublic, TokenKind};
-use claviger::store::{LogEntry, Machine, Peer};
+use claviger::error::Result;
+use claviger::identity::{Fingerprint, IdentityCard, KeyPlace, StaticPublic, TokenKind};
+use claviger::store::{FormerIdentity, LogEntry, Machine, Peer, SealState, Store};
 use claviger::token::attestation::AttestationRoots;
 use serde::Serialize;
 
@@ -52,67 +53,216 @@ pub(crate) struct Identity {
     require_attestation: Option<bool>,
     curve: String,
     static_public_key: String,
+    /// The second key; `null` when the card carries none.
+    backup: Option<BackupReport>,
     onion_address: Option<String>,
     client_auth_public_key: Option<String>,
     suites: Vec<String>,
     pub(crate) fingerprint: Print,
+    /// When it is a stranger again, in seconds since 1970; only for peers with a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
+    /// The card before this one, while that holds, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    former: Option<FormerReport>,
+    /// `primary` or `backup`: the token in use; only for this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    active: Option<String>,
+    /// Only for this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seal: Option<SealReport>,
+    /// The ceremony's plan; only for a machine that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<PlanReport>,
+}
+
+/// The backup key of an identity.
+#[derive(Serialize)]
+struct BackupReport {
+    /// `hardware` or `software`, by the machine's own word.
+    token: String,
+    /// The locator of the token; only for this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locator: Option<String>,
+    attestation: Option<Proof>,
+    static_public_key: String,
+}
+
+/// A card that holds for some time beside the one that followed it.
+#[derive(Serialize)]
+struct FormerReport {
+    fingerprint: Print,
+    onion_address: String,
+    /// Seconds since 1970.
+    until: u64,
+}
+
+impl FormerReport {
+    fn new(card: &IdentityCard, until: u64) -> Self {
+        Self { fingerprint: card.fingerprint().into(), onion_address: card.onion_address.to_string(), until }
+    }
+}
+
+/// `{"name", "fingerprint"}`.
+#[derive(Serialize)]
+struct PlanReport {
+    name: String,
+    fingerprint: Print,
+}
+
+/// `{"state", "keys": [{"place", "fingerprint"}]}`; `state` is `sealed` or `unsealed`; `place` is `primary`, `backup`, or `null` for a key that is on the card no more.
+#[derive(Serialize)]
+pub(crate) struct SealReport {
+    state: &'static str,
+    keys: Vec<SealedTo>,
+}
+
+#[derive(Serialize)]
+struct SealedTo {
+    place: Option<String>,
+    fingerprint: Print,
+}
+
+impl SealReport {
+    pub(crate) fn new(state: &SealState, machine: &Machine) -> Self {
+        let SealState::Sealed(keys) = state else { return Self { state: "unsealed", keys: Vec::new() } };
+        let mut keys: Vec<SealedTo> = keys
+            .iter()
+            .map(|key| {
+                let place =
+                    [KeyPlace::Primary, KeyPlace::Backup].into_iter().find(|at| machine.card.key(*at) == Some(key));
+                SealedTo { place: place.map(|place| place.to_string()), fingerprint: Fingerprint::of_key(key).into() }
+            })
+            .collect();
+        keys.sort_by_key(|key| key.place.as_deref().map_or(2, |place| u8::from(place != "primary")));
+        Self { state: "sealed", keys }
+    }
+
+    /// `the primary token and the backup token`, or `none`.
+    pub(crate) fn text(&self) -> String {
+        let one = |key: &SealedTo| match &key.place {
+            Some(place) => format!("the {place} token"),
+            None => format!("the token with the key {}", grouped(&key.fingerprint.hex)),
+        };
+        if self.keys.is_empty() {
+            return "none: whoever can write to the store can change it unseen".into();
+        }
+        self.keys.iter().map(one).collect::<Vec<_>>().join(" and ")
+    }
 }
 
 impl Identity {
     pub(crate) fn of(peer: &Peer, roots: &AttestationRoots) -> Self {
+        let attested = |proof: &Option<_>, key: &StaticPublic| proof.as_ref().map(|proof| Proof::of(proof, key, roots));
         Self {
             identifier: peer.identifier.to_string(),
             role: peer.role.to_string(),
             token: peer.token.map(|kind| kind.to_string()),
             locator: None,
-            attestation: peer.attestation.as_ref().map(|proof| Proof::of(proof, &peer.static_public, roots)),
+            attestation: attested(&peer.attestation, &peer.static_public),
             require_attestation: None,
             curve: peer.static_public.curve().to_string(),
             static_public_key: peer.static_public.to_hex(),
+            backup: peer.backup.as_ref().map(|backup| BackupReport {
+                token: backup.token.to_string(),
+                locator: None,
+                attestation: attested(&backup.attestation, &backup.static_public),
+                static_public_key: backup.static_public.to_hex(),
+            }),
             onion_address: peer.onion_address.map(|address| address.to_string()),
             client_auth_public_key: peer.client_auth.map(|key| key.to_string()),
             suites: peer.suites.as_slice().iter().map(ToString::to_string).collect(),
             fingerprint: peer.fingerprint().into(),
+            expires: peer.expires,
+            former: peer.former.as_ref().map(|former| FormerReport::new(&former.card, former.until)),
+            active: None,
+            seal: None,
+            plan: None,
         }
     }
 
+    /// This machine's, by its row alone.
     pub(crate) fn of_machine(machine: &Machine, roots: &AttestationRoots) -> Self {
+        let mut identity = Self::of(&Peer::from_card(&machine.card), roots);
+        if let Some(backup) = &mut identity.backup {
+            backup.locator.clone_from(&machine.backup_token);
+            identity.active = Some(machine.active.to_string());
+        }
         Self {
             locator: Some(machine.token.clone()),
             require_attestation: Some(machine.attestation.required),
-            ..Self::of(&Peer::from_card(&machine.card), roots)
+            former: machine.former.as_ref().map(|FormerIdentity { card, until, .. }| FormerReport::new(card, *until)),
+            ..identity
         }
+    }
+
+    /// This machine's, with the state of its store.
+    pub(crate) fn of_store(store: &Store, roots: &AttestationRoots) -> Result<Self> {
+        let machine = store.machine()?;
+        let plan = store.plan()?;
+        Ok(Self {
+            seal: Some(SealReport::new(&store.seal_state()?, &machine)),
+            plan: plan.map(|plan| PlanReport { name: plan.name.to_string(), fingerprint: plan.fingerprint().into() }),
+            ..Self::of_machine(&machine, roots)
+        })
     }
 
     /// A block of lines. The full onion address is shown: whoever may read the store may know it.
     pub(crate) fn text(&self) -> String {
         let none = || "none recorded".to_owned();
-        let token = match (&self.token, &self.locator) {
-            (Some(kind), Some(locator)) => format!("{kind}, {locator}"),
-            (Some(kind), None) if self.attestation.as_ref().is_some_and(Proof::holds) => kind.clone(),
-            (Some(kind), None) => format!("{kind}, by its own word"),
-            (None, _) => none(),
-        };
-        let attestation = self.attestation.as_ref().map_or_else(|| "none".into(), Proof::text);
-        let mut text = format!("{}\n", self.identifier);
-        for (name, value) in [
+        let mut rows = vec![
             ("role", self.role.clone()),
-            ("token", token),
-            ("attestation", attestation),
+            ("token", kind_and_place(self.token.as_ref(), self.locator.as_ref(), self.attestation.as_ref())),
+            ("attestation", self.attestation.as_ref().map_or_else(|| "none".into(), Proof::text)),
             ("curve", self.curve.clone()),
             ("public key", self.static_public_key.clone()),
-            ("onion address", self.onion_address.clone().unwrap_or_else(none)),
-            ("client auth", self.client_auth_public_key.clone().unwrap_or_else(none)),
-            ("suites", self.suites.join(" ")),
-            ("fingerprint", grouped(&self.fingerprint.hex)),
-            ("words", self.fingerprint.words.clone()),
-        ] {
+        ];
+        if let Some(backup) = &self.backup {
+            rows.push((
+                "backup token",
+                kind_and_place(Some(&backup.token), backup.locator.as_ref(), backup.attestation.as_ref()),
+            ));
+            rows.push(("  attestation", backup.attestation.as_ref().map_or_else(|| "none".into(), Proof::text)));
+            rows.push(("  public key", backup.static_public_key.clone()));
+        }
+        if let Some(active) = &self.active {
+            rows.push(("in use", format!("the {active} token")));
+        }
+        rows.push(("onion address", self.onion_address.clone().unwrap_or_else(none)));
+        rows.push(("client auth", self.client_auth_public_key.clone().unwrap_or_else(none)));
+        rows.push(("suites", self.suites.join(" ")));
+        if let Some(plan) = &self.plan {
+            rows.push(("plan", format!("{}, {}", plan.name, grouped(&plan.fingerprint.hex))));
+        }
+        if let Some(seal) = &self.seal {
+            rows.push(("sealed to", seal.text()));
+        }
+        if let Some(expires) = self.expires {
+            rows.push(("expires", utc(expires)));
+        }
+        if let Some(former) = &self.former {
+            rows.push(("former card", format!("{}, until {}", grouped(&former.fingerprint.hex), utc(former.until))));
+        }
+        rows.push(("fingerprint", grouped(&self.fingerprint.hex)));
+        rows.push(("words", self.fingerprint.words.clone()));
+        if self.require_attestation == Some(true) {
+            rows.push(("imports", "only cards whose attestation holds".into()));
+        }
+        let mut text = format!("{}\n", self.identifier);
+        for (name, value) in rows {
             let _ = writeln!(text, "  {name:<14} {value}");
         }
-        if self.require_attestation == Some(true) {
-            let _ = writeln!(text, "  {:<14} only cards whose attestation holds", "imports");
-        }
         text
+    }
+}
+
+/// What is known of where a key is.
+fn kind_and_place(kind: Option<&String>, locator: Option<&String>, attestation: Option<&Proof>) -> String {
+    match (kind, locator) {
+        (Some(kind), Some(locator)) => format!("{kind}, {locator}"),
+        (Some(kind), None) if attestation.is_some_and(Proof::holds) => kind.clone(),
+        (Some(kind), None) => format!("{kind}, by its own word"),
+        (None, _) => "none recorded".into(),
     }
 }
 
@@ -123,7 +273,7 @@ fn grouped(hex: &str) -> String {
 
 /// The recorded peers, a line each.
 pub(crate) fn peers_text(peers: &[Identity]) -> String {
-    table(
+    let mut text = table(
         ["NAME", "ROLE", "TOKEN", "ATTESTED", "CURVE", "FINGERPRINT"],
         peers.iter().map(|peer| {
             [
@@ -135,7 +285,20 @@ pub(crate) fn peers_text(peers: &[Identity]) -> String {
                 grouped(&peer.fingerprint.hex),
             ]
         }),
-    )
+    );
+    for peer in peers {
+        if peer.backup.is_some() {
+            let _ = writeln!(text, "{} has a backup token.", peer.identifier);
+        }
+        if let Some(expires) = peer.expires {
+            let _ = writeln!(text, "{} expires at {}.", peer.identifier, utc(expires));
+        }
+        if let Some(former) = &peer.former {
+            let _ =
+                writeln!(text, "{} was succeeded; its former card holds until {}.", peer.identifier, utc(former.until));
+        }
+    }
+    text
 }
 
 /// An entry of the ceremony log; `time` in seconds since 1970, `version` empty where it was not recorded, `hash` 64 hexadecimal digits.
@@ -216,6 +379,7 @@ pub(crate) fn utc(time: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.min(last))).to_string()
 }
 
+/// Columns as wide as their widest cell.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
     let mut text = String::new();

@@ -15,6 +15,7 @@ use confirm::{Kind, confirm_of};
 pub(super) use confirm::{Refusal, type_words, words_shown, wrapped};
 pub(crate) use confirm::{compare, confirm, two_of};
 
+use super::life::import_succession;
 use super::open;
 use super::opened::{Opened, opened};
 use crate::attestation::{Proven, demand, logged, roots, unproven};
@@ -57,7 +58,7 @@ struct Imported {
 #[derive(Serialize)]
 struct Outcome {
     identifier: String,
-    /// `new` or `already-there`.
+    /// `new` or `already-there`; `succeeded` for the next card of a machine that was recorded.
     outcome: &'static str,
     /// `false`: the plan does not join it to this machine, and its card is only held for the phrase.
     peer: bool,
@@ -81,7 +82,7 @@ struct Candidate {
 pub(super) fn import(cli: &Cli, import: &Import, terminal: &Terminal) -> Result<()> {
     let Sorted { cards, successions } = read_cards(&import.files)?;
     let store = open(cli)?;
-    let candidates = checked(&store, cards, import)?;
+    let candidates = checked(&store, cards, successions.len(), import)?;
     if successions.is_empty() && candidates.iter().all(|candidate| candidate.added == Added::AlreadyThere) {
         let imported = candidates.iter().map(|candidate| told(candidate, terminal)).collect();
         return terminal.result("", &Imported { imported });
@@ -92,7 +93,7 @@ pub(super) fn import(cli: &Cli, import: &Import, terminal: &Terminal) -> Result<
 
 /// As [`import`] of what was read, into a store that is open.
 pub(super) fn import_into(opened: Opened, read: Sorted, import: &Import, terminal: &Terminal) -> Result<()> {
-    let candidates = checked(&opened.store, read.cards, import)?;
+    let candidates = checked(&opened.store, read.cards, read.successions.len(), import)?;
     record(opened, candidates, &read.successions, import, terminal)
 }
 
@@ -120,6 +121,7 @@ fn record(
     let roots = roots(&machine.attestation.roots, &import.attestation_root)?;
     let own = machine.card.fingerprint();
     let new = candidates.iter().filter(|candidate| candidate.added == Added::New).count();
+    let count = candidates.len();
     let (mut asked, mut imported) = (0, Vec::new());
     for candidate in candidates {
         if candidate.added == Added::New {
@@ -133,7 +135,10 @@ fn record(
         }
         imported.push(told(&candidate, terminal));
     }
-    succeed(opened, successions, terminal)?;
+    if !successions.is_empty() {
+        let fingerprints = import.fingerprint.get(count..).unwrap_or_default();
+        imported.extend(succeed(opened, successions, fingerprints, import, terminal)?);
+    }
     // Without --json the notes have said it all.
     terminal.result("", &Imported { imported })
 }
@@ -170,15 +175,16 @@ pub(super) fn two_of_one_name(name: &Identifier, one: &IdentityCard, other: &Ide
     Error::new(ErrorKind::PeerConflict, what, hint)
 }
 
-fn checked(store: &Store, cards: Vec<IdentityCard>, import: &Import) -> Result<Vec<Candidate>> {
+/// `more`: successions, which take their fingerprints after the cards.
+fn checked(store: &Store, cards: Vec<IdentityCard>, more: usize, import: &Import) -> Result<Vec<Candidate>> {
     let (machine, plan) = (store.machine()?, store.plan()?);
     // `*.card` names this machine's own, too.
     let only_own = cards.iter().all(|card| *card == machine.card);
     let cards: Vec<IdentityCard> = cards.into_iter().filter(|card| only_own || *card != machine.card).collect();
-    if !import.fingerprint.is_empty() && import.fingerprint.len() != cards.len() {
-        let what = format!("{} fingerprints are given for {} cards.", import.fingerprint.len(), cards.len());
-        let hint =
-            "Give --fingerprint once for each card but this machine's own, in the order of the cards, or not at all.";
+    let count = cards.len() + more;
+    if !import.fingerprint.is_empty() && import.fingerprint.len() != count {
+        let what = format!("{} fingerprints are given for {count} cards.", import.fingerprint.len());
+        let hint = "Give --fingerprint once for each card but this machine's own, in the order of the cards, those of successions last; or not at all.";
         return Err(Error::new(ErrorKind::FingerprintInvalid, what, hint));
     }
     let roots = roots(&machine.attestation.roots, &import.attestation_root)?;
@@ -222,8 +228,13 @@ fn told(candidate: &Candidate, terminal: &Terminal) -> Outcome {
         None => {}
     }
     terminal.note(&text);
+    self::outcome(candidate, outcome)
+}
+
+fn outcome(candidate: &Candidate, outcome: &'static str) -> Outcome {
+    let Candidate { card, proven, kind, .. } = candidate;
     Outcome {
-        identifier: name.to_string(),
+        identifier: card.identifier.to_string(),
         outcome,
         peer: *kind == Kind::Peer,
         fingerprint: card.fingerprint().into(),
@@ -232,9 +243,29 @@ fn told(candidate: &Candidate, terminal: &Terminal) -> Outcome {
     }
 }
 
-/// SEAM: `life::import_succession(&mut store, &mut token, &succession, terminal)` for each, once it is there.
-fn succeed(_opened: Opened, successions: &[Succession], _terminal: &Terminal) -> Result<()> {
-    let Some(succession) = successions.first() else { return Ok(()) };
-    let what = format!("The next card of \"{}\" can not be recorded by this release.", succession.card.identifier);
-    Err(Error::new(ErrorKind::SuccessionInvalid, what, "Use a newer release of claviger."))
+/// Records next cards, each vouched for by its machine's present key; `fingerprints` as they were given, or none.
+fn succeed(
+    opened: Opened,
+    successions: &[Succession],
+    fingerprints: &[String],
+    import: &Import,
+    terminal: &Terminal,
+) -> Result<Vec<Outcome>> {
+    let (mut store, mut token) = opened.with_token(terminal)?;
+    let own = store.machine()?.card.identifier;
+    let mut outcomes = Vec::new();
+    for (at, succession) in successions.iter().enumerate() {
+        let given = fingerprints.get(at).map(String::as_str);
+        let done = import_succession(&mut store, &mut token, succession, given, &import.attestation_root, terminal)?;
+        let card = &succession.card;
+        let joined = store.plan()?.is_none_or(|plan| plan.joins(&own, &card.identifier));
+        let candidate = Candidate {
+            card: card.clone(),
+            proven: done.proven,
+            added: done.added,
+            kind: if joined { Kind::Peer } else { Kind::Held },
+        };
+        outcomes.push(outcome(&candidate, if done.added == Added::New { "succeeded" } else { "already-there" }));
+    }
+    Ok(outcomes)
 }

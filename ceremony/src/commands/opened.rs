@@ -1,10 +1,10 @@
 //! This machine's store, with its token: what every command that changes something works on.
 
-use claviger::error::Result;
-use claviger::identity::{Curve, StaticPublic};
+use claviger::error::{Error, ErrorKind, Result};
+use claviger::identity::{Curve, KeyPlace, StaticPublic};
 use claviger::program::Terminal;
 use claviger::secret::SharedSecret;
-use claviger::store::{SealKey, SealState, Store, seal_point};
+use claviger::store::{Machine, SealKey, SealState, Store, seal_point};
 use claviger::token::from_hsm;
 use claviger_hsm::{KeepPin, Locator, PublicKey, Token};
 
@@ -17,17 +17,23 @@ use crate::cli::Cli;
 pub(crate) struct OpenToken {
     pub(crate) token: Box<dyn Token>,
     locator: Locator,
+    /// What it answered to its seal point, so that it is asked, and touched, once.
+    sealed: Option<SealKey>,
 }
 
 impl OpenToken {
     /// Opens the token at `locator`, which must hold `expected` if that is given. Asks for its PIN, and for a touch where the key wants one.
     pub(crate) fn open(locator: &str, expected: Option<&StaticPublic>, terminal: &Terminal) -> Result<Self> {
-        let locator = parse(locator)?;
+        Self::at(parse(locator)?, expected, terminal)
+    }
+
+    /// The same for a locator that was read.
+    pub(crate) fn at(locator: Locator, expected: Option<&StaticPublic>, terminal: &Terminal) -> Result<Self> {
         let expected = expected.map(hsm_key).transpose()?;
         let opened = attend(terminal, &name(&locator), |operation| {
             claviger_hsm::open(&locator, expected.as_ref(), KeepPin::Once, operation)
         });
-        Ok(Self { token: opened?.answer, locator })
+        Ok(Self { token: opened?.answer, locator, sealed: None })
     }
 
     /// One agree, with the people at the terminal.
@@ -38,9 +44,16 @@ impl OpenToken {
         Ok(SharedSecret::new(*agreed.as_bytes()))
     }
 
-    /// What opens the seal of a store that is sealed to this token's `key`.
+    /// What opens the seal of a store that is sealed to this token's `key`: one agree, the first time.
     pub(crate) fn seal_key(&mut self, key: &StaticPublic, terminal: &Terminal) -> Result<SealKey> {
-        Ok(SealKey { key: key.clone(), agreed: self.agree(&seal_point(key), terminal)? })
+        if self.sealed.as_ref().is_none_or(|sealed| sealed.key != *key) {
+            let agreed = self.agree(&seal_point(key), terminal)?;
+            self.sealed = Some(SealKey { key: key.clone(), agreed });
+        }
+        let agreed = self.sealed.as_ref().map(|sealed| SharedSecret::new(*sealed.agreed.expose()));
+        let lost =
+            || Error::new(ErrorKind::Internal, "The token's answer was lost.", "Report this as a bug of claviger.");
+        Ok(SealKey { key: key.clone(), agreed: agreed.ok_or_else(lost)? })
     }
 }
 
@@ -50,7 +63,7 @@ pub(crate) struct Opened {
     pub(crate) token: Option<OpenToken>,
 }
 
-/// Opens the store and, where it is sealed, its seal, with the token in use.
+/// Opens the store and, where it is sealed, its seal, with the token in use. For what changes the store, and for nothing else.
 pub(crate) fn opened(cli: &Cli, terminal: &Terminal) -> Result<Opened> {
     let mut store = open(cli)?;
     if store.seal_state()? == SealState::Unsealed {
@@ -58,8 +71,8 @@ pub(crate) fn opened(cli: &Cli, terminal: &Terminal) -> Result<Opened> {
         return Ok(Opened { store, token: None });
     }
     let machine = store.machine()?;
-    let mut token = OpenToken::open(machine.locator(), Some(machine.key()), terminal)?;
-    store.unlock(&token.seal_key(machine.key(), terminal)?)?;
+    let mut token = in_use(&machine, terminal)?;
+    store.unlock(&token.seal_key(machine.key(), terminal).map_err(|error| unchanged(error, &machine))?)?;
     Ok(Opened { store, token: Some(token) })
 }
 
@@ -69,12 +82,36 @@ impl Opened {
         let Self { store, token } = self;
         let token = match token {
             Some(token) => token,
-            None => {
-                let machine = store.machine()?;
-                OpenToken::open(machine.locator(), Some(machine.key()), terminal)?
-            }
+            None => in_use(&store.machine()?, terminal)?,
         };
         Ok((store, token))
+    }
+}
+
+/// Opens the token that is in use.
+fn in_use(machine: &Machine, terminal: &Terminal) -> Result<OpenToken> {
+    OpenToken::open(machine.locator(), Some(machine.key()), terminal).map_err(|error| unchanged(error, machine))
+}
+
+/// A failure of the token in use, with what it means for the store, and the way round where there is one.
+fn unchanged(error: Error, machine: &Machine) -> Error {
+    let what = format!("{error} The store was not changed.");
+    let hint = match (error.kind(), machine.active, &machine.backup_token) {
+        (ErrorKind::TokenAbsent, KeyPlace::Primary, Some(_)) => {
+            format!("{} If it is lost, go on with the backup token: `claviger-ceremony switch backup`.", error.hint())
+        }
+        (ErrorKind::KeyMismatch, KeyPlace::Primary, Some(_)) => {
+            format!("{} If this is the backup token, go on with it by `claviger-ceremony switch backup`.", error.hint())
+        }
+        (ErrorKind::TokenAbsent | ErrorKind::KeyMismatch, KeyPlace::Backup, _) => {
+            format!("{} The backup token is in use here; go back by `claviger-ceremony switch primary`.", error.hint())
+        }
+        _ => error.hint().to_owned(),
+    };
+    let kind = error.kind();
+    match error.cause() {
+        Some(cause) => Error::new(kind, what, hint).because(cause),
+        None => Error::new(kind, what, hint),
     }
 }
 

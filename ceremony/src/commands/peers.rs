@@ -4,11 +4,15 @@ use claviger::ceremony::log::ROOT;
 use claviger::ceremony::transcript::head_print;
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::Identifier;
-use claviger::store::{Machine, Store};
+use claviger::store::{Machine, Peer, Store};
 use claviger::token::attestation::AttestationRoots;
 use serde::Serialize;
 
+use super::life::{list as sentences, losses};
+use super::open;
+use super::opened::opened;
 use crate::attestation::roots;
+use crate::cli::Cli;
 use crate::report::{Entry, Identity, Print, log_text, peers_text};
 use claviger::program::Terminal;
 
@@ -51,17 +55,35 @@ pub(super) fn show(store: &Store, name: Option<&Identifier>, terminal: &Terminal
     let machine = store.machine()?;
     let roots = kept(&machine)?;
     let identity = match name {
-        Some(name) if *name != machine.card.identifier => Identity::of(&store.peer(name)?, &roots),
-        _ => Identity::of_machine(&machine, &roots),
+        Some(name) if *name != machine.card.identifier => Identity::of(&known(store, name)?, &roots),
+        _ => Identity::of_store(store, &roots)?,
     };
     terminal.result(&identity.text(), &identity)
 }
 
-pub(super) fn remove(store: &mut Store, name: &Identifier, yes: bool, terminal: &Terminal) -> Result<()> {
-    let roots = kept(&store.machine()?)?;
+/// The peer of that name, or the member whose card is only held.
+fn known(store: &Store, name: &Identifier) -> Result<Peer> {
+    match store.peer(name) {
+        Err(error) if error.kind() == ErrorKind::PeerUnknown => {
+            let held = store.cards()?.into_iter().find(|card| card.identifier == *name);
+            held.map(|card| Peer::from_card(&card)).ok_or(error)
+        }
+        peer => peer,
+    }
+}
+
+pub(super) fn remove(cli: &Cli, name: &Identifier, yes: bool, terminal: &Terminal) -> Result<()> {
+    let store = open(cli)?;
+    let machine = store.machine()?;
+    let roots = kept(&machine)?;
     let peer = Identity::of(&store.peer(name)?, &roots);
-    if !yes {
-        let text = format!("{}\nIts handshakes will fail from now on. Type its name to remove it: ", peer.text());
+    let losses = sentences(&losses(&store, &machine.card.identifier, name)?);
+    drop(store);
+    if yes {
+        terminal.note(&losses);
+    } else {
+        let text =
+            format!("{}\n{losses}\n\nIts handshakes will fail from now on. Type its name to remove it: ", peer.text());
         let answer = terminal.ask(&text, "Run it on a terminal, or remove it without a question with `--yes`.")?;
         if answer != name.as_str() {
             return Err(Error::new(
@@ -71,6 +93,7 @@ pub(super) fn remove(store: &mut Store, name: &Identifier, yes: bool, terminal: 
             ));
         }
     }
+    let mut store = opened(cli, terminal)?.store;
     let removed = Identity::of(&store.remove_peer(name)?, &roots);
     terminal.note(&format!("Peer \"{name}\" is removed."));
     // Without --json the note has said it all.

@@ -56,3 +56,9 @@ pub(super) fn static_public(key: &PublicKey) -> Result<StaticPublic> {
     };
     Ok(StaticPublic::new(curve, key.as_bytes())?)
 }
+
+/// The curve of the key at `locator`, as its device shows it to whoever asks, without a PIN. `None` where it shows none, or is not there.
+pub(super) fn curve_at(locator: &Locator) -> Option<Curve> {
+    let (_, key) = look::key_at(locator).ok()??;
+    static_public(key.public_key.as_ref().ok()?).ok().map(|key| key.curve())
+}

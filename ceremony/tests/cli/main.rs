@@ -5,10 +5,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod attestations;
+mod backup;
 mod devices;
 mod lab;
+mod life;
 mod plan;
 mod prompts;
 mod refusals;
+mod seal;
 mod session;
 mod tokens;

@@ -1,0 +1,78 @@
+//! The present key vouches for the next card, to each key of each member.
+
+use claviger::ceremony::succession::Succession;
+use claviger::error::Result;
+use claviger::identity::{Identifier, IdentityCard, KeyPlace, StaticPublic};
+use claviger::program::Terminal;
+use claviger::store::Store;
+
+use super::now;
+use crate::commands::opened::OpenToken;
+
+/// Who can verify a succession, with which keys.
+pub(super) struct Member {
+    pub(super) name: Identifier,
+    keys: Vec<(KeyPlace, StaticPublic)>,
+}
+
+impl Member {
+    fn new(name: &Identifier, primary: &StaticPublic, backup: Option<&StaticPublic>) -> Self {
+        let mut keys = vec![(KeyPlace::Primary, primary.clone())];
+        keys.extend(backup.map(|key| (KeyPlace::Backup, key.clone())));
+        Self { name: name.clone(), keys }
+    }
+}
+
+/// Everybody who holds this machine's card and whose key is on the curve of `own`: peers that have not expired, and members whose cards are only held. Ordered.
+pub(super) fn members(store: &Store, own: &IdentityCard) -> Result<Vec<Member>> {
+    let now = now();
+    let peers = store.peers()?;
+    let expired = |name: &Identifier| {
+        peers.iter().any(|peer| peer.identifier == *name && peer.expires.is_some_and(|expires| expires <= now))
+    };
+    let mut members: Vec<Member> = peers
+        .iter()
+        .map(|peer| {
+            Member::new(&peer.identifier, &peer.static_public, peer.backup.as_ref().map(|backup| &backup.static_public))
+        })
+        .collect();
+    for card in store.cards()? {
+        let known = members.iter().any(|member| member.name == card.identifier);
+        if !known && card.identifier != own.identifier {
+            members.push(Member::new(&card.identifier, &card.static_public, card.key(KeyPlace::Backup)));
+        }
+    }
+    members.retain(|member| !expired(&member.name) && member.keys.iter().all(|(_, key)| key.curve() == own.curve()));
+    members.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(members)
+}
+
+/// How often the token is asked.
+pub(super) fn operations(members: &[Member]) -> usize {
+    members.iter().map(|member| member.keys.len()).sum()
+}
+
+/// `once`, `3 times`.
+pub(super) fn times(number: usize) -> String {
+    if number == 1 { "once".into() } else { format!("{number} times") }
+}
+
+/// Has the key `by` of `former`, which is on `token`, vouch for `card`.
+pub(super) fn vouched(
+    former: &IdentityCard,
+    by: KeyPlace,
+    card: IdentityCard,
+    until: u64,
+    members: &[Member],
+    token: &mut OpenToken,
+    terminal: &Terminal,
+) -> Result<Succession> {
+    let mut succession = Succession::new(former, by, card, until);
+    for member in members {
+        for (place, key) in &member.keys {
+            let agreed = token.agree(key, terminal)?;
+            succession.vouch(&member.name, *place, &agreed)?;
+        }
+    }
+    Ok(succession)
+}
