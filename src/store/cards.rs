@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::row::{CARD, CARD_VALUES, Raw, card_values, check_backup, integer, unreadable};
 use super::seal::Step;
 use super::{Added, Event, Machine, Peer, Store, attestation_missing, fail, log, row};
+use crate::ceremony::log::plain;
 use crate::ceremony::plan::Plan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, IdentityCard, StaticPublic};
@@ -186,7 +187,7 @@ impl Store {
                 .map_err(|error| unreadable(&self.dir, "revoked", error))?;
             if let Some((name, reason)) = found {
                 let name: String = name.chars().take(64).collect();
-                let reason = crate::ceremony::log::plain(&reason);
+                let reason = plain(&reason);
                 let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
                 return Err(Error::new(
                     ErrorKind::PeerRevoked,
@@ -269,7 +270,7 @@ impl Store {
                     peer.onion_address.map(|address| address.to_string()),
                     peer.client_auth.map(|key| key.to_string()),
                     integer(log::now()),
-                    crate::ceremony::log::plain(reason),
+                    plain(reason),
                 ],
             )
             .map(drop)

@@ -74,7 +74,8 @@ fn private(path: &Path, meta: &fs::Metadata, mode: &str) -> Result<()> {
 /// which must be free. On failure everything that was made is gone again.
 pub(super) fn create(dir: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let made = make_dir(dir)?;
-    let outcome = create_in(dir, build);
+    // A power cut must not take the directories away from a store that was reported.
+    let outcome = create_in(dir, build).and_then(|()| made.iter().filter_map(|dir| dir.parent()).try_for_each(sync));
     if outcome.is_err() {
         for dir in made.iter().rev() {
             // Best effort, and only ever an empty directory: the error that is reported is the first one.
@@ -126,6 +127,11 @@ fn create_in(dir: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> 
         }
     }
     finished?;
+    sync(dir)
+}
+
+/// Makes a directory's entries durable.
+fn sync(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| fail::io(dir, "sync", error))
 }
 

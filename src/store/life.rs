@@ -10,7 +10,7 @@ use rusqlite::{Connection, params};
 use super::cards::{Place, card_keys};
 use super::seal::Step;
 use super::{Peer, Store, fail, log, row};
-use crate::ceremony::log::Event;
+use crate::ceremony::log::{Event, plain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Curve, Fingerprint, Identifier, IdentityCard, KeyPlace, OnionAddress, StaticPublic};
 
@@ -56,29 +56,18 @@ impl Store {
     pub fn revoked(&self) -> Result<Vec<Revoked>> {
         let view = self.view()?;
         view.check_all()?;
-        let rows = || -> rusqlite::Result<Vec<(String, String, String, i64, String)>> {
+        let rows = || -> rusqlite::Result<Vec<Option<Revoked>>> {
             view.transaction
                 .prepare("SELECT identifier, curve, static_public, time, reason FROM revoked ORDER BY number")?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?
+                .query_map([], |row| {
+                    let text = |column| row.get::<_, String>(column);
+                    Ok(revoked(&text(0)?, &text(1)?, &text(2)?, row.get(3)?, text(4)?))
+                })?
                 .collect()
         };
         let rows = rows().map_err(|error| row::unreadable(&self.dir, "revoked", error))?;
         rows.into_iter()
-            .map(|(identifier, curve, key, time, reason)| {
-                let read = || {
-                    let curve = curve.parse::<Curve>().ok()?;
-                    Some(Revoked {
-                        identifier: identifier.parse().ok()?,
-                        static_public: StaticPublic::from_hex(curve, &key).ok()?,
-                        time: time.try_into().ok()?,
-                        reason: reason.clone(),
-                    })
-                };
-                let plain = crate::ceremony::log::plain(&reason) == reason;
-                read()
-                    .filter(|_| plain)
-                    .ok_or_else(|| fail::corrupt(&self.dir, "a row of table `revoked` is malformed"))
-            })
+            .map(|row| row.ok_or_else(|| fail::corrupt(&self.dir, "a row of table `revoked` is malformed")))
             .collect()
     }
 
@@ -199,6 +188,12 @@ impl Store {
             .query_row("SELECT strftime('%Y-%m-%dT%H:%M:%SZ', ?1, 'unixepoch')", params![time], |row| row.get(0))
             .map_err(fail::sql(&self.dir, "write a time"))
     }
+}
+
+fn revoked(identifier: &str, curve: &str, key: &str, time: i64, reason: String) -> Option<Revoked> {
+    let static_public = StaticPublic::from_hex(curve.parse::<Curve>().ok()?, key).ok()?;
+    let (identifier, time) = (identifier.parse().ok()?, time.try_into().ok()?);
+    (plain(&reason) == reason).then_some(Revoked { identifier, static_public, time, reason })
 }
 
 /// A way to reach a peer, or to be called by it: one of its keys, and where that key listens.

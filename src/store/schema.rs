@@ -1,6 +1,7 @@
 //! The database's schema: how a connection is set up, and how a store of any release becomes one of this release.
 
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -143,18 +144,32 @@ pub(super) fn check_structure(connection: &Connection, dir: &Path) -> Result<()>
     if verdict != "ok" {
         return Err(fail::corrupt(dir, &format!("SQLite's quick_check says {verdict:?}")));
     }
-    let fresh = Connection::open_in_memory().map_err(&failed)?;
-    for migration in MIGRATIONS {
-        migration.run(&fresh, dir)?;
-    }
-    if schema(connection).map_err(&failed)? == schema(&fresh).map_err(&failed)? {
+    if schema(connection).map_err(&failed)? == *expected(dir)? {
         Ok(())
     } else {
         Err(fail::corrupt(dir, "its tables or triggers are not those of its version"))
     }
 }
 
-fn schema(connection: &Connection) -> rusqlite::Result<Vec<(String, Option<String>)>> {
+/// A table, index or trigger: its name, and the SQL that made it.
+type Object = (String, Option<String>);
+
+/// What the migrations make.
+fn expected(dir: &Path) -> Result<&'static Vec<Object>> {
+    static EXPECTED: OnceLock<Vec<Object>> = OnceLock::new();
+    if let Some(known) = EXPECTED.get() {
+        return Ok(known);
+    }
+    let failed = fail::sql(dir, "check the store");
+    let fresh = Connection::open_in_memory().map_err(&failed)?;
+    for migration in MIGRATIONS {
+        migration.run(&fresh, dir)?;
+    }
+    let objects = schema(&fresh).map_err(&failed)?;
+    Ok(EXPECTED.get_or_init(|| objects))
+}
+
+fn schema(connection: &Connection) -> rusqlite::Result<Vec<Object>> {
     connection
         .prepare("SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?

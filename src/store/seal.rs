@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::{Event, Machine, Store, fail, log, row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Curve, StaticPublic};
-use crate::secret::SharedSecret;
+use crate::secret::{ClientAuthSecret, OnionSecretKey, SecretBytes, SharedSecret};
 
 pub(super) use keys::{Keys, WRAPPING};
 pub(super) use manifest::Manifest;
@@ -84,7 +84,7 @@ impl View<'_> {
         let Some(manifest) = &self.manifest else { return Ok(()) };
         let now = Manifest::of_machine(&self.transaction)
             .map_err(|error| row::unreadable(&self.store.dir, "machine", error))?;
-        if manifest.has(&now) { Ok(()) } else { self.tampered() }
+        if manifest.same_machine(&now) { Ok(()) } else { self.tampered() }
     }
 
     /// Names everything that differs.
@@ -405,8 +405,9 @@ impl Store {
                 connection.prepare(read)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
             };
             for (name, value) in rows().map_err(&failed)? {
-                let value = crate::secret::SecretBytes::new(value);
+                let value = SecretBytes::new(value);
                 let plain = match from {
+                    None if value.len() != secret_len(&name) => return Err(no_seal(&self.dir)),
                     None => value,
                     Some(keys) => keys.unwrap(&name, &value).ok_or_else(|| {
                         tampered(
@@ -517,6 +518,16 @@ fn check_keys(machine: &Machine, keys: &[SealKey]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// How long a secret of that name is in the clear, in bytes.
+fn secret_len(name: &str) -> usize {
+    if name.ends_with("onion") { OnionSecretKey::LEN } else { ClientAuthSecret::LEN }
+}
+
+/// A store that says that it is not sealed, and has secrets that are wrapped.
+pub(super) fn no_seal(dir: &std::path::Path) -> Error {
+    tampered(dir, "its seal was removed, and its secrets can not be read without it")
 }
 
 /// How many tokens, for the log.

@@ -1,6 +1,7 @@
 //! The store against what happens to files: other processes, other releases, other people's modes, full disks, kill -9.
 
 mod crash;
+mod life;
 mod seal;
 mod upgrade;
 
@@ -15,6 +16,9 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::identity::{AttestationFormat, ClientAuthKeys, Curve, OnionKeys, Suite};
 use crate::secret::SharedSecret;
+
+/// The number of the key of [`new_machine`].
+const OWN: u16 = u16::MAX;
 
 /// A public key of its own for each number from 1.
 fn key(number: u16) -> StaticPublic {
@@ -49,8 +53,7 @@ fn attested(name: &str, number: u16) -> Peer {
 
 fn new_machine() -> NewMachine {
     let (onion, client_auth) = (OnionKeys::generate().unwrap(), ClientAuthKeys::generate().unwrap());
-    let card =
-        IdentityCard { onion_address: onion.address, client_auth: client_auth.public, ..card("wallet", u16::MAX) };
+    let card = IdentityCard { onion_address: onion.address, client_auth: client_auth.public, ..card("wallet", OWN) };
     NewMachine {
         card,
         token: "file:/key.pem".into(),
@@ -89,6 +92,25 @@ fn store() -> (TempDir, Store) {
 
 fn sqlite(dir: &Path) -> Connection {
     Connection::open(dir.join("store.db")).unwrap()
+}
+
+/// Runs SQL as somebody who can write to the file: the log's triggers are off, and there again afterwards, so that only the rows differ.
+fn try_without_triggers(dir: &Path, sql: &str) -> rusqlite::Result<usize> {
+    let connection = sqlite(dir);
+    let triggers: String = connection.query_row(
+        "SELECT group_concat(sql, '; ') || ';' FROM sqlite_schema WHERE type = 'trigger'",
+        [],
+        |row| row.get(0),
+    )?;
+    connection.execute_batch("BEGIN; DROP TRIGGER log_update; DROP TRIGGER log_delete; DROP TRIGGER log_replace;")?;
+    let rows = connection.execute(sql, [])?;
+    // A trigger's own text ends with its END; the dots above only part them.
+    connection.execute_batch(&format!("{triggers} COMMIT"))?;
+    Ok(rows)
+}
+
+fn without_triggers(dir: &Path, sql: &str) {
+    try_without_triggers(dir, sql).unwrap();
 }
 
 fn kind<T>(result: Result<T>) -> ErrorKind {

@@ -47,21 +47,23 @@ impl Store {
     /// # Errors
     /// As [`machine`](Self::machine).
     pub fn contacts(&self) -> Result<Vec<Contact>> {
-        let rows = || -> rusqlite::Result<Vec<(String, String, String, i64)>> {
+        let rows = || -> rusqlite::Result<Vec<Option<Contact>>> {
             self.connection
                 .prepare("SELECT peer, own, theirs, time FROM contacts ORDER BY peer, time, own, theirs")?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+                .query_map([], |row| {
+                    let text = |column| row.get::<_, String>(column);
+                    Ok(contact(&text(0)?, &text(1)?, &text(2)?, row.get(3)?))
+                })?
                 .collect()
         };
         let rows = rows().map_err(|error| unreadable(&self.dir, "contacts", error))?;
         rows.into_iter()
-            .map(|(peer, own, theirs, time)| {
-                let read = || {
-                    let (own, theirs) = (key_from_text(&own)?, key_from_text(&theirs)?);
-                    Some(Contact { peer: peer.parse().ok()?, own, theirs, time: time.try_into().ok()? })
-                };
-                read().ok_or_else(|| fail::corrupt(&self.dir, "a row of table `contacts` is malformed"))
-            })
+            .map(|row| row.ok_or_else(|| fail::corrupt(&self.dir, "a row of table `contacts` is malformed")))
             .collect()
     }
+}
+
+fn contact(peer: &str, own: &str, theirs: &str, time: i64) -> Option<Contact> {
+    let (own, theirs) = (key_from_text(own)?, key_from_text(theirs)?);
+    Some(Contact { peer: peer.parse().ok()?, own, theirs, time: time.try_into().ok()? })
 }

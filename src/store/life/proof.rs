@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Fingerprint, Identifier, StaticPublic};
 use crate::secret::{EphemeralSecret, SecretBytes};
 use crate::store::row::{self, integer, key_text};
-use crate::store::seal::Step;
+use crate::store::seal::{Step, WRAPPING, no_seal};
 use crate::store::{Store, fail, log};
 
 /// A challenge that is open.
@@ -77,6 +77,7 @@ impl Store {
         let Some((text, stored, _)) = row else { return Ok(None) };
         let secret = match keys {
             Some(keys) => keys.unwrap(&name, &stored).and_then(|plain| EphemeralSecret::from_slice(&plain)),
+            None if stored.len() == EphemeralSecret::LEN + WRAPPING => return Err(no_seal(&self.dir)),
             None => EphemeralSecret::from_slice(&stored),
         };
         let secret = secret.ok_or_else(|| fail::corrupt(&self.dir, &format!("challenge {name} has no secret")))?;

@@ -82,9 +82,12 @@ impl Manifest {
         Ok(Self { lines, entries: 0 })
     }
 
-    /// Whether every line of `part` is here.
-    pub(super) fn has(&self, part: &Self) -> bool {
-        part.lines.iter().all(|(key, hash)| self.lines.get(key) == Some(hash))
+    /// Whether the lines of this machine are those of `part`.
+    pub(super) fn same_machine(&self, part: &Self) -> bool {
+        ["machine", "roots"].into_iter().all(|kind| {
+            let key = (kind.to_owned(), String::new());
+            self.lines.get(&key).is_some_and(|hash| part.lines.get(&key) == Some(hash))
+        })
     }
 
     pub(super) fn to_text(&self) -> String {

@@ -41,6 +41,56 @@ fn version_1_opens() {
     store.add_peer(&attested("new", 77), "").unwrap();
 }
 
+/// The second release's store. Its log gets the chain of hashes, and is append-only again.
+#[test]
+fn version_2_opens() {
+    let (_home, dir) = place();
+    fs::create_dir_all(&dir).unwrap();
+    chmod(&dir, 0o700);
+    sqlite(&dir).execute_batch(include_str!("version-2.sql")).unwrap();
+    chmod(&dir.join("store.db"), 0o600);
+    let mut store = Store::open(&dir).unwrap();
+    let machine = store.machine().unwrap();
+    assert_eq!((machine.active, machine.backup_token, machine.former), (KeyPlace::Primary, None, None));
+    assert_eq!((machine.card.backup, machine.attestation.roots.len()), (None, 1));
+    assert_eq!((store.seal_state().unwrap(), store.plan().unwrap()), (SealState::Unsealed, None));
+    let peers = store.peers().unwrap();
+    assert_eq!(peers.iter().filter(|peer| peer.attestation.is_some()).count(), 1);
+    assert!(peers.iter().all(|peer| peer.backup.is_none() && peer.former.is_none() && peer.expires.is_none()));
+
+    let log = store.log().unwrap();
+    let told: Vec<_> = log.iter().map(|entry| (entry.sequence, entry.event, entry.detail.as_str())).collect();
+    assert_eq!(told[1..3], [(2, Event::PeerAdded, "words compared"), (3, Event::PeerAdded, "fingerprint given")]);
+    assert!(log.len() == 5 && log.iter().all(|entry| entry.version.is_empty()));
+    let mut before = crate::ceremony::log::ROOT;
+    for entry in &log {
+        before = crate::ceremony::log::chained(&before, entry);
+        assert_eq!(entry.hash, before);
+    }
+    for sql in ["UPDATE log SET detail = 'x'", "DELETE FROM log"] {
+        assert!(sqlite(&dir).execute_batch(sql).is_err(), "{sql}");
+    }
+    store.add_peer(&attested("new", 77), "").unwrap();
+    assert_eq!(store.log().unwrap().len(), 6);
+    store.seal(&[super::seal::own()]).unwrap();
+    Store::open(&dir).unwrap().unlock(&super::seal::own()).unwrap();
+}
+
+#[test]
+fn an_older_log_with_a_gap_is_not_chained() {
+    let (_home, dir) = place();
+    fs::create_dir_all(&dir).unwrap();
+    chmod(&dir, 0o700);
+    sqlite(&dir).execute_batch(include_str!("version-2.sql")).unwrap();
+    chmod(&dir.join("store.db"), 0o600);
+    without_triggers(&dir, "DELETE FROM log WHERE sequence = 3");
+    let before = fs::read(dir.join("store.db")).unwrap();
+    let error = Store::open(&dir).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::StoreCorrupt);
+    assert!(error.to_string().contains("row 3 of table `log`"), "{error}");
+    assert_eq!(fs::read(dir.join("store.db")).unwrap(), before);
+}
+
 #[test]
 fn migrations_run_in_order_and_together() {
     let (_home, store) = store();
