@@ -5,6 +5,7 @@ mod confirm;
 use std::path::PathBuf;
 
 use claviger::ceremony::document::Document;
+use claviger::ceremony::plan::Plan;
 use claviger::ceremony::succession::Succession;
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::{Identifier, IdentityCard};
@@ -80,7 +81,12 @@ struct Candidate {
 /// Everything is read, checked against store and plan, every attestation verified, and every fingerprint that was given compared, before the token is asked and
 /// before the first card is recorded or asked about; each is then recorded for itself.
 pub(super) fn import(cli: &Cli, import: &Import, terminal: &Terminal) -> Result<()> {
-    let Sorted { cards, successions } = read_cards(&import.files)?;
+    import_read(cli, read_cards(&import.files)?, import, terminal)
+}
+
+/// As [`import`], of what was read.
+pub(super) fn import_read(cli: &Cli, read: Sorted, import: &Import, terminal: &Terminal) -> Result<()> {
+    let Sorted { cards, successions } = read;
     let store = open(cli)?;
     let candidates = checked(&store, cards, successions.len(), import)?;
     if successions.is_empty() && candidates.iter().all(|candidate| candidate.added == Added::AlreadyThere) {
@@ -99,7 +105,7 @@ pub(super) fn import_into(opened: Opened, read: Sorted, import: &Import, termina
 
 /// What `import` takes, each once.
 pub(super) struct Sorted {
-    pub(super) cards: Vec<IdentityCard>,
+    cards: Vec<IdentityCard>,
     successions: Vec<Succession>,
 }
 
@@ -107,6 +113,34 @@ pub(super) struct Sorted {
 pub(super) fn read_cards(files: &[PathBuf]) -> Result<Sorted> {
     let (cards, successions) = sorted(read_documents(files)?)?;
     Ok(Sorted { cards, successions })
+}
+
+/// What can be said of cards before the plan is recorded that lets them in: whether they are according to it, and to the fingerprints that were given.
+pub(super) fn check_by(plan: &Plan, read: &Sorted, own: &IdentityCard, import: &Import) -> Result<()> {
+    let cards = compared(read.cards.clone(), read.successions.len(), own, import)?;
+    cards.iter().try_for_each(|card| plan.check_card(card))
+}
+
+/// The cards without this machine's own, which `*.card` names, too; and compared with the fingerprints that were given, of which those of the successions, so
+/// many, come last.
+fn compared(
+    mut cards: Vec<IdentityCard>,
+    successions: usize,
+    own: &IdentityCard,
+    import: &Import,
+) -> Result<Vec<IdentityCard>> {
+    // Alone it is refused, as its own.
+    if cards.iter().any(|card| card != own) {
+        cards.retain(|card| card != own);
+    }
+    let count = cards.len() + successions;
+    if !import.fingerprint.is_empty() && import.fingerprint.len() != count {
+        let what = format!("{} fingerprints are given for {count} cards.", import.fingerprint.len());
+        let hint = "Give --fingerprint once for each card but this machine's own, in the order of the cards, those of successions last; or not at all.";
+        return Err(Error::new(ErrorKind::FingerprintInvalid, what, hint));
+    }
+    cards.iter().zip(&import.fingerprint).try_for_each(|(card, given)| compare(card, given))?;
+    Ok(cards)
 }
 
 /// Records what was [`checked`], asking about each where no fingerprint was given.
@@ -178,24 +212,15 @@ pub(super) fn two_of_one_name(name: &Identifier, one: &IdentityCard, other: &Ide
 /// `more`: successions, which take their fingerprints after the cards.
 fn checked(store: &Store, cards: Vec<IdentityCard>, more: usize, import: &Import) -> Result<Vec<Candidate>> {
     let (machine, plan) = (store.machine()?, store.plan()?);
-    // `*.card` names this machine's own, too.
-    let only_own = cards.iter().all(|card| *card == machine.card);
-    let cards: Vec<IdentityCard> = cards.into_iter().filter(|card| only_own || *card != machine.card).collect();
-    let count = cards.len() + more;
-    if !import.fingerprint.is_empty() && import.fingerprint.len() != count {
-        let what = format!("{} fingerprints are given for {count} cards.", import.fingerprint.len());
-        let hint = "Give --fingerprint once for each card but this machine's own, in the order of the cards, those of successions last; or not at all.";
-        return Err(Error::new(ErrorKind::FingerprintInvalid, what, hint));
-    }
+    let cards = compared(cards, more, &machine.card, import)?;
     let roots = roots(&machine.attestation.roots, &import.attestation_root)?;
     let required = machine.attestation.required
         || import.require_attestation
         || plan.as_ref().is_some_and(|plan| plan.rules.attestation);
     let mut candidates = Vec::new();
-    for (at, card) in cards.into_iter().enumerate() {
+    for card in cards {
         let added = store.check_card(&card)?;
         let proven = demand(&card, &roots, required)?;
-        import.fingerprint.get(at).map(|given| compare(&card, given)).transpose()?;
         let joined = plan.as_ref().is_none_or(|plan| plan.joins(&machine.card.identifier, &card.identifier));
         let kind = if joined { Kind::Peer } else { Kind::Held };
         candidates.push(Candidate { card, proven, added, kind });

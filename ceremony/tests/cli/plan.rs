@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::lab::{Lab, snapshot};
+use crate::lab::{Lab, PROGRAM, snapshot};
+use crate::prompts::ended;
 
 const VAULT: &str = include_str!("../../../docs/vault-plan.toml");
 
@@ -94,20 +95,6 @@ fn the_runbook_is_printed() {
         "plan-print-member",
         &lab.ok(&["plan", "print", "vault-plan.toml", "--member", "manager-1", "--format", "markdown"]),
     );
-    // Every command of the runbook is one of this program's.
-    for command in all.lines().filter_map(|line| line.trim().strip_prefix("$ claviger-ceremony ")) {
-        let words: Vec<&str> = command
-            .split(' ')
-            .take_while(|word| {
-                word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') && !word.starts_with('-')
-            })
-            .collect();
-        let known = ["rehearse", "preflight", "challenge", "prove", "verify-proof", "phrase", "confirm", "transcript"];
-        if !known.contains(&words[0]) {
-            lab.ok(&[&words[..], &["--help"]].concat());
-        }
-    }
-
     fs::create_dir(lab.path("pages")).unwrap();
     let written = lab.transcript(&[
         &["plan", "print", "vault-plan.toml", "--out", "pages", "-q"],
@@ -127,4 +114,215 @@ fn the_runbook_is_printed() {
     lab.write("one.txt", "mine");
     text += &lab.fails(1, &["plan", "print", "vault-plan.toml", "--out", "one.txt"]);
     snapshot("plan-print-refused", &text);
+}
+
+/// What the runbook says to type is what this program takes: each command, with its options and values, up to what it would do.
+#[test]
+fn the_runbooks_commands_are_understood() {
+    let lab = Lab::new();
+    let plan = VAULT.replace("backup-token = false", "backup-token = true");
+    lab.write("vault-plan.toml", plan);
+    let mut tried = 0;
+    for page in [&["--member", "manager-1"][..], &["--role", "coordinator"], &[]] {
+        let pages = lab.ok(&[&["plan", "print", "vault-plan.toml"], page].concat()).replace("\\\n", "");
+        let commands = pages.lines().filter_map(|line| line.trim().strip_prefix("$ claviger-ceremony "));
+        for command in commands.filter(|command| !command.contains("NAME.") && !command.contains("--name NAME")) {
+            if PLANNED.iter().any(|planned| command.starts_with(planned)) {
+                continue;
+            }
+            let output = lab.command("sh", &["-c", &format!("{PROGRAM} {command} --help")]).output().unwrap();
+            assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+            tried += 1;
+        }
+    }
+    assert!(tried > 20);
+}
+
+/// Commands that are not there yet.
+const PLANNED: &[&str] = &["rehearse"];
+
+impl Lab {
+    /// The plan's words, which `plan check` shows.
+    fn plan_words(&self, file: &str) -> String {
+        self.json(&["plan", "check", file])["fingerprint"]["words"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Three machines of four that a plan joins in a row; the plan is in `plan.toml`, one that grew in `grown.toml`.
+fn in_a_row() -> Lab {
+    let lab = Lab::new();
+    for name in ["wallet", "cosigner", "tower", "spare"] {
+        lab.machine(name, "x25519", &[]);
+    }
+    lab.write("plan.toml", mesh(&["wallet", "cosigner", "tower"], "proof-of-possession = true\n"));
+    lab.write("grown.toml", mesh(&["spare", "wallet", "cosigner", "tower"], "proof-of-possession = true\n"));
+    lab
+}
+
+#[test]
+fn a_plan_is_recorded_and_grows() {
+    let lab = in_a_row();
+    let [plan, grown] = ["plan.toml", "grown.toml"].map(|file| lab.plan_words(file));
+    let [cosigner, tower, spare] = ["cosigner", "tower", "spare"].map(|name| lab.words(name));
+    let wallet = |more: &[&str]| lab.transcript(&[&[&["--store", "wallet"], more].concat()]);
+    let hidden = |text: String| {
+        [&plan, &grown, &cosigner, &tower, &spare]
+            .into_iter()
+            .fold(text, |text, words| text.replace(words.as_str(), "WORDS"))
+    };
+    let mut text = wallet(&["plan", "record", "plan.toml", "--fingerprint", &plan]);
+    text += &wallet(&["plan", "record", "plan.toml"]);
+    text += &wallet(&["plan", "show"]);
+    text += &wallet(&[
+        "import",
+        "wallet.card",
+        "cosigner.card",
+        "tower.card",
+        "--fingerprint",
+        &cosigner,
+        "--fingerprint",
+        &tower,
+    ]);
+    text += &wallet(&["plan", "show"]);
+    text += &wallet(&["plan", "show", "--toml"]);
+    text +=
+        &wallet(&["add", "spare.card", "--plan", "grown.toml", "--plan-fingerprint", &grown, "--fingerprint", &spare]);
+    text += &wallet(&["plan", "show", "--json"]);
+    // Once more, all of it is there.
+    text += &wallet(&["add", "spare.card", "--plan", "grown.toml", "--json"]);
+    text += &wallet(&["log"]);
+    snapshot("plan-record", &hidden(text));
+    let shown = lab.json(&["--store", "wallet", "plan", "show"]);
+    assert_eq!((shown["missing"].as_u64(), shown["members"].as_array().unwrap().len()), (Some(0), 4));
+    let toml = lab.ok(&["--store", "wallet", "plan", "show", "--toml"]);
+    lab.write("again.toml", toml);
+    assert_eq!(lab.plan_words("again.toml"), grown);
+
+    // Back to the smaller plan, when the member has left.
+    let text = lab.fails(4, &["--store", "wallet", "plan", "record", "plan.toml", "--yes"]);
+    lab.ok(&["--store", "wallet", "remove", "spare", "--yes"]);
+    let text = text + &wallet(&["plan", "record", "plan.toml", "--yes"]);
+    lab.write("fewer.toml", lab.read("plan.toml").replace("from = \"wallet\"", "from = \"tower\""));
+    let fewer = lab.plan_words("fewer.toml");
+    let text =
+        text + &wallet(&["plan", "record", "fewer.toml", "--json", "--fingerprint", &fewer]).replace(&fewer, "WORDS");
+    snapshot("plan-record-smaller", &hidden(text));
+}
+
+#[test]
+fn a_plan_is_not_recorded_unseen() {
+    let lab = in_a_row();
+    let words = lab.plan_words("plan.toml");
+    let wallet = |code, more: &[&str]| lab.fails(code, &[&["--store", "wallet"], more].concat());
+    let mut text = wallet(4, &["plan", "show"]);
+    text += &wallet(4, &["plan", "record", "plan.toml"]);
+    text += &wallet(4, &["plan", "record", "plan.toml", "--yes"]);
+    text += &wallet(4, &["plan", "record", "plan.toml", "--fingerprint", &["zoo"; 8].join(" ")]);
+    text += &wallet(2, &["plan", "record", "plan.toml", "--fingerprint", "zoo"]);
+    text += &wallet(4, &["add", "spare.card", "--plan", "grown.toml"]);
+    lab.write("stranger.toml", mesh(&["cosigner", "tower"], ""));
+    text += &wallet(4, &["plan", "record", "stranger.toml", "--fingerprint", &lab.plan_words("stranger.toml")]);
+    lab.write("role.toml", lab.read("plan.toml").replacen("role = \"cosigner\"", "role = \"wallet\"", 1));
+    text += &wallet(4, &["plan", "record", "role.toml"]);
+    text += &lab.fails(5, &["--store", "absent", "plan", "record", "plan.toml"]);
+    lab.ok(&["--store", "wallet", "plan", "record", "plan.toml", "--fingerprint", &words]);
+
+    // Not according to the plan.
+    text += &wallet(4, &["import", "spare.card", "--fingerprint", &lab.words("spare")])
+        .replace(&lab.words("spare"), "WORDS");
+    text += &wallet(4, &["add", "spare.card", "--plan", "plan.toml"]);
+    text += &wallet(4, &["add", "spare.card", "--plan", "grown.toml"]);
+    text += &wallet(4, &["add", "spare.card", "--plan", "grown.toml", "--plan-fingerprint", &words])
+        .replace(&words, "WORDS");
+    let grown = lab.plan_words("grown.toml");
+    let both = ["add", "spare.card", "--plan", "grown.toml", "--plan-fingerprint", &grown, "--fingerprint", &words];
+    text += &wallet(4, &both).replace(&words, "WORDS").replace(&grown, "WORDS");
+    text += &wallet(4, &["add", "spare.card", "--plan", "-"]);
+    lab.write(
+        "changed.toml",
+        lab.read("grown.toml")
+            .replace("possession = true", "possession = false")
+            .replace("to = \"tower\"", "to = \"wallet\""),
+    );
+    text += &wallet(4, &["add", "spare.card", "--plan", "changed.toml"]);
+    text += &wallet(4, &["plan", "record", "changed.toml", "--yes"]);
+    text += &wallet(2, &["add", "spare.card"]);
+    snapshot("plan-record-refused", &text);
+}
+
+#[test]
+fn a_plans_words_are_asked_for() {
+    let lab = in_a_row();
+    let words = lab.plan_words("plan.toml");
+    let words: Vec<&str> = words.split(' ').collect();
+    let record = ["--store", "wallet", "plan", "record", "plan.toml"];
+    let word = |session: &mut rexpect::session::PtySession| {
+        let shown = session.exp_string("Word ").unwrap();
+        let number: usize = session.exp_string(": ").unwrap().parse().unwrap();
+        (shown, words[number - 1])
+    };
+    let mut session = lab.on_a_terminal(&record);
+    let (screen, right) = word(&mut session);
+    // Which words are left out differs from card to card; the terminal's bytes are read as Latin-1.
+    let lines = screen.replace('\r', "").replace("Â·", "·");
+    let masked =
+        lines.lines().map(|line| if line.contains("··") || line.starts_with("  words") { "[WORDS]" } else { line });
+    snapshot("plan-question", &masked.collect::<Vec<_>>().join("\n"));
+    assert!(!screen.contains(&format!(" {right} ")), "{screen}");
+    assert!(screen.lines().count() < 24 && screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    session.send_line("zoo").unwrap();
+    let (shown, code) = ended(session);
+    assert!(code == 4 && shown.contains("are not those of this plan"), "{shown}");
+
+    let mut session = lab.on_a_terminal(&record);
+    for _ in 0..2 {
+        let (_, right) = word(&mut session);
+        session.send_line(right).unwrap();
+    }
+    let (shown, code) = ended(session);
+    assert!(code == 0 && shown.contains("is recorded"), "{shown}");
+    let log = lab.json(&["--store", "wallet", "log"]);
+    let last = log["log"].as_array().unwrap().last().unwrap();
+    assert_eq!((last["event"].as_str(), last["detail"].as_str()), (Some("plan-recorded"), Some("words compared")));
+}
+
+#[test]
+fn how_far_a_ceremony_is_is_shown() {
+    let lab = Lab::new();
+    lab.write("plan.toml", mesh(&["wallet", "cosigner"], "proof-of-possession = true\nwitnesses = 1\n"));
+    let words = lab.plan_words("plan.toml");
+    for name in ["wallet", "cosigner"] {
+        lab.machine(name, "x25519", &[]);
+        lab.ok(&["--store", name, "plan", "record", "plan.toml", "--fingerprint", &words]);
+    }
+    for (name, other) in [("wallet", "cosigner"), ("cosigner", "wallet")] {
+        lab.ok(&["--store", name, "import", &format!("{other}.card"), "--fingerprint", &lab.words(other)]);
+    }
+    lab.ok(&["--store", "wallet", "challenge"]);
+    lab.ok(&["--store", "cosigner", "prove", "wallet.challenge", "--out", "cosigner.proofs"]);
+    lab.ok(&["--store", "wallet", "verify-proof", "cosigner.proofs"]);
+    let show = ["--store", "wallet", "plan", "show"];
+    let proven = lab.json(&show);
+    let cosigner =
+        proven["members"].as_array().unwrap().iter().find(|member| member["identifier"] == "cosigner").unwrap().clone();
+    assert_eq!((cosigner["proven"].as_bool(), proven["confirmed"].is_null()), (Some(true), true));
+
+    let phrase = lab.json(&["--store", "cosigner", "phrase"])["phrase"].as_str().unwrap().to_owned();
+    lab.ok(&[
+        "--store",
+        "wallet",
+        "confirm",
+        "--by",
+        "Ada Lovelace",
+        "--witness",
+        "Charles Babbage",
+        "--phrase",
+        &phrase,
+    ]);
+    snapshot("plan-show-confirmed", &lab.transcript(&[&show, &[&show[..], &["--json"]].concat()]));
+
+    // Another set has another phrase, which nobody has confirmed.
+    lab.write("stricter.toml", lab.read("plan.toml").replace("witnesses = 1", "witnesses = 2"));
+    lab.ok(&["--store", "wallet", "plan", "record", "stricter.toml", "--yes"]);
+    assert!(lab.json(&show)["confirmed"].is_null());
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use claviger::ceremony::plan::{Changes, Plan};
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::identity::{Fingerprint, Identifier};
+use claviger::identity::{Identifier, IdentityCard};
 use claviger::program::{Terminal, shown};
 use claviger::store::{Added, Store};
 use serde::Serialize;
 
-use super::super::cards::{Refusal, import_into, read_cards, type_words, words_shown, wrapped};
+use super::super::cards::{Refusal, check_by, import_into, import_read, read_cards, type_words, words_shown, wrapped};
 use super::super::open;
 use super::super::opened::opened;
 use super::report::{ChangesReport, head};
@@ -91,21 +91,18 @@ pub(super) fn add(cli: &Cli, options: &Add, terminal: &Terminal) -> Result<()> {
         Some(_) => {}
     }
     // Before the plan is recorded: what `import` would refuse.
-    read.cards.iter().try_for_each(|card| step.plan.check_card(card))?;
+    check_by(&step.plan, &read, &step.own, &options.import)?;
     plan_warnings(&step.plan, terminal);
-    let mut how = None;
-    if !step.is_recorded() {
-        how = Some(step.confirmed(options.plan_fingerprint.as_deref(), false, "--plan-fingerprint", terminal)?);
+    if step.is_recorded() {
+        return import_read(cli, read, &options.import, terminal);
     }
+    let how = step.confirmed(options.plan_fingerprint.as_deref(), false, "--plan-fingerprint", terminal)?;
     let mut opened = opened(cli, terminal)?;
-    if let Some(how) = how {
-        opened.store.set_plan(&step.plan, how)?;
-        terminal.note(&format!(
-            "The plan \"{}\" is recorded. What is left of this can be done with `claviger-ceremony import`.",
-            step.plan.name
-        ));
-    }
-    import_into(opened, read, &options.import, terminal)
+    opened.store.set_plan(&step.plan, how)?;
+    terminal.note(&format!("The plan \"{}\" is recorded.", step.plan.name));
+    import_into(opened, read, &options.import, terminal).inspect_err(|_| {
+        terminal.warn("the new plan is recorded; the cards that are missing are left to `claviger-ceremony import`.");
+    })
 }
 
 fn plan_warnings(plan: &Plan, terminal: &Terminal) {
@@ -120,7 +117,7 @@ fn squeezed(line: &str) -> String {
 /// A plan on its way into a store, and what it changes there.
 struct Step {
     plan: Plan,
-    own: Fingerprint,
+    own: IdentityCard,
     changes: Option<Changes>,
     /// What this machine loses, a sentence each.
     losses: Vec<String>,
@@ -158,7 +155,7 @@ impl Step {
         let recorded = store.plan()?;
         let changes = recorded.as_ref().map(|recorded| recorded.changes(&plan));
         let losses = recorded.map(|recorded| losses(&recorded, &plan, own)).unwrap_or_default();
-        Ok(Self { own: machine.card.fingerprint(), plan, changes, losses })
+        Ok(Self { own: machine.card, plan, changes, losses })
     }
 
     fn is_recorded(&self) -> bool {
@@ -199,7 +196,7 @@ impl Step {
             ),
         };
         let otherwise = format!("Run it on a terminal, or give the plan's fingerprint with `{option}`.");
-        type_words(&print, &self.own, |words| self.screen(words), refused, &otherwise, terminal)?;
+        type_words(&print, &self.own.fingerprint(), |words| self.screen(words), refused, &otherwise, terminal)?;
         Ok("words compared")
     }
 
@@ -228,7 +225,7 @@ impl Step {
         for loss in &self.losses {
             let _ = write!(text, "\n{}", wrapped(loss, 0));
         }
-        let question = "The leader's page, and `claviger-ceremony plan check` on the other machines, show all eight words. Compare; then type the two that are left out here.";
+        let question = "Every page of the runbook, and `claviger-ceremony plan check` on the other machines, show all eight words. Compare; then type the two that are left out here.";
         let _ = writeln!(text, "\n{}\n{}", wrapped(&consequence, 0), wrapped(question, 0));
         text
     }

@@ -163,13 +163,13 @@ impl<'a> Runbook<'a> {
         let witnesses: String = (0..rules.witnesses).map(|_| " --witness 'NAME'").collect();
         steps.push(Step {
             title: "Phrase",
-            text: "Twelve words. Write them down:".into(),
+            text: "Twelve words, read from another machine's screen. Write them down, and type the two that confirm leaves out.".into(),
             commands: vec![
                 "claviger-ceremony phrase".into(),
                 format!("claviger-ceremony confirm --by 'YOUR NAME'{witnesses}"),
             ],
             room: 2,
-            say: Some("\"the same\" or \"stop\" at each word that is read; confirm when all were the same.".into()),
+            say: Some("\"the same\" or \"stop\" at each word that is read.".into()),
             otherwise: Some("nobody confirms. Compare `claviger-ceremony peers` with each other, card by card.".into()),
         });
         steps.push(Step {
@@ -215,7 +215,7 @@ impl Runbook<'_> {
         }
         steps.push(Step {
             otherwise: Some("nobody confirms: a key was exchanged somewhere. Find the card that differs, and begin again at its export.".into()),
-            ..step("Phrase", "One reads the twelve words, one by one; everybody says yes or stop. Then all confirm.".into())
+            ..step("Phrase", "One keeper reads twelve words from their screen, twice. Everybody says \"the same\" or \"stop\" at each, then confirms; a second keeper reads for the first.".into())
         });
         steps.push(Step {
             commands: vec!["claviger-ceremony transcript verify *.transcript.json".into()],

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use claviger::ceremony::log::{Event, LogEntry};
 use claviger::ceremony::phrase::{PHRASE_WORDS, phrase};
-use claviger::ceremony::plan::{Member, Plan};
+use claviger::ceremony::plan::{Edge, Member, Plan};
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::identity::{Fingerprint, IdentityCard, KeyPlace};
+use claviger::identity::{Fingerprint, Identifier, IdentityCard, KeyPlace};
 use claviger::program::Terminal;
 use claviger::store::{Machine, Store};
 use serde::Serialize;
@@ -79,7 +79,7 @@ pub(super) fn show(store: &Store, toml: bool, terminal: &Terminal) -> Result<()>
         edges: plan.edges.iter().map(EdgeReport::from).collect(),
         confirmed: confirmed(&plan, &cards, &log),
     };
-    terminal.result(&shown.text(&plan), &shown)
+    terminal.result(&shown.text(&plan, &machine.card.identifier), &shown)
 }
 
 impl MemberShown {
@@ -137,7 +137,7 @@ impl MemberShown {
 }
 
 impl Shown {
-    fn text(&self, plan: &Plan) -> String {
+    fn text(&self, plan: &Plan, own: &Identifier) -> String {
         let mut text = head(plan);
         let state = match (&self.confirmed, self.missing) {
             (Some(confirmed), _) => format!("confirmed {}, {}", utc(confirmed.time), confirmed.how),
@@ -146,7 +146,11 @@ impl Shown {
             (None, missing) => format!("not yet: {missing} cards are missing"),
         };
         let _ = writeln!(text, "  {:<14} {state}\n", "phrase");
-        text + &table(["NAME", "ROLE", "CARD", "PROVEN"], self.members.iter().map(MemberShown::row))
+        text += &table(["NAME", "ROLE", "CARD", "PROVEN"], self.members.iter().map(MemberShown::row));
+        let edges = plan
+            .edges_of(own)
+            .map(|Edge { from, to, service }| [from.to_string(), to.to_string(), service.to_string()]);
+        text + "\nEdges of this machine\n" + &table(["FROM", "TO", "SERVICE"], edges)
     }
 }
 
