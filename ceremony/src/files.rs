@@ -161,7 +161,10 @@ pub(crate) fn check_file(path: &Path, content: &[u8], force: bool) -> Result<Wri
     }
     match File::open(path).and_then(read) {
         Ok(there) if there == content => Ok(Written::AlreadyThere),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Written::New),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::metadata(directory(path)) {
+            Ok(_) => Ok(Written::New),
+            Err(error) => Err(failed(path, "write", error)),
+        },
         Ok(_) | Err(_) if force => Ok(Written::New),
         Ok(_) => Err(refused("holds something else", "Name another file, or overwrite it with `--force`.")),
         Err(error) => Err(failed(path, "read", error)),
@@ -194,11 +197,12 @@ pub(crate) fn write_file(path: &Path, content: &[u8], force: bool) -> Result<Wri
         return Err(failed(path, "write", error));
     }
     // Best effort: the directory of a USB stick's file system can not always be synced.
-    let _ = path
-        .parent()
-        .and_then(|dir| File::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir }).ok())
-        .map(|dir| dir.sync_all());
+    let _ = File::open(directory(path)).map(|directory| directory.sync_all());
     Ok(Written::New)
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A call on a file failed.

@@ -106,20 +106,30 @@ impl Parts {
     /// # Errors
     /// [`QrUnreadable`](ErrorKind::QrUnreadable) names the parts that are missing, or the text whose parts do not make it.
     pub fn finish(self) -> Result<Vec<String>> {
+        let missing: Vec<String> = self.sets.iter().filter_map(Set::missing).collect();
+        if !missing.is_empty() {
+            let hint = "Scan what is missing, too, and give all images in one command.";
+            return Err(Error::new(ErrorKind::QrUnreadable, missing.join(" "), hint));
+        }
         self.sets.into_iter().map(Set::finish).collect()
     }
 }
 
 impl Set {
-    fn finish(self) -> Result<String> {
+    /// A sentence, if there is something to say.
+    fn missing(&self) -> Option<String> {
         let count = self.slices.len();
         let missing: Vec<usize> = (1..=count).filter(|number| self.slices[number - 1].is_none()).collect();
-        if !missing.is_empty() {
-            let verb = if missing.len() == 1 { "is" } else { "are" };
-            let what = format!("{} of {count} of the text {} {verb} missing.", listed(&missing), self.id);
-            let hint = "Scan what is missing, too, and give all images in one command.";
-            return Err(Error::new(ErrorKind::QrUnreadable, what, hint));
-        }
+        let verb = match missing.len() {
+            0 => return None,
+            1 => "is",
+            _ => "are",
+        };
+        Some(format!("{} of {count} of the text {} {verb} missing.", listed(&missing), self.id))
+    }
+
+    fn finish(self) -> Result<String> {
+        let count = self.slices.len();
         let text: String = self.slices.into_iter().flatten().collect();
         if id(&text) == self.id {
             return Ok(text);

@@ -135,7 +135,7 @@ fn compared(
     }
     let count = cards.len() + successions;
     if !import.fingerprint.is_empty() && import.fingerprint.len() != count {
-        let what = format!("{} fingerprints are given for {count} cards.", import.fingerprint.len());
+        let what = format!("The cards are {count}, and --fingerprint is given for {}.", import.fingerprint.len());
         let hint = "Give --fingerprint once for each card but this machine's own, in the order of the cards, those of successions last; or not at all.";
         return Err(Error::new(ErrorKind::FingerprintInvalid, what, hint));
     }
@@ -188,6 +188,7 @@ fn sorted(documents: Vec<(String, Document)>) -> Result<(Vec<IdentityCard>, Vec<
         match document {
             Document::Challenge(_) => return other(&from, "challenge", "prove"),
             Document::Proof(_) => return other(&from, "proof", "verify-proof"),
+            Document::Succession(succession) if successions.contains(&succession) => {}
             Document::Succession(succession) => successions.push(succession),
             Document::Card(card) if cards.contains(&card) => {}
             Document::Card(card) => match cards.iter().find(|other| other.identifier == card.identifier) {
