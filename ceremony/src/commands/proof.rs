@@ -85,8 +85,9 @@ fn places(
     output.file = output.file.or_else(|| (!elsewhere).then_some(default));
     for path in [&output.file, &output.png, &output.svg].into_iter().flatten().filter(|path| *path != Path::new("-")) {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !parent.is_dir() {
-            return Err(failed(path, "write", std::io::ErrorKind::NotFound.into()));
+        let is_dir = std::fs::metadata(parent).map_err(|error| failed(path, "write", error))?.is_dir();
+        if !is_dir {
+            return Err(failed(path, "write", std::io::ErrorKind::NotADirectory.into()));
         }
     }
     let file = output.file.clone().filter(|path| path != Path::new("-"));

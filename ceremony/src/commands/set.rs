@@ -76,6 +76,9 @@ fn incomplete(missing: &[String], hint: &str) -> Error {
 
 /// A phrase's words in three numbered groups of four.
 fn groups(words: &[&str]) -> String {
-    let group = |at: usize| format!("  {:<6}{}\n", format!("{}-{}", at + 1, at + 4), words[at..at + 4].join("  "));
+    let group = |at: usize| {
+        let words: String = words[at..at + 4].iter().map(|word| format!("  {word:<8}")).collect();
+        format!("  {:<4}{}\n", format!("{}-{}", at + 1, at + 4), words.trim_end())
+    };
     (0..PHRASE_WORDS).step_by(4).map(group).collect()
 }
