@@ -15,3 +15,4 @@ mod refusals;
 mod seal;
 mod session;
 mod tokens;
+mod transcripts;
