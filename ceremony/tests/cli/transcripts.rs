@@ -176,7 +176,7 @@ fn what_does_not_hold_is_refused() {
         lab.fails(4, &["transcript", "verify", "wallet-1.transcript", "--head", &words]),
         lab.fails(2, &["transcript", "verify", "wallet-1.transcript", "--head", "zoo"]),
         lab.fails(2, &["transcript", "verify"]),
-        lab.fails_with(4, &["transcript", "verify", "-"], good[1..].as_bytes()),
+        lab.fails_with(4, &["transcript", "verify", "-"], &good.as_bytes()[1..]),
     ];
     snapshot("transcript-refused", &text.concat());
     let alone = lab.run_with(&["transcript", "verify", "-"], good.as_bytes());
