@@ -225,6 +225,7 @@ impl Cli {
             Command::Export(export) => export.output.check(),
             Command::Proof(proof) => proof.check(),
             Command::Life(life) => life.check(),
+            Command::Transcript(transcript) => transcript.check(cli.json),
             _ => Ok(()),
         };
         checked.map_err(|text| Self::command().error(ErrorKind::ArgumentConflict, text))?;

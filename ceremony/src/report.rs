@@ -350,6 +350,13 @@ pub(crate) fn entry_text(entry: &LogEntry) -> String {
     text
 }
 
+/// A phrase on two lines, as it is read aloud.
+pub(crate) fn halves(phrase: &str) -> [String; 2] {
+    let words: Vec<&str> = phrase.split_whitespace().collect();
+    let (first, second) = words.split_at(words.len().div_ceil(2));
+    [first.join(" "), second.join(" ")]
+}
+
 /// `text` on lines of 80 columns, broken between words; `first` stands before it, and as much room before each further line.
 pub(crate) fn wrapped(first: &str, text: &str) -> String {
     let indent = first.chars().count();

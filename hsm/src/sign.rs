@@ -125,21 +125,7 @@ fn refused(why: &str) -> Error {
 pub fn sign(locator: &SigningLocator, message: &[u8], operation: &mut Operation<'_>) -> Result<Signature> {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, message).as_ref());
-    let signed = match locator {
-        #[cfg(feature = "openpgp")]
-        SigningLocator::OpenPgp(card) => crate::openpgp::sign(card, &hash, operation)?,
-        #[cfg(feature = "piv")]
-        SigningLocator::Piv { card, pin_source } => crate::piv::sign(*card, pin_source.as_deref(), &hash, operation)?,
-        #[allow(unreachable_patterns)] // In a build with both backends.
-        _ => {
-            let _ = (&hash, operation);
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "This build cannot use such cards.",
-                "Build claviger-hsm with the features `piv` and `openpgp`.",
-            ));
-        }
-    };
+    let signed = on_card(locator, &hash, operation)?;
     if !signed.verifies(message) {
         return Err(Error::new(
             ErrorKind::KeyMismatch,
@@ -148,6 +134,24 @@ pub fn sign(locator: &SigningLocator, message: &[u8], operation: &mut Operation<
         ));
     }
     Ok(signed)
+}
+
+fn on_card(locator: &SigningLocator, hash: &[u8; 32], operation: &mut Operation<'_>) -> Result<Signature> {
+    match locator {
+        #[cfg(feature = "openpgp")]
+        SigningLocator::OpenPgp(card) => crate::openpgp::sign(card, hash, operation),
+        #[cfg(feature = "piv")]
+        SigningLocator::Piv { card, pin_source } => crate::piv::sign(*card, pin_source.as_deref(), hash, operation),
+        #[allow(unreachable_patterns)] // In a build with both backends.
+        _ => {
+            let _ = (hash, operation);
+            Err(Error::new(
+                ErrorKind::Unsupported,
+                "This build cannot use such cards.",
+                "Build claviger-hsm with the features `piv` and `openpgp`.",
+            ))
+        }
+    }
 }
 
 /// A key that signs in no way known here. `why` is a clause.

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 #[derive(Subcommand)]
 pub(crate) enum Transcript {
-    /// Write down what was done on this machine: for paper, and for comparing with the others
+    /// Write down what was done on this machine, or compare what several tell
     #[command(
         args_conflicts_with_subcommands = true,
         subcommand_help_heading = "Commands",
@@ -26,13 +26,24 @@ the one that this machine is known by. The signature is over the log as it is be
     Transcript(Export),
 }
 
+impl Transcript {
+    /// What clap can not say.
+    pub(super) fn check(&self, json: bool) -> Result<(), String> {
+        let Self::Transcript(export) = self;
+        if export.sign.is_some() && !json {
+            return Err("--sign is for the JSON form, which `transcript verify` reads: give --json, too".into());
+        }
+        Ok(())
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct Export {
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
     /// Where to [default: -]; - is stdout
     pub(crate) file: Option<PathBuf>,
-    /// The signing key: piv:…;slot=9c or openpgp:…
+    /// The key that signs it: piv:…;slot=9c or openpgp:…; with --json
     #[arg(long, value_name = "LOCATOR")]
     pub(crate) sign: Option<String>,
     /// Overwrite a file that holds something else

@@ -18,3 +18,4 @@ mod seal;
 mod session;
 mod set;
 mod tokens;
+mod transcripts;

@@ -43,15 +43,16 @@ struct SigningKey {
 pub(crate) fn sign(locator: &OpenPgpLocator, hash: &[u8; 32], operation: &mut Operation<'_>) -> Result<Signature> {
     operation.enter(Stage::Access);
     let (mut link, view) = locate(&mut Default::default(), locator, None)?;
-    let what = format!("{}, signature key", view.label());
+    let card = view.label();
+    let what = format!("{card}, signature key");
     let mut key = Key::of(&view, what.clone());
-    let read = link.transact(|card| {
-        key.select(card)?;
-        let verified = key.status(card, Password::Sign)?;
-        Ok((SigningKey { verified, ..SigningKey::read(card)? }, card::tries_left(card, Password::Sign)?))
+    let read = link.transact(|exchange| {
+        key.select(exchange)?;
+        let verified = key.status(exchange, Password::Sign)?;
+        Ok((SigningKey { verified, ..SigningKey::read(exchange)? }, card::tries_left(exchange, Password::Sign)?))
     });
     let (found, tries) = read.map_err(|fault| fault.typed(&what))?;
-    let public_key = found.public.ok_or_else(|| missing(&what))?;
+    let public_key = found.public.ok_or_else(|| missing(&card))?;
     let algorithm = found.algorithm.map_err(|why| unsupported(&what, why))?;
     let hints = Hints {
         kind: TokenKind::OpenPgp,
@@ -73,16 +74,16 @@ pub(crate) fn sign(locator: &OpenPgpLocator, hash: &[u8; 32], operation: &mut Op
         Password::Sign,
         tries,
         operation,
-        |key, card, operation, hints| {
+        |key, exchange, operation, hints| {
             begin(operation, hints, stage)?;
-            let outcome = compute(card, hash);
+            let outcome = compute(exchange, hash);
             // A card that lets the PIN hold for several signatures is not left open by us.
             if found.verified == Some(false) && !outcome.as_ref().is_err_and(Fault::is_lost) {
-                card::forget(card, Password::Sign)?;
+                card::forget(exchange, Password::Sign)?;
             }
             match outcome? {
                 Outcome::Done(signature) => Ok(signature),
-                Outcome::Refused(0x6985) if !waits => Err(missing(&hints.label).into()),
+                Outcome::Refused(0x6985) if !waits => Err(missing(&card).into()),
                 Outcome::Refused(status) if waits || status == 0x6600 => Err(key.not_touched().into()),
                 Outcome::Refused(status) => Err(Fault::Status { command: NAME, status }),
             }
@@ -159,7 +160,7 @@ fn algorithm(attributes: &[u8]) -> std::result::Result<Algorithm, &'static str> 
 fn missing(what: &str) -> Error {
     Error::new(
         ErrorKind::KeyNotFound,
-        format!("{what}: there is none."),
+        format!("{what} has no signature key."),
         "Make one with `gpg --card-edit`: `admin`, `key-attr`, `generate`.",
     )
 }

@@ -65,6 +65,23 @@ kinds! {
     Version = "version",
 }
 
+impl DifferenceKind {
+    /// Something that was not done, rather than done otherwise.
+    pub fn is_missing(self) -> bool {
+        matches!(
+            self,
+            Self::TranscriptMissing
+                | Self::CardMissing
+                | Self::Unconfirmed
+                | Self::ProofMissing
+                | Self::Attestation
+                | Self::BackupMissing
+                | Self::NotSpoken
+                | Self::Witnesses
+        )
+    }
+}
+
 /// One thing that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
@@ -153,12 +170,11 @@ fn most<T: PartialEq>(values: impl Iterator<Item = T>) -> Option<T> {
     counted.into_iter().rev().max_by_key(|(_, count)| *count).map(|(value, _)| value)
 }
 
-/// `the others`, or the other one by its name.
+/// `the others do`, or what the other one does, by its name.
 fn others(all: &[&Transcript], but: &Transcript) -> String {
     match all {
-        [one, other] if one.machine == but.machine => other.machine.to_string(),
-        [one, _] => one.machine.to_string(),
-        _ => "the others".into(),
+        [one, other] => format!("{} does", if one.machine == but.machine { &other.machine } else { &one.machine }),
+        _ => "the others do".into(),
     }
 }
 
@@ -194,7 +210,7 @@ fn plans(all: &[&Transcript], found: &mut Comparison) {
     let print = |one: &Transcript| one.plan.as_ref().map(Plan::fingerprint);
     let Some(usual) = most(all.iter().map(|one| print(one))) else { return };
     for one in all.iter().filter(|one| print(one) != usual) {
-        let what = if one.plan.is_some() { "has another plan than" } else { "has no plan, unlike" };
+        let what = if one.plan.is_some() { "goes by another plan than" } else { "goes by no plan;" };
         let text = format!("{} {what} {}.", one.machine, others(all, one));
         found.differs(DifferenceKind::Plan, one, None, text);
     }
@@ -206,7 +222,9 @@ fn members(all: &[&Transcript], plan: Option<&Plan>, found: &mut Comparison) {
         let text = format!("{} is not a member of the plan {}.", one.machine, plan.name);
         found.differs(DifferenceKind::Stranger, one, None, text);
     }
-    for member in &plan.members {
+    // One machine alone is looked at by itself.
+    let compared = if all.len() > 1 { plan.members.as_slice() } else { &[] };
+    for member in compared {
         if !all.iter().any(|one| one.machine == member.identifier) {
             found.differences.push(Difference {
                 kind: DifferenceKind::TranscriptMissing,
@@ -272,7 +290,7 @@ fn phrases(all: &[&Transcript], found: &mut Comparison) {
                 found.differs(DifferenceKind::Unconfirmed, one, None, text);
             }
             Some(confirmed) if Some(confirmed.phrase) != usual => {
-                let text = format!("{} confirmed another phrase than {}.", one.machine, others(all, one));
+                let text = format!("{} confirmed another phrase than most machines did.", one.machine);
                 found.differs(DifferenceKind::Phrase, one, None, text);
             }
             Some(confirmed) if confirmed.phrase != one.phrase() => {
@@ -373,12 +391,13 @@ fn clocks(all: &[&Transcript], found: &mut Comparison) {
         if let Some(sequence) = back {
             found.warnings.push(format!("The clock of {} was set back before entry {sequence}.", one.machine));
         }
-        if one.sealed.is_none() {
-            found.warnings.push(format!(
-                "The store of {} is not sealed: whoever can write to it could change its log and make the hashes anew.",
-                one.machine
-            ));
-        }
+    }
+    let open: Vec<&str> = all.iter().filter(|one| one.sealed.is_none()).map(|one| one.machine.as_str()).collect();
+    if !open.is_empty() {
+        found.warnings.push(format!(
+            "Not sealed: the store of {}. Whoever can write to it could change its log and make the hashes anew.",
+            open.join(", ")
+        ));
     }
 }
 

@@ -41,14 +41,17 @@ pub(super) fn export(cli: &Cli, export: &ExportTranscript, terminal: &Terminal) 
             let locator = locator.parse().map_err(from_hsm)?;
             signed(cli, &locator, file, export.force, terminal)?
         }
-        None => take(&open(cli)?)?,
+        None => {
+            let transcript = take(&open(cli)?)?;
+            if transcript.sealed.is_some() {
+                terminal
+                    .note("The seal was not opened for this: what is written down is what stands in the store's file.");
+            }
+            transcript
+        }
     };
-    let json = transcript.to_json() + "\n";
-    let Some(file) = file else {
-        let text = if cli.json { json } else { paper(&transcript) };
-        return terminal.data(text.as_bytes());
-    };
-    let text = if cli.json { json } else { paper(&transcript) };
+    let text = if cli.json { transcript.to_json() + "\n" } else { paper(&transcript) };
+    let Some(file) = file else { return terminal.data(text.as_bytes()) };
     let outcome = match write_file(file, text.as_bytes(), export.force)? {
         Written::New => "new",
         Written::AlreadyThere => "already-there",

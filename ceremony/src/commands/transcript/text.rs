@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use claviger::ceremony::transcript::{HeldCard, Transcript};
 
-use crate::report::{entry_text, utc, wrapped};
+use crate::report::{entry_text, halves, utc, wrapped};
 
 /// Lines for signatures, where the plan demands no more.
 const WITNESSES: usize = 3;
@@ -34,7 +34,9 @@ pub(super) fn paper(transcript: &Transcript) -> String {
         Some(confirmed) => {
             let by = if confirmed.by.is_empty() { String::new() } else { format!(", by {}", confirmed.by) };
             line("confirmed", &format!("{}{by}", utc(confirmed.time)));
-            line("phrase", confirmed.phrase);
+            let [first, second] = halves(confirmed.phrase);
+            line("phrase", &first);
+            line("", &second);
         }
         None => line("confirmed", "NOT YET"),
     }
@@ -54,11 +56,6 @@ pub(super) fn paper(transcript: &Transcript) -> String {
     transcript.log.iter().for_each(|entry| text += &entry_text(entry));
     text += "\nEND OF THE LOG, whose head is\n\n";
     let _ = writeln!(text, "      {head}\n      {}", head.words());
-    if let Some(signature) = &transcript.signature {
-        text += "\nSIGNED, in the JSON form, by the key\n\n";
-        let _ = writeln!(text, "      {}\n      {}", signature.fingerprint(), signature.fingerprint().words());
-        text += &wrapped("      ", &format!("{}, {}", signature.algorithm, signature.device));
-    }
     witnesses(&mut text, transcript);
     text
 }

@@ -4,7 +4,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use claviger::ceremony::transcript::{Comparison, MAX_TRANSCRIPT_LEN, Row, Signature, Transcript, compare, head_print};
+use claviger::ceremony::plan::Plan;
+use claviger::ceremony::transcript::{
+    Comparison, Difference, DifferenceKind, MAX_TRANSCRIPT_LEN, Row, Signature, Transcript, compare, head_print,
+};
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::Identifier;
 use claviger::program::{Terminal, shown};
@@ -12,13 +15,15 @@ use serde::Serialize;
 
 use crate::cli::Verify;
 use crate::files::failed;
-use crate::report::{Print, table, utc, wrapped};
+use crate::report::{Print, halves, table, utc, wrapped};
 
-/// `transcript verify --json`: `{"same", "phrase", "machines", "differences", "warnings", "heads"}`.
+/// `transcript verify --json`: `{"same", "plan", "phrase", "machines", "differences", "warnings", "heads"}`.
 #[derive(Serialize)]
 struct Verified {
     /// Nothing differs.
     same: bool,
+    /// What all go by; `null` when there is none, or they go by different ones.
+    plan: Option<PlanName>,
     /// What all confirmed; `null` when they did not, or confirmed different ones.
     phrase: Option<String>,
     machines: Vec<Machine>,
@@ -26,6 +31,12 @@ struct Verified {
     warnings: Vec<String>,
     /// The heads from paper that were found.
     heads: Vec<Found>,
+}
+
+#[derive(Serialize)]
+struct PlanName {
+    name: String,
+    fingerprint: Print,
 }
 
 /// `confirmed` in seconds since 1970, or `null`.
@@ -84,17 +95,37 @@ pub(super) fn verify(verify: &Verify, terminal: &Terminal) -> Result<()> {
     terminal.result(&text(&report, &compared.rows), &report)?;
     match compared.differences.as_slice() {
         [] => Ok(()),
-        [one] => Err(differ(&one.text)),
-        [first, more @ ..] => Err(differ(&format!("{} And {} more.", first.text, more.len()))),
+        differences => Err(differ(differences)),
     }
 }
 
-fn differ(what: &str) -> Error {
-    Error::new(
-        ErrorKind::TranscriptsDiffer,
-        format!("The transcripts differ. {what}"),
-        "Do not use these machines before it is mended: compare `claviger-ceremony show` on those named, import the right cards, and confirm again.",
-    )
+/// What was done otherwise comes before what was not done.
+fn differ(differences: &[Difference]) -> Error {
+    let first = differences.iter().find(|one| !one.kind.is_missing()).or(differences.first());
+    let more = match differences.len() {
+        0 | 1 => String::new(),
+        all => format!(" And {} more.", all - 1),
+    };
+    let (what, hint) = match first.map(|one| one.kind) {
+        Some(DifferenceKind::RolledBack | DifferenceKind::SameName) => (
+            "The transcripts differ.",
+            "Stop that machine, and find out who restored its store: what was revoked or removed after that entry is a peer there again.",
+        ),
+        Some(DifferenceKind::TranscriptMissing) => (
+            "Not all transcripts are here.",
+            "Give those of all members, as `claviger-ceremony transcript FILE --json` writes them.",
+        ),
+        Some(kind) if kind.is_missing() => (
+            "The ceremony was not held to its end.",
+            "Do what is missing on the machines named, and write their transcripts again.",
+        ),
+        _ => (
+            "The transcripts differ.",
+            "Do not use these machines before it is mended: compare `claviger-ceremony show` on those named, import the right cards, and confirm again.",
+        ),
+    };
+    let text = first.map_or("", |one| one.text.as_str());
+    Error::new(ErrorKind::TranscriptsDiffer, format!("{what} {text}{more}"), hint)
 }
 
 /// Reads a transcript and verifies its signature, if it has one.
@@ -171,10 +202,14 @@ fn report(transcripts: &[Transcript], compared: &Comparison, heads: Vec<Found>) 
         }),
         differs: row.differs,
     });
+    let mut plans = compared.rows.iter().map(|row| of(&row.machine)?.plan.as_ref());
+    let plan = plans.next().flatten();
+    let plan = plan.filter(|plan| plans.all(|other| other.map(Plan::fingerprint) == Some(plan.fingerprint())));
     let mut phrases = compared.rows.iter().map(|row| Some(of(&row.machine)?.confirmation()?.phrase));
     let first = phrases.next().flatten();
     Verified {
         same: compared.differences.is_empty(),
+        plan: plan.map(|plan| PlanName { name: plan.name.to_string(), fingerprint: plan.fingerprint().into() }),
         phrase: first.filter(|first| phrases.all(|other| other == Some(first))).map(str::to_owned),
         machines: machines.collect(),
         differences: compared
@@ -203,10 +238,13 @@ fn text(report: &Verified, rows: &[Row]) -> String {
                 format!("{} of {}", row.proven.0, row.proven.1),
                 row.confirmed.map_or_else(|| "no".into(), utc),
                 if row.sealed { "yes" } else { "NO" }.into(),
-                if row.differs { "DIFFERS" } else { "same" }.into(),
+                if row.differs { "SEE BELOW" } else { "good" }.into(),
             ]
         }),
     );
+    if let Some(plan) = &report.plan {
+        text += &format!("\nThe plan {}, {}\n", plan.name, plan.fingerprint.grouped());
+    }
     text += "\nHeads of the logs:\n";
     for machine in &report.machines {
         text += &wrapped(&format!("  {}  ", machine.identifier), &machine.head.words);
@@ -219,17 +257,18 @@ fn text(report: &Verified, rows: &[Row]) -> String {
     for (machine, signed) in report.machines.iter().filter_map(|machine| Some((machine, machine.signed_by.as_ref()?))) {
         text += &format!("\n{} is signed by the key {}\n", machine.identifier, signed.fingerprint.grouped());
         let line = format!(
-            "by its word on {}, {}. That proves no more than what is known of this fingerprint.",
+            "By the signer's word on {}, {}. That proves no more than what is known of this fingerprint.",
             signed.device, signed.algorithm
         );
         text += &wrapped("  ", &line);
     }
     if let Some(phrase) = &report.phrase {
-        text += &format!("\nThe phrase that all confirmed:\n{}", wrapped("  ", phrase));
+        let [first, second] = halves(phrase);
+        text += &format!("\nThe phrase that was confirmed:\n  {first}\n  {second}\n");
     }
     if report.same {
         let line = match report.machines.as_slice() {
-            [one] => format!("The transcript of {} holds.", one.identifier),
+            [one] => format!("The transcript of {} holds. Give those of all machines to compare them.", one.identifier),
             all => format!("The transcripts of {} machines hold, and tell of the same ceremony.", all.len()),
         };
         return text + "\n" + &wrapped("", &line);
