@@ -94,11 +94,15 @@ pub(super) fn rotate(cli: &Cli, command: &Rotate, terminal: &Terminal) -> Result
     };
     let succession = vouched(&machine.card, machine.active, card, until, &members, &mut present, terminal)?;
     let written = around(&succession, &command.output, terminal, || store.rotate(&next, &keys))?;
-    terminal.note(&format!(
-        "This machine has its next key. The former one works until {}, if its token stays plugged in beside the new one and the daemon is \
-         restarted; `claviger-ceremony rotate --status` tells who still needs it.",
-        utc(until)
-    ));
+    terminal.note(&if until <= now() {
+        "This machine has its next key; the former one does not work any more.".to_owned()
+    } else {
+        format!(
+            "This machine has its next key. The former one works until {}, if its token stays plugged in beside the new one and the daemon \
+             is restarted; `claviger-ceremony rotate --status` tells who still needs it.",
+            utc(until)
+        )
+    });
     told(&store, written, until, &members, terminal)
 }
 
