@@ -3,7 +3,7 @@
 //! Names are never changed or removed within a major version; new ones may be added.
 
 use std::fmt::Write as _;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use claviger::error::Result;
 use claviger::identity::{Fingerprint, IdentityCard, KeyPlace, StaticPublic, TokenKind};
@@ -174,7 +174,11 @@ impl Identity {
             suites: peer.suites.as_slice().iter().map(ToString::to_string).collect(),
             fingerprint: peer.fingerprint().into(),
             expires: peer.expires,
-            former: peer.former.as_ref().map(|former| FormerReport::new(&former.card, former.until)),
+            former: peer
+                .former
+                .as_ref()
+                .filter(|former| UNIX_EPOCH + Duration::from_secs(former.until) > SystemTime::now())
+                .map(|former| FormerReport::new(&former.card, former.until)),
             active: None,
             seal: None,
             plan: None,

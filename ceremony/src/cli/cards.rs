@@ -45,7 +45,7 @@ pub(crate) struct Import {
     /// Identity cards and successions, as text, or as PNG or JPEG pictures of their QR codes; - is stdin
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// The fingerprint that the other machine shows: all its words or all its digits; one for each card, in order
+    /// The fingerprint that the other machine shows: all its words or all its digits; one for each card, in order, those of successions last
     #[arg(long, value_name = "WORDS|HEX")]
     pub(crate) fingerprint: Vec<String>,
     /// Record no card now that does not prove that its keys are in devices

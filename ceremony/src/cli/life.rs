@@ -7,6 +7,9 @@ use claviger::identity::{Identifier, KeyPlace};
 
 use super::{Output, parsed};
 
+/// How long a key works beside the one that follows it, unless something else is said.
+pub(crate) const OVERLAP: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
 /// Longest overlap of a rotation, and longest time until a peer expires by `--in`: ten years.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
@@ -152,6 +155,10 @@ impl Life {
         match self {
             Self::Rotate(rotate) => {
                 let Output { file, qr, png, svg, force } = &rotate.output;
+                let begins = rotate.backup_token.is_some() || rotate.overlap.is_some() || rotate.no_attestation;
+                if begins && rotate.token.is_none() {
+                    return Err("--backup-token, --overlap and --no-attestation go with --token");
+                }
                 let writes = *qr || *force || [file, png, svg].into_iter().any(Option::is_some);
                 if writes && (rotate.status || rotate.finish) {
                     return Err("--status and --finish write no succession: give no place for one");
@@ -200,13 +207,13 @@ pub(crate) struct Rotate {
     #[arg(long, value_name = "LOCATOR", group = "what")]
     pub(crate) token: Option<String>,
     /// Where the next backup key is
-    #[arg(long, value_name = "LOCATOR", requires = "token")]
+    #[arg(long, value_name = "LOCATOR")]
     pub(crate) backup_token: Option<String>,
-    /// How long the present key works, too: 14d; 0s ends it at once, for a token that was stolen
-    #[arg(long, value_name = "TIME", default_value = "14d", value_parser = overlap, requires = "token")]
-    pub(crate) overlap: Duration,
+    /// How long the present key works, too; 0s ends it at once, for a token that was stolen [default: 14d]
+    #[arg(long, value_name = "TIME", value_parser = overlap)]
+    pub(crate) overlap: Option<Duration>,
     /// Leave the tokens' attestations out of the next card
-    #[arg(long, requires = "token")]
+    #[arg(long)]
     pub(crate) no_attestation: bool,
     /// Tell who was seen by the new key, and who still uses the former one
     #[arg(long, group = "what")]

@@ -24,7 +24,7 @@ pub(super) fn init(dir: &Path, init: &Init, terminal: &Terminal) -> Result<()> {
     if backup.as_ref().is_some_and(|backup| backup.to_string() == locator.to_string()) {
         return Err(Error::new(
             ErrorKind::KeyMismatch,
-            "--token and --backup-token are the same: that is no backup.",
+            "--token and --backup-token are the same: that is no backup. No store was made.",
             "Give the locator of another token with a key of its own.",
         ));
     }

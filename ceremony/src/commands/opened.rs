@@ -95,7 +95,14 @@ fn in_use(machine: &Machine, terminal: &Terminal) -> Result<OpenToken> {
 
 /// A failure of the token in use, with what it means for the store, and the way round where there is one.
 fn unchanged(error: Error, machine: &Machine) -> Error {
-    let what = format!("{error} The store was not changed.");
+    let needed = match error.kind() {
+        ErrorKind::TokenAbsent | ErrorKind::TokenModule | ErrorKind::KeyNotFound | ErrorKind::KeyMismatch => {
+            let token = parse(machine.locator()).map_or_else(|_| "of this machine".into(), |locator| name(&locator));
+            format!("This needs the {} token, {token}. ", machine.active)
+        }
+        _ => String::new(),
+    };
+    let what = format!("{needed}{error} The store was not changed.");
     let hint = match (error.kind(), machine.active, &machine.backup_token) {
         (ErrorKind::TokenAbsent, KeyPlace::Primary, Some(_)) => {
             format!("{} If it is lost, go on with the backup token: `claviger-ceremony switch backup`.", error.hint())

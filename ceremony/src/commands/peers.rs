@@ -77,11 +77,12 @@ pub(super) fn remove(cli: &Cli, name: &Identifier, yes: bool, terminal: &Termina
     let machine = store.machine()?;
     let roots = kept(&machine)?;
     let peer = Identity::of(&store.peer(name)?, &roots);
-    let losses = sentences(&losses(&store, &machine.card.identifier, name)?);
+    let losses = losses(&store, &machine.card.identifier, name)?;
     drop(store);
     if yes {
-        terminal.note(&losses);
+        terminal.note(&losses.join(" "));
     } else {
+        let losses = sentences(&losses);
         let text =
             format!("{}\n{losses}\n\nIts handshakes will fail from now on. Type its name to remove it: ", peer.text());
         let answer = terminal.ask(&text, "Run it on a terminal, or remove it without a question with `--yes`.")?;

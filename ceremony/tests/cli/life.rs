@@ -177,7 +177,7 @@ fn a_machine_is_rotated() {
     // Not its own; not of a machine that is not known; not one that was changed on the way.
     text += &lab.fails(4, &import("cosigner"));
     lab.machine("stranger", "x25519", &[]);
-    text += &lab.fails(4, &import("stranger"));
+    text += &lab.fails(12, &import("stranger"));
     let wrong = written.replace("by: primary", "by: backup");
     lab.write("wrong.succession", &wrong);
     text += &lab.fails(4, &["--store", "watchtower", "import", "wrong.succession", "--fingerprint", &words]);
@@ -261,4 +261,14 @@ fn both_rotate() {
         .fails(4, &["--store", "watchtower", "import", "two.succession", "--fingerprint", &words])
         .replace(&words, "WORDS");
     snapshot("succession-refused", &text);
+}
+
+#[test]
+fn every_command_has_an_example() {
+    let lab = Lab::new();
+    for command in ["seal", "unseal", "reseal", "switch", "revoke", "expire", "rotate", "backup add"] {
+        let arguments: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let help = lab.ok(&arguments);
+        assert!(help.contains("Example") && help.contains(&format!("claviger-ceremony {command}")), "{command}");
+    }
 }

@@ -100,8 +100,9 @@ fn an_interrupted_prompt_gives_the_terminal_back() {
 /// Reads the question and gives the numbers of the two words that are left out, from 1.
 fn asked(session: &mut PtySession, words: &str) -> [usize; 2] {
     let shown = session.exp_string("left out here.").unwrap();
-    let line = shown.lines().find(|line| line.trim_start().starts_with("words ")).unwrap();
-    let left: Vec<&str> = line.split_whitespace().skip(1).collect();
+    // Two rows of four.
+    let rows = shown.lines().skip_while(|line| !line.trim_start().starts_with("words ")).take(2);
+    let left: Vec<&str> = rows.flat_map(str::split_whitespace).skip(1).collect();
     let real: Vec<&str> = words.split(' ').collect();
     let hidden: Vec<usize> = (0..8).filter(|&at| left[at] != real[at]).map(|at| at + 1).collect();
     assert!(!shown.contains(words), "all words are shown: {shown}");
@@ -151,7 +152,7 @@ fn words_are_compared() {
     type_at(&mut session, &format!("Word {second}: "), word(second));
     let (shown, code) = ended(session);
     assert!(code == 0 && shown.contains("Peer \"cosigner\" is recorded."), "{shown}");
-    assert_eq!(lab.json(&["--store", "wallet", "log"])["log"][1]["detail"], "words compared; no attestation");
+    assert_eq!(lab.json(&["--store", "wallet", "log"])["log"][2]["detail"], "words compared; no attestation");
 
     let remove = ["--store", "wallet", "remove", "cosigner"];
     let mut session = lab.on_a_terminal(&remove);

@@ -20,7 +20,6 @@ fn misuse() {
         &["init", "--name", "a", "--role", "x", "--token", "file:x", "--suites", "DES_MD5"],
         &["export", "a", "b"],
         &["import"],
-        &["import", "a", "b", "--fingerprint", "x"],
         &["peers", "x"],
         &["show", "../x"],
         &["remove"],
@@ -101,7 +100,7 @@ fn cards() {
     lab.ok(&["--store", "thief", "export", "thief.card"]);
 
     lab.write("edited.card", card.replace("role: cosigner", "role: cosigners"));
-    lab.write("newer.card", card.replace("identity card 2", "identity card 3"));
+    lab.write("newer.card", card.replace("identity card 3", "identity card 4"));
     lab.write("cut.card", &card[..card.len() / 2]);
     lab.write("crlf.card", card.replace('\n', "\r\n"));
     lab.write("binary.card", [0xff; 300]);
@@ -129,6 +128,7 @@ fn cards() {
     text += &import(4, &["spare.card", "--fingerprint", &words]).replace(&words, "WORDS");
     text += &import(4, &["cosigner.card", "--fingerprint", &["zoo"; 8].join(" ")]);
     text += &import(2, &["spare.card", "--fingerprint", "zoo zoo zoo"]);
+    text += &import(2, &["spare.card", "gcm.card", "--fingerprint", "zoo zoo zoo"]);
     snapshot("import-refused", &text);
 
     let mut text = lab.fails(12, &["--store", "wallet", "show", "cosinger"]);

@@ -94,13 +94,13 @@ fn what_is_asked_is_answered() {
 #[test]
 fn a_changed_store_is_found() {
     let lab = Lab::new();
-    for name in ["wallet", "cosigner", "watchtower"] {
+    for name in ["wallet", "cosigner", "watchtower", "attacker"] {
         lab.machine(name, "x25519", &[]);
     }
     lab.meet(&["wallet", "cosigner"]);
     let good = fs::read(lab.path("wallet/store.db")).unwrap();
     let key = lab.json(&["--store", "wallet", "show", "cosigner"])["static_public_key"].as_str().unwrap().to_owned();
-    let other = lab.json(&["--store", "watchtower", "show"])["static_public_key"].as_str().unwrap().to_owned();
+    let other = lab.json(&["--store", "attacker", "show"])["static_public_key"].as_str().unwrap().to_owned();
     let (_new, next) = lab.key("next", "x25519");
     let watchtower = lab.words("watchtower");
     let commands: &[&[&str]] = &[

@@ -11,7 +11,7 @@ use super::out::{Written, around, carry};
 use super::vouch::{Member, members, operations, times, vouched};
 use super::{confirmed, now};
 use crate::attestation::roots;
-use crate::cli::{Cli, Rotate};
+use crate::cli::{Cli, OVERLAP, Rotate};
 use crate::commands::fresh::{Fresh, check_curve, keyed};
 use crate::commands::open;
 use crate::commands::opened::{OpenToken, opened};
@@ -36,10 +36,10 @@ pub(super) fn rotate(cli: &Cli, command: &Rotate, terminal: &Terminal) -> Result
     let store = open(cli)?;
     let machine = store.machine()?;
     let name = machine.card.identifier.clone();
-    refuse_present(&locator.to_string(), &machine)?;
     if let Some(former) = &machine.former {
         return Err(under_way(&machine, former));
     }
+    refuse_present(&locator.to_string(), &machine)?;
     let plan = store.plan()?;
     if plan.as_ref().is_some_and(|plan| plan.rules.backup_token) && backup.is_none() {
         return Err(Error::new(
@@ -48,7 +48,7 @@ pub(super) fn rotate(cli: &Cli, command: &Rotate, terminal: &Terminal) -> Result
             "Give one with `--backup-token LOCATOR`.",
         ));
     }
-    let until = now().saturating_add(command.overlap.as_secs());
+    let until = now().saturating_add(command.overlap.unwrap_or(OVERLAP).as_secs());
     let members = members(&store, &machine.card)?;
     drop(store);
     confirmed(&consequence(&machine, &members, command, until), "rotate", &name, command.confirm.as_ref(), terminal)?;
@@ -94,11 +94,15 @@ pub(super) fn rotate(cli: &Cli, command: &Rotate, terminal: &Terminal) -> Result
     };
     let succession = vouched(&machine.card, machine.active, card, until, &members, &mut present, terminal)?;
     let written = around(&succession, &command.output, terminal, || store.rotate(&next, &keys))?;
-    terminal.note(&format!(
-        "This machine has its next key. The former one works until {}, if its token stays plugged in beside the new one and the daemon is \
-         restarted; `claviger-ceremony rotate --status` tells who still needs it.",
-        utc(until)
-    ));
+    terminal.note(&if until <= now() {
+        "This machine has its next key; the former one does not work any more.".to_owned()
+    } else {
+        format!(
+            "This machine has its next key. The former one works until {}, if its token stays plugged in beside the new one and the daemon \
+             is restarted; `claviger-ceremony rotate --status` tells who still needs it.",
+            utc(until)
+        )
+    });
     told(&store, written, until, &members, terminal)
 }
 
@@ -136,7 +140,7 @@ fn consequence(machine: &Machine, members: &[Member], command: &Rotate, until: u
         return text + "Nobody is cut off: no peer is recorded.";
     }
     let each: Vec<String> = members.iter().map(|member| member.name.to_string()).collect();
-    text += &if command.overlap.is_zero() {
+    text += &if until <= now() {
         "The present key ends now. Until they have imported the file, cut off are:\n".into()
     } else {
         format!("Until {} the present key works, too. Who has not imported\nthe file by then is cut off:\n", utc(until))

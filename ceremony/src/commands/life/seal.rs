@@ -123,9 +123,10 @@ pub(super) fn reseal(cli: &Cli, command: &Reseal, terminal: &Terminal) -> Result
     if !gone.is_empty() {
         let consequence = wrapped(
             &format!(
-                "From now on this store is not opened any more by {}. If its other token is lost then, so is this machine: its peers have to record a new one. \
-                 Older copies of the file stay open to it.",
-                names(&gone)
+                "From now on this store is not opened any more by {}. If the {} token is lost then, so is this machine: its peers have to record a new one. \
+                 Older copies of the file stay as they are.",
+                names(&gone),
+                machine.active
             ),
             "",
             "",

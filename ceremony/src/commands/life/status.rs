@@ -108,7 +108,7 @@ pub(super) fn finish(cli: &Cli, given: Option<&Identifier>, terminal: &Terminal)
     }
     let mut store = opened(cli, terminal)?.store;
     let finished = store.finish_rotation()?;
-    terminal.note("The former key, address and client-authorization key are forgotten. Its token is of no more use to this machine.");
+    terminal.note("The former key, address and client-authorization key are forgotten.");
     let unseen: Vec<String> = unseen.iter().map(|seen| seen.identifier.clone()).collect();
     terminal.result("", &Finished { finished, unseen })
 }

@@ -52,9 +52,13 @@ pub(super) fn operations(members: &[Member]) -> usize {
     members.iter().map(|member| member.keys.len()).sum()
 }
 
-/// `once`, `3 times`.
+/// `once`, `twice`, `3 times`.
 pub(super) fn times(number: usize) -> String {
-    if number == 1 { "once".into() } else { format!("{number} times") }
+    match number {
+        1 => "once".into(),
+        2 => "twice".into(),
+        _ => format!("{number} times"),
+    }
 }
 
 /// Has the key `by` of `former`, which is on `token`, vouch for `card`.
