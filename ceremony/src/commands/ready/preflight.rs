@@ -300,7 +300,11 @@ fn key(here: Option<&Here>, found: &[(KeyPlace, Found)]) -> Option<Fingerprint> 
     here.map(|here| &here.machine.card.static_public).or(seen).map(Fingerprint::of_key)
 }
 
-fn read_plan(path: &Path) -> Result<Plan> {
+/// Reads a plan.
+///
+/// # Errors
+/// `Io`, and those of [`Plan::from_toml`].
+pub(super) fn read_plan(path: &Path) -> Result<Plan> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(MAX_PLAN_LEN as u64 + 1).read_to_string(&mut text));
     read.map_err(|error| failed(path, "read", error))?;

@@ -42,6 +42,7 @@ pub(super) struct Seat {
 pub(super) struct Run {
     /// As somebody types it.
     pub(super) command: String,
+    pub(super) arguments: Vec<String>,
     pub(super) took: Duration,
     pub(super) stdout: String,
     /// Why it failed; `None` when it did not.
@@ -66,7 +67,8 @@ impl Runner {
     pub(super) fn begin() -> Result<Self> {
         let failed = |call: &str, error: io::Error| {
             let what = format!("The rehearsal can not run this program: {call}: {error}.");
-            Error::new(ErrorKind::Internal, what, "Run it where processes can be started and signals handled.").because(error)
+            Error::new(ErrorKind::Internal, what, "Run it where processes can be started and signals handled.")
+                .because(error)
         };
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
@@ -80,13 +82,12 @@ impl Runner {
     /// `Interrupted`.
     pub(super) fn check(&self) -> Result<()> {
         if self.interrupted.load(Ordering::SeqCst) {
-            let what = "Interrupted; nothing of the rehearsal is left.";
-            return Err(Error::new(ErrorKind::Interrupted, what, "Run it again."));
+            return Err(Error::new(ErrorKind::Interrupted, "The rehearsal was interrupted.", "Run it again."));
         }
         Ok(())
     }
 
-    /// Runs a command with `--json`, and waits for its end.
+    /// Runs a command with `--json`, and waits for its end. An argument `*.EXTENSION` stands for the files of that name on the stick, as a shell takes it.
     ///
     /// # Errors
     /// `Interrupted`; `Internal` when it could not be run, or did not end. That the command fails is no error.
@@ -98,9 +99,12 @@ impl Runner {
             Error::new(ErrorKind::Internal, what, "Run it again; if it stays, report it as a bug of claviger.")
         };
         let began = Instant::now();
+        let expanded = expanded(&seat.stick, arguments)?;
+        let json = expanded.iter().all(|argument| argument != "--json").then_some("--json");
         let mut child = Command::new(&self.program)
-            .args(arguments.iter().map(AsRef::as_ref))
-            .args(["--json", "--in-rehearsal"])
+            .args(expanded)
+            .args(json)
+            .arg("--in-rehearsal")
             .current_dir(&seat.stick)
             .env("HOME", &seat.home)
             .env_remove("XDG_DATA_HOME")
@@ -124,7 +128,8 @@ impl Runner {
             Some(_) => Some(said(&stderr).ok_or_else(|| failed(format!("it said no reason: {}", stderr.trim())))?),
             None => return Err(failed(format!("it ended with {status}"))),
         };
-        Ok(Run { command, took, stdout, said })
+        let arguments = arguments.iter().map(|argument| argument.as_ref().to_owned()).collect();
+        Ok(Run { command, arguments, took, stdout, said })
     }
 
     /// What it writes to stdout and stderr, to their ends. The inner error is a clause.
@@ -169,6 +174,21 @@ impl Runner {
         Ok(Ok(texts.map(|text| String::from_utf8_lossy(&text).into_owned())))
     }
 
+    /// Lets time pass.
+    ///
+    /// # Errors
+    /// `Interrupted`.
+    pub(super) fn wait(&self, time: Duration) -> Result<()> {
+        let until = Instant::now() + time;
+        let slice = Timespec { tv_sec: 0, tv_nsec: SLICE.subsec_nanos().into() };
+        while Instant::now() < until {
+            self.check()?;
+            // It ends early on a signal, which is looked for above.
+            let _ = poll(&mut [], Some(&slice));
+        }
+        Ok(())
+    }
+
     /// Runs a command that must succeed.
     ///
     /// # Errors
@@ -179,7 +199,10 @@ impl Runner {
             None => Ok(run),
             Some(said) => Err(Error::new(
                 ErrorKind::NotReady,
-                format!("The ceremony of this plan does not go: on {}, `{}` failed. {}", seat.name, run.command, said.message),
+                format!(
+                    "The ceremony of this plan does not go: on {}, `{}` failed. {}",
+                    seat.name, run.command, said.message
+                ),
                 &*said.hint,
             )),
         }
@@ -217,14 +240,37 @@ fn said(stderr: &str) -> Option<Said> {
 
 /// A command as a shell takes it.
 pub(super) fn typed(arguments: &[impl AsRef<str>]) -> String {
-    arguments.iter().map(AsRef::as_ref).fold("claviger-ceremony".to_owned(), |text, argument: &str| {
-        let plain = argument.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=,".contains(&byte));
-        if plain && !argument.is_empty() {
-            format!("{text} {argument}")
-        } else {
-            format!("{text} '{}'", argument.replace('\'', r"'\''"))
+    arguments
+        .iter()
+        .fold("claviger-ceremony".to_owned(), |text, argument| format!("{text} {}", quoted(argument.as_ref())))
+}
+
+/// An argument as a shell takes it.
+pub(super) fn quoted(argument: &str) -> String {
+    let plain = argument.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=,*".contains(&byte));
+    if plain && !argument.is_empty() { argument.to_owned() } else { format!("'{}'", argument.replace('\'', r"'\''")) }
+}
+
+/// The arguments that a shell makes of these.
+fn expanded(stick: &Path, arguments: &[impl AsRef<str>]) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for argument in arguments.iter().map(AsRef::as_ref) {
+        let Some(end) = argument.strip_prefix('*').filter(|end| end.starts_with('.')) else {
+            all.push(argument.to_owned());
+            continue;
+        };
+        let read = |error| crate::files::failed(stick, "read", error);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(stick).map_err(read)? {
+            let name = entry.map_err(read)?.file_name().to_string_lossy().into_owned();
+            if name.ends_with(end) && !name.starts_with('.') {
+                names.push(name);
+            }
         }
-    })
+        names.sort();
+        all.extend(names);
+    }
+    Ok(all)
 }
 
 /// Makes this process one that [`Runner`] started: no terminal to ask on, and no life after it.
@@ -246,7 +292,8 @@ pub(super) fn write(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    open.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| crate::files::failed(path, "write", error))
+    open.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|error| crate::files::failed(path, "write", error))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use data_encoding::HEXLOWER;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::Serialize;
 
-use super::child::{Run, Runner, Seat, write};
+use super::child::{Run, Runner, Seat, quoted, write};
 use super::place::Place;
 
 /// A machine of the plan, with throw-away tokens.
@@ -96,12 +96,52 @@ impl<'a> Play<'a> {
         self.steps.push(Step {
             step,
             machines: played.len(),
-            commands: first.iter().map(|run| run.command.clone()).collect(),
+            commands: first.iter().map(|run| self.shown(&run.arguments)).collect(),
             wall_ms,
             median_ms: times.get(times.len() / 2).copied().unwrap_or_default(),
             longest_ms: times.last().copied().unwrap_or_default(),
         });
         Ok(played.into_iter().map(|(runs, _)| runs).collect())
+    }
+
+    /// A step at one machine, the first.
+    pub(super) fn once(&mut self, step: &'static str, arguments: &[String]) -> Result<()> {
+        let Some(machine) = self.machines.first() else { return Ok(()) };
+        self.terminal.progress(&format!("{step}: 0 of 1"), true, false);
+        let run = self.runner.ok(&machine.seat, arguments)?;
+        self.terminal.progress(&format!("{step}: 1 of 1"), false, true);
+        let ms = milliseconds(run.took);
+        let commands = vec![self.shown(&run.arguments)];
+        self.steps.push(Step { step, machines: 1, commands, wall_ms: ms, median_ms: ms, longest_ms: ms });
+        Ok(())
+    }
+
+    /// A command of the first machine as the runbook has it: what is long, and different for each machine, is named.
+    fn shown(&self, arguments: &[String]) -> String {
+        let mut text: Vec<String> = Vec::new();
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            let token = self.machines.iter().find_map(|machine| match argument {
+                locator if *locator == machine.token => Some("LOCATOR"),
+                locator if Some(locator) == machine.backup.as_ref() => Some("LOCATOR-2"),
+                _ => None,
+            });
+            let card = self.machines.iter().any(|machine| *argument == machine.card());
+            let next = match token {
+                Some(name) => name.to_owned(),
+                None if card => "*.card".to_owned(),
+                None if argument == "--fingerprint" || argument == "--phrase" => {
+                    let _ = arguments.next();
+                    format!("{argument} WORDS")
+                }
+                None => quoted(argument),
+            };
+            // Once for all of a kind.
+            if text.last() != Some(&next) {
+                text.push(next);
+            }
+        }
+        format!("claviger-ceremony {}", text.join(" "))
     }
 
     /// A step of one command, which must succeed.

@@ -1,5 +1,7 @@
 //! The commands of the runbook, in its order.
 
+use std::path::PathBuf;
+
 use claviger::error::{Error, ErrorKind, Result};
 
 use super::child::Seat;
@@ -7,10 +9,10 @@ use super::place::copy;
 use super::play::{Machine, Play};
 
 /// Who answers for a machine, and who watches.
-const BY: &str = "Ada Lovelace";
-const WITNESSES: [&str; 4] = ["Grace Hopper", "Emmy Noether", "Sophie Germain", "Hypatia"];
+pub(super) const BY: &str = "Ada Lovelace";
+const WITNESS: &str = "Grace Hopper";
 
-/// What the machines show after the ceremony, and copies of them from in between, for mistakes.
+/// What the machines show after the ceremony.
 pub(super) struct Ceremony {
     /// The words of each machine's card, in the order of the plan.
     pub(super) words: Vec<String>,
@@ -20,13 +22,13 @@ pub(super) struct Ceremony {
     pub(super) confirm: Vec<String>,
 }
 
-/// Copies of every machine as it was after a step.
+/// Every machine is copied after these steps: mistakes are made with the copies.
 pub(super) const EXPORTED: &str = "exported";
 pub(super) const CHALLENGED: &str = "challenged";
 pub(super) const VERIFIED: &str = "verified";
 
-pub(super) fn words(arguments: &[&str]) -> Vec<String> {
-    arguments.iter().map(|&argument| argument.to_owned()).collect()
+pub(super) fn words<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    arguments.into_iter().map(str::to_owned).collect()
 }
 
 /// Plays all of it.
@@ -35,91 +37,76 @@ pub(super) fn words(arguments: &[&str]) -> Vec<String> {
 /// `NotReady` for a command that fails, or phrases that differ.
 pub(super) fn play(play: &mut Play<'_>) -> Result<Ceremony> {
     let runner = play.runner;
-    play.step("token generate", |machine| {
+    play.command("plan", |_| words(["plan", "check", "plan.toml"]))?;
+    play.step("key", |machine| {
         let curve = machine.member.curve.to_string();
         let tokens = [Some(&machine.token), machine.backup.as_ref()];
         let make = |locator: &String| runner.ok(&machine.seat, &["token", "generate", "--curve", &curve, locator]);
         tokens.into_iter().flatten().map(make).collect()
     })?;
-    play.command("init", |machine| {
-        let role = machine.member.role.to_string();
-        let init = ["init", "--name", machine.name(), "--role", &role, "--plan", "plan.toml", "--token", &machine.token];
+    let named = |command: &str, machine: &Machine| {
+        let begin = [command, "--plan", "plan.toml", "--name", machine.name(), "--token", &machine.token];
         let backup = machine.backup.iter().flat_map(|locator| ["--backup-token", locator]);
-        words(&init.into_iter().chain(backup).collect::<Vec<_>>())
-    })?;
-    play.command("preflight", |_| words(&["preflight"]))?;
-    play.command("export", |_| words(&["export"]))?;
-    keep(play, EXPORTED)?;
-    // Each from the screen of its own machine.
-    let shown = play.command("show", |_| words(&["show"]))?;
-    let prints = shown.iter().map(|run| run.text("/fingerprint/words")).collect::<Result<Vec<_>>>()?;
-    let cards: Vec<(String, String, String)> = play
-        .machines
-        .iter()
-        .zip(&prints)
-        .map(|(machine, print)| (machine.name().to_owned(), machine.card(), print.clone()))
-        .collect();
-    let others = |machine: &Machine| {
-        let name = machine.name().to_owned();
-        cards.iter().filter(move |(other, ..)| *other != name)
+        words(begin.into_iter().chain(backup))
     };
-    play.command("import", |machine| {
-        let files = others(machine).map(|(_, card, _)| card.as_str());
-        let prints = others(machine).flat_map(|(.., print)| ["--fingerprint", print.as_str()]);
-        words(&["import"].into_iter().chain(files).chain(prints).collect::<Vec<_>>())
-    })?;
+    play.command("preflight", |machine| named("preflight", machine))?;
+    play.command("identity", |machine| named("init", machine))?;
+    play.command("card", |_| words(["export"]))?;
+    keep(play, EXPORTED)?;
+
+    // Each from the screen of its own machine.
+    let shown = play.command("show", |_| words(["show"]))?;
+    let prints = shown.iter().map(|run| run.text("/fingerprint/words")).collect::<Result<Vec<_>>>()?;
+    let cards: Vec<(String, &String)> = play.machines.iter().map(Machine::card).zip(&prints).collect();
+    play.command("others' cards", |machine| import(cards.iter().filter(|(card, _)| *card != machine.card())))?;
     if play.plan.rules.proof_of_possession {
         proofs(play)?;
     }
     keep(play, VERIFIED)?;
-    let shown = play.command("phrase", |_| words(&["phrase"]))?;
+
+    let shown = play.command("phrase", |_| words(["phrase"]))?;
     let phrases = shown.iter().map(|run| run.text("/phrase")).collect::<Result<Vec<_>>>()?;
     let phrase = phrases.first().cloned().unwrap_or_default();
-    if let Some(at) = phrases.iter().position(|other| *other != phrase) {
-        let what = format!(
-            "The phrases of {} and {} differ after a ceremony without a mistake.",
-            play.machines[0].name(),
-            play.machines[at].name()
-        );
+    if let Some((_, other)) = phrases.iter().zip(&play.machines).find(|(other, _)| **other != phrase) {
+        let what = format!("The phrase of {} differs after a ceremony without a mistake.", other.name());
         return Err(Error::new(ErrorKind::NotReady, what, "Report this as a bug of claviger."));
     }
-    let witnesses = WITNESSES.iter().take(play.plan.rules.witnesses.into()).flat_map(|name| ["--witness", name]);
-    let confirm = words(&["confirm", "--by", BY].into_iter().chain(witnesses).collect::<Vec<_>>());
-    play.command("confirm", |_| [confirm.clone(), words(&["--phrase", &phrase])].concat())?;
-    play.command("transcript", |machine| words(&["transcript", &format!("{}.transcript", machine.name())]))?;
-    let transcripts: Vec<String> =
-        play.machines.iter().map(|machine| format!("{}.transcript", machine.name())).collect();
-    play.once("transcript verify", |_| [words(&["transcript", "verify"]), transcripts.clone()].concat())?;
+    let witnesses: Vec<String> = (1..=play.plan.rules.witnesses).map(|number| format!("{WITNESS} {number}")).collect();
+    let witnesses = witnesses.iter().flat_map(|name| ["--witness", name]);
+    let confirm = words(["confirm", "--by", BY].into_iter().chain(witnesses));
+    play.command("confirm", |_| [confirm.clone(), words(["--phrase", &phrase])].concat())?;
+    play.command("transcript", |machine| {
+        words(["transcript", &format!("{}.transcript.json", machine.name()), "--json"])
+    })?;
+    play.once("transcripts compared", &words(["transcript", "verify", "*.transcript.json"]))?;
     Ok(Ceremony { words: prints, phrase, confirm })
+}
+
+/// Cards, each with its fingerprint, as `import` takes them.
+pub(super) fn import<'a>(cards: impl Iterator<Item = &'a (String, &'a String)> + Clone) -> Vec<String> {
+    let files = cards.clone().map(|(card, _)| card.as_str());
+    let prints = cards.flat_map(|(_, print)| ["--fingerprint", print.as_str()]);
+    words(["import"].into_iter().chain(files).chain(prints))
 }
 
 /// Challenges, proofs, and their verification.
 fn proofs(play: &mut Play<'_>) -> Result<()> {
     let runner = play.runner;
-    play.command("challenge", |machine| words(&["challenge", &format!("{}.challenge", machine.name())]))?;
+    play.command("challenge", |machine| words(["challenge", &format!("{}.challenge", machine.name())]))?;
     keep(play, CHALLENGED)?;
-    let names: Vec<String> = play.machines.iter().map(|machine| machine.name().to_owned()).collect();
-    let of_others = |machine: &Machine, kind: &str| {
-        let own = machine.name();
-        names.iter().filter(|name| *name != own).map(|name| format!("{name}.{kind}")).collect::<Vec<_>>()
-    };
     play.step("prove", |machine| {
-        let challenges = of_others(machine, "challenge");
-        let prove = |out: String, more: &[&str]| {
-            let arguments = [words(&["prove"]), challenges.clone(), words(&["--out", &out]), words(more)].concat();
-            runner.ok(&machine.seat, &arguments)
+        let prove = |more: &[&str], out: &str| {
+            let out = format!("{}.{out}", machine.name());
+            let arguments = ["prove", "*.challenge"].iter().chain(more).copied().chain(["--out", &out]);
+            runner.ok(&machine.seat, &words(arguments))
         };
-        let mut runs = vec![prove(format!("{}.proof", machine.name()), &[])?];
+        let mut runs = vec![prove(&[], "proofs")?];
         if machine.backup.is_some() {
-            runs.push(prove(format!("{}.backup-proof", machine.name()), &["--backup"])?);
+            runs.push(prove(&["--backup"], "backup.proofs")?);
         }
         Ok(runs)
     })?;
-    let backup = play.plan.rules.backup_token;
-    play.command("verify-proof", |machine| {
-        let backups = if backup { of_others(machine, "backup-proof") } else { Vec::new() };
-        [words(&["verify-proof"]), of_others(machine, "proof"), backups].concat()
-    })?;
+    play.command("verify-proof", |_| words(["verify-proof", "*.proofs"]))?;
     Ok(())
 }
 
@@ -129,6 +116,6 @@ fn keep(play: &Play<'_>, when: &str) -> Result<()> {
 }
 
 /// Where the copy of a machine is.
-pub(super) fn kept(play: &Play<'_>, when: &str, seat: &Seat) -> std::path::PathBuf {
+pub(super) fn kept(play: &Play<'_>, when: &str, seat: &Seat) -> PathBuf {
     play.place.path().join("kept").join(when).join(&seat.name)
 }
