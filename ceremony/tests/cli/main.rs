@@ -11,6 +11,7 @@ mod lab;
 mod life;
 mod plan;
 mod prompts;
+mod ready;
 mod refusals;
 mod seal;
 mod session;

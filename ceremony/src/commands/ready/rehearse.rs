@@ -15,8 +15,8 @@ use claviger::program::Terminal;
 
 pub(crate) use child::in_rehearsal;
 
-use super::preflight::read_plan;
 use crate::cli::Rehearse;
+use crate::files::read_plan;
 use child::Runner;
 use place::Place;
 use play::{Play, milliseconds};
