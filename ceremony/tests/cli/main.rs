@@ -13,6 +13,7 @@ mod plan;
 mod prompts;
 mod ready;
 mod refusals;
+mod rehearse;
 mod seal;
 mod session;
 mod tokens;

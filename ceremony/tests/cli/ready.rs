@@ -1,5 +1,7 @@
 //! `preflight`: a machine before and after `init`, and beside others.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, chmod, snapshot};
@@ -31,13 +33,19 @@ impl Lab {
         self.ok(&["token", "generate", "--curve", curve, &locator]).trim().to_owned()
     }
 
-    /// What a person sees of commands that look at the machine around them, less what that machine is like today.
+    /// What a person sees of commands that look at the machine around them, less what that machine is like today. Lines that were broken, at places that
+    /// depend on how long paths are, are whole again.
     fn looked(&self, commands: &[&[&str]]) -> String {
         let mut steady = String::new();
         let mut swap = false;
         for line in self.transcript(commands).lines() {
-            swap = line.contains("  swap  ") || (swap && line.starts_with("out|                "));
+            swap = line.contains("  swap  ") || (swap && line.starts_with("out|                     "));
             if swap {
+                continue;
+            }
+            if let Some(rest) = line.strip_prefix("out|                     ") {
+                steady.truncate(steady.trim_end().len());
+                steady += &format!(" {rest}\n");
                 continue;
             }
             let disk = line.find(" MiB free").and_then(|end| Some((line[..end].rfind(' ')? + 1, end)));
@@ -110,9 +118,50 @@ fn what_is_not_ready() {
 }
 
 #[test]
+fn after_init() {
+    let lab = Lab::new();
+    lab.write("plan.toml", PLAN);
+    lab.write("other.toml", PLAN.replace("sign", "watch"));
+    let (token, backup) = (lab.key_file("key", "p256"), lab.key_file("backup", "p256"));
+    let named = ["--plan", "plan.toml", "--name", "wallet", "--token", &token, "--backup-token", &backup];
+    lab.ok(&[&["init"][..], &named].concat());
+    snapshot("preflight-after", &lab.looked(&[&["preflight"]]));
+    let again = lab.preflight(&named);
+    assert_eq!(again["ready"], true, "what was given to init may be given again: {again}");
+    let locked = lab.preflight(&["--no-token"]);
+    assert_eq!((verdicts(&locked, "seal"), &locked["ready"]), (vec!["warn".to_owned()], &json!(true)));
+    for (wrong, check) in [
+        (["--plan", "other.toml"], "plan"),
+        (["--name", "cosigner"], "store"),
+        (["--token", &backup], "token"),
+        (["--backup-token", &token], "backup"),
+    ] {
+        let report = lab.preflight(&wrong);
+        assert!(verdicts(&report, check).contains(&"fail".to_owned()), "{check}: {report}");
+    }
+    // A key in the place of another.
+    fs::remove_file(lab.path("key.pem")).unwrap();
+    let other = lab.key_file("key", "p256");
+    assert_eq!(other, token);
+    assert_eq!(verdicts(&lab.preflight(&[]), "token"), ["fail"]);
+    fs::remove_file(lab.path("backup.pem")).unwrap();
+    let gone = lab.preflight(&[]);
+    assert_eq!((verdicts(&gone, "backup"), verdicts(&gone, "seal")), (vec!["fail".into()], vec!["warn".to_owned()]));
+}
+
+#[test]
+fn a_store_without_a_seal_is_not_ready() {
+    let lab = Lab::new();
+    let token = lab.key_file("key", "p256");
+    lab.ok(&["init", "--unsealed", "--name", "wallet", "--role", "wallet", "--token", &token]);
+    let report = lab.preflight(&[]);
+    assert_eq!((verdicts(&report, "seal"), &report["ready"]), (vec!["fail".to_owned()], &json!(false)));
+}
+
+#[test]
 fn a_directory_that_is_open_is_told() {
     let lab = Lab::new();
-    std::fs::create_dir(lab.path("open")).unwrap();
+    fs::create_dir(lab.path("open")).unwrap();
     chmod(&lab.path("open"), 0o777);
     let above = lab.preflight(&["--store", "open/store", "--no-token"]);
     assert_eq!(verdicts(&above, "store"), ["ok", "warn"]);

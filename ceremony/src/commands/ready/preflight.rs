@@ -166,10 +166,9 @@ fn plan(here: Option<&Here>, options: &Preflight, list: &mut Checklist) -> Resul
         Some(plan) => {
             let how = if recorded.is_some() { "recorded" } else { "given, not recorded yet" };
             let what = format!(
-                "{}, {} members, {} edges; {how}. Its words:\n{}",
+                "{}, {} members; {how}. Its words:\n{}",
                 plan.name,
                 plan.members.len(),
-                plan.edges.len(),
                 plan.fingerprint().words()
             );
             list.ok("plan", what);

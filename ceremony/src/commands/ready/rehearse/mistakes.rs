@@ -31,7 +31,7 @@ pub(super) struct Seen {
     /// It was refused, and for what it is.
     pub(super) caught: bool,
     /// The refusal; `null` where the command did what it was asked.
-    kind: Option<String>,
+    pub(super) kind: Option<String>,
     pub(super) message: Option<String>,
     pub(super) hint: Option<String>,
 }
@@ -138,6 +138,13 @@ impl<'a> Scene<'a> {
     /// A machine with the other one's name, role and curve, and another key.
     fn impostor(&self) -> Result<Seat> {
         self.stranger(&self.curve(), &["--plan", "plan.toml", "--name", self.there.name()])
+    }
+
+    /// Has a machine record the card of the machine at which the mistake is found.
+    fn introduced(&self, seat: Seat) -> Result<Seat> {
+        let import = ["import", &self.here.card(), "--fingerprint", self.words(self.here)];
+        self.play.runner.ok(&seat, &import)?;
+        Ok(seat)
     }
 
     fn curve(&self) -> String {

@@ -105,3 +105,45 @@ fn paragraph(begin: &str, text: &str, indent: usize) -> String {
 fn seconds(ms: u64) -> String {
     format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
+
+#[cfg(test)]
+mod tests {
+    use claviger::identity::Fingerprint;
+
+    use super::*;
+
+    #[test]
+    fn a_mistake_that_was_not_caught_is_told_loudly() {
+        let seen = |caught| Seen {
+            mistake: "x",
+            what: "Something happens.".into(),
+            step: "import",
+            machine: "wallet".into(),
+            command: "claviger-ceremony import x.card".into(),
+            caught,
+            kind: None,
+            message: None,
+            hint: None,
+        };
+        let told = |mistakes: &[Seen]| {
+            let report = Report {
+                plan: "pair",
+                fingerprint: Fingerprint::from_bytes([7; 16]).into(),
+                machines: 2,
+                edges: 1,
+                without: vec!["attestation"],
+                steps: &[],
+                phrase: "",
+                mistakes,
+                took_ms: 61_250,
+            };
+            (report.missed(), report.text(false))
+        };
+        let (missed, text) = told(&[seen(false), seen(true)]);
+        assert_eq!(missed, ["x"]);
+        assert!(text.contains("NOT CAUGHT") && text.contains("1 of 2 mistakes were caught"), "{text}");
+        assert!(text.contains("61.2 s") && text.contains("Played without the rule `attestation`"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(told(&[seen(true)]).0.is_empty());
+    }
+}

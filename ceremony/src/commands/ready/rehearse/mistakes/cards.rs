@@ -9,7 +9,12 @@ pub(super) const ALL: &[Mistake] = &[
     Mistake { name: "card-swapped", step: "others' cards", kinds: &[ErrorKind::FingerprintMismatch], make: swapped },
     Mistake { name: "stranger", step: "others' cards", kinds: &[ErrorKind::PlanMismatch], make: stranger },
     Mistake { name: "wrong-role", step: "others' cards", kinds: &[ErrorKind::PlanMismatch], make: wrong_role },
-    Mistake { name: "wrong-curve", step: "others' cards", kinds: &[ErrorKind::PlanMismatch], make: wrong_curve },
+    Mistake {
+        name: "wrong-curve",
+        step: "others' cards",
+        kinds: &[ErrorKind::PlanMismatch, ErrorKind::NoSharedCurve],
+        make: wrong_curve,
+    },
     Mistake {
         name: "two-of-one-name",
         step: "others' cards",

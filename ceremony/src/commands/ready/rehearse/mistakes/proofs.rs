@@ -27,6 +27,7 @@ fn other_ceremony(scene: &Scene<'_>) -> Result<Made> {
         }
     })?;
     let seat = scene.stranger(&scene.curve(), &["--plan", "changed.toml", "--name", there])?;
+    let seat = scene.introduced(seat)?;
     scene.made(
         format!("Instead of {there} its machine of an earlier ceremony was brought, with another plan."),
         seat,
@@ -37,7 +38,8 @@ fn other_ceremony(scene: &Scene<'_>) -> Result<Made> {
 fn other_token(scene: &Scene<'_>) -> Result<Made> {
     let (here, there) = (scene.seat(scene.here, CHALLENGED)?, scene.there.name());
     let (challenge, proofs) = (format!("{}.challenge", scene.here.name()), format!("{there}.proofs"));
-    scene.play.runner.ok(&scene.impostor()?, &["prove", &challenge, "--out", &proofs, "--force"])?;
+    let impostor = scene.introduced(scene.impostor()?)?;
+    scene.play.runner.ok(&impostor, &["prove", &challenge, "--out", &proofs, "--force"])?;
     scene.made(
         format!("Not {there}'s token answers {}'s challenge, but another one.", scene.here.name()),
         here,
