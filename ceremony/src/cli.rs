@@ -21,7 +21,7 @@ pub(crate) use cards::{Export, Import, Output};
 pub(crate) use life::{Backup, BackupAdd, Expire, Life, OVERLAP, Reseal, Rotate};
 pub(crate) use plan::{Add, Example, Format, New, Plan, PlanFile, Print, Record};
 pub(crate) use proof::{Challenge, Proof, Prove, VerifyProof};
-pub(crate) use ready::{Preflight, Ready};
+pub(crate) use ready::{Preflight, Ready, Rehearse};
 pub(crate) use set::{Confirm, Set};
 pub(crate) use token::{Attest, Backend, Explain, Generate, List, Test, Token};
 pub(crate) use transcript::{Export as ExportTranscript, Transcript, Verb, Verify};
@@ -80,6 +80,10 @@ pub(crate) struct Cli {
     /// Print no notes on stderr; errors, warnings and questions remain
     #[arg(short, long, global = true, help_heading = EVERYWHERE)]
     pub(crate) quiet: bool,
+
+    /// `rehearse` started this
+    #[arg(long, global = true, hide = true)]
+    pub(crate) in_rehearsal: bool,
 
     #[command(subcommand)]
     pub(crate) command: Command,

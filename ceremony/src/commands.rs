@@ -14,6 +14,8 @@ mod set;
 mod token;
 mod transcript;
 
+pub(crate) use ready::in_rehearsal;
+
 use clap::CommandFactory;
 use claviger::error::Result;
 use claviger::store::Store;

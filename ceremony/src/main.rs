@@ -18,7 +18,8 @@ fn main() -> std::process::ExitCode {
         Err(error) => return Terminal::usage("claviger-ceremony", &error).into(),
     };
     let terminal = Terminal::new("claviger-ceremony", cli.json, cli.quiet);
-    match harden().and_then(|()| commands::run(&cli, &terminal)) {
+    let leave = || if cli.in_rehearsal { commands::in_rehearsal() } else { Ok(()) };
+    match harden().and_then(|()| leave()).and_then(|()| commands::run(&cli, &terminal)) {
         Ok(()) => ExitCode::Success.into(),
         Err(error) => {
             terminal.error(&error);

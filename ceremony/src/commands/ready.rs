@@ -1,9 +1,10 @@
-//! `preflight`: whether this machine is ready.
+//! `preflight`: whether this machine is ready; `rehearse`: whether the people are.
 
 mod checklist;
 mod compare;
 mod host;
 mod preflight;
+mod rehearse;
 mod token;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,11 +12,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use claviger::error::Result;
 use claviger::program::Terminal;
 
+pub(crate) use rehearse::in_rehearsal;
+
 use crate::cli::{Cli, Ready};
 
 pub(super) fn run(cli: &Cli, command: &Ready, terminal: &Terminal) -> Result<()> {
     match command {
         Ready::Preflight(options) => preflight::preflight(cli, options, terminal),
+        Ready::Rehearse(options) => rehearse::rehearse(options, terminal),
     }
 }
 

@@ -27,9 +27,8 @@ fn existing(path: &Path) -> PathBuf {
     absolute.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned()
 }
 
-/// Where a store can be made.
+/// Where a store can be made. A directory that is open to others was refused before.
 pub(super) fn place(dir: &Path, list: &mut Checklist) {
-    let us = geteuid().as_raw();
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let there = existing(&dir);
     let shown = there.display();
@@ -40,12 +39,6 @@ pub(super) fn place(dir: &Path, list: &mut Checklist) {
             "store",
             format!("The store can not be made in {}: {shown} may not be written to.", dir.display()),
             "Name another directory with `--store DIR`, or run this as the user whom the machine's daemon runs as.",
-        ),
-        // The store's own directory is there already.
-        Ok(meta) if there == dir && (meta.uid() != us || meta.mode() & 0o077 != 0) => list.fail(
-            "store",
-            format!("{shown} is open to others (owner {}, mode {:04o}).", meta.uid(), meta.mode() & 0o7777),
-            format!("Close it: `chown {us} '{shown}' && chmod 700 '{shown}'`."),
         ),
         Ok(_) => list.ok("store", format!("None yet; it can be made in {}.", dir.display())),
     }

@@ -1,13 +1,11 @@
 //! `preflight`.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use claviger::ceremony::plan::{MAX_PLAN_LEN, Member, Plan};
-use claviger::error::{Error, ErrorKind, Result};
+use claviger::ceremony::plan::{Member, Plan};
+use claviger::error::{ErrorKind, Result};
 use claviger::identity::{Curve, Fingerprint, Identifier, KeyPlace};
-use claviger::program::{Terminal, shown, store_dir};
+use claviger::program::{Terminal, store_dir};
 use claviger::store::{LogEntry, Machine, SealState, Store};
 use serde::Serialize;
 
@@ -17,7 +15,7 @@ use super::token::{Found, Wanted, look};
 use super::{host, now};
 use crate::cli::{Cli, Preflight};
 use crate::commands::token::parse;
-use crate::files::failed;
+use crate::files::read_plan;
 use crate::report::{Print, utc};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -168,10 +166,9 @@ fn plan(here: Option<&Here>, options: &Preflight, list: &mut Checklist) -> Resul
         Some(plan) => {
             let how = if recorded.is_some() { "recorded" } else { "given, not recorded yet" };
             let what = format!(
-                "{}, {} members, {} edges; {how}. Its words:\n{}",
+                "{}, {} members; {how}. Its words:\n{}",
                 plan.name,
                 plan.members.len(),
-                plan.edges.len(),
                 plan.fingerprint().words()
             );
             list.ok("plan", what);
@@ -298,15 +295,4 @@ fn seal(here: &mut Here, found: &mut [(KeyPlace, Found)], list: &mut Checklist, 
 fn key(here: Option<&Here>, found: &[(KeyPlace, Found)]) -> Option<Fingerprint> {
     let seen = found.iter().find(|(place, _)| *place == KeyPlace::Primary).map(|(_, found)| &found.key);
     here.map(|here| &here.machine.card.static_public).or(seen).map(Fingerprint::of_key)
-}
-
-fn read_plan(path: &Path) -> Result<Plan> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_PLAN_LEN as u64 + 1).read_to_string(&mut text));
-    read.map_err(|error| failed(path, "read", error))?;
-    if text.len() > MAX_PLAN_LEN {
-        let what = format!("The plan {} is longer than {} KiB.", shown(path), MAX_PLAN_LEN / 1024);
-        return Err(Error::new(ErrorKind::PlanInvalid, what, "Check that the right file is named."));
-    }
-    Plan::from_toml(&text)
 }
