@@ -60,7 +60,7 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, S
             "the store is not sealed: whoever can write to it can change it unseen. Seal it with `claviger-ceremony seal`.",
         );
     }
-    let former = machine.former.as_ref().and_then(|former| opener.former(former));
+    let former = machine.former.as_ref().and_then(|former| opener.former(former, &token));
     let runtime = Runtime::new().map_err(|error| {
         Error::new(
             ErrorKind::Internal,
@@ -159,12 +159,15 @@ impl<'a> Opener<'a> {
     }
 
     /// The token of before a rotation, while its overlap lasts. It may be gone: then only the peers that have not imported the succession miss it.
-    fn former(&self, former: &FormerIdentity) -> Option<TokenHandle> {
+    fn former(&self, former: &FormerIdentity, present: &TokenHandle) -> Option<TokenHandle> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if former.until <= now {
             return None;
         }
         let key = former.card.key(former.active).unwrap_or(&former.card.static_public);
+        if key == present.public() {
+            return Some(present.clone());
+        }
         match self.token(&former.token, key, false) {
             Ok(token) => Some(token),
             Err(error) => {
