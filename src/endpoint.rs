@@ -28,7 +28,7 @@ pub use ceremony::CeremonyInput;
 pub use connecting::Connection;
 pub use known::WATCH;
 pub use listening::{Incoming, Listening};
-pub use own::unlock;
+pub use own::{is_sealed, unlock};
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,7 +68,7 @@ impl Endpoint {
     /// [`ErrorKind::KeyMismatch`] when the token's key is not the one that this machine uses, [`ErrorKind::StoreLocked`], [`ErrorKind::StoreUnsealed`] unless the
     /// configuration allows it, and the store's errors.
     pub fn new(store: Store, token: TokenHandle, transport: Arc<dyn Transport>, config: Config) -> Result<Self> {
-        own::check_seal(&store, config.store.allow_unsealed)?;
+        own::check_seal(&store, &config)?;
         let own = Arc::new(Own::present(store.machine()?, token.clone())?);
         let shared = Shared::new(store, token)?;
         Ok(Self(Arc::new(Inner { shared, own, former: None, transport, config })))

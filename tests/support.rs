@@ -70,6 +70,14 @@ fn answer(locator: &str, key: &StaticPublic) -> [u8; 32] {
     *token.agree(&hsm_key(&seal_point(key)), &mut operation).unwrap().as_bytes()
 }
 
+/// The part of a configuration that names a file with the PIN of the machine's token, which is written.
+pub fn pin_file(machine: &Machine) -> String {
+    let pin = machine.dir.path().join("pin");
+    std::fs::write(&pin, Pins::of(&machine.locator).0).unwrap();
+    std::fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    format!("[token]\npin-file = \"{}\"", pin.display())
+}
+
 /// Seconds since 1970.
 pub fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
@@ -219,6 +227,12 @@ impl Machine {
         self.store().rotate(&next, &[seal_key(&answer)]).unwrap();
         self.answers = vec![answer];
         (self.card, self.locator) = (card, locator);
+    }
+
+    /// Seals the store under a new key, to the tokens that it is sealed to.
+    pub fn seal_anew(&self) {
+        let keys: Vec<SealKey> = self.answers.iter().map(seal_key).collect();
+        self.store().seal(&keys).unwrap();
     }
 
     /// Takes the seal off, as somebody would who has the disk and does not care to hide it.

@@ -41,7 +41,10 @@ impl Listening {
         let onion = shared.store().onion_secret()?;
         let listener = transport.listen(Service { onion, address, port }).await?;
         let state = listener.status();
-        let former = match former.as_ref().filter(|former| former.card.onion_address != address && transport.addresses() && shared.owns(former)) {
+        let former = match former
+            .as_ref()
+            .filter(|former| former.card.onion_address != address && transport.addresses() && shared.owns(former))
+        {
             Some(own) => listen_as_former(&endpoint, own, port).await,
             None => None,
         };
@@ -292,7 +295,13 @@ impl Incoming {
     }
 
     /// Hashing only: no token, no store, no answer.
-    fn admit(&self, packet: &[u8], called: &Arc<Own>, remote: Option<&StaticPublic>, attempt: &mut Attempt) -> Result<Caller> {
+    fn admit(
+        &self,
+        packet: &[u8],
+        called: &Arc<Own>,
+        remote: Option<&StaticPublic>,
+        attempt: &mut Attempt,
+    ) -> Result<Caller> {
         let Inner { shared, own, config, .. } = &*self.endpoint.0;
         let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
         let door = &mut *door;
