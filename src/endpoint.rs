@@ -28,7 +28,7 @@ pub use ceremony::CeremonyInput;
 pub use connecting::Connection;
 pub use known::WATCH;
 pub use listening::{Incoming, Listening};
-pub use own::unlock;
+pub use own::{is_sealed, unlock};
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,7 +68,7 @@ impl Endpoint {
     /// [`ErrorKind::KeyMismatch`] when the token's key is not the one that this machine uses, [`ErrorKind::StoreLocked`], [`ErrorKind::StoreUnsealed`] unless the
     /// configuration allows it, and the store's errors.
     pub fn new(store: Store, token: TokenHandle, transport: Arc<dyn Transport>, config: Config) -> Result<Self> {
-        own::check_seal(&store, config.store.allow_unsealed)?;
+        own::check_seal(&store, &config)?;
         let own = Arc::new(Own::present(store.machine()?, token.clone())?);
         let shared = Shared::new(store, token)?;
         Ok(Self(Arc::new(Inner { shared, own, former: None, transport, config })))
@@ -88,10 +88,15 @@ impl Endpoint {
             )
         })?;
         let Inner { shared, own, transport, config, .. } = &*self.0;
+        let former = Arc::new(Own::former(former, token)?);
+        // A next card that only adds a backup key: whoever knows the former one finds the present one by it.
+        if former.key == own.key && former.card.onion_address == own.card.onion_address {
+            return Ok(self.clone());
+        }
         Ok(Self(Arc::new(Inner {
             shared: Arc::clone(shared),
             own: Arc::clone(own),
-            former: Some(Arc::new(Own::former(former, token)?)),
+            former: Some(former),
             transport: Arc::clone(transport),
             config: config.clone(),
         })))
@@ -155,7 +160,7 @@ impl Endpoint {
         incoming: &Incoming,
         remote: Option<&StaticPublic>,
     ) -> Result<Session> {
-        incoming.respond(pipe, remote, || {}).await
+        incoming.respond(pipe, &self.0.own, remote, || {}).await
     }
 
     /// The state that [`handshake_respond`](Self::handshake_respond) shares between connections: the peers' knock keys and the knocks seen.

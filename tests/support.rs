@@ -1,12 +1,16 @@
 //! Machines for tests: a store in a temporary directory, a token, plain TCP on a free loopback port.
 
+use claviger::ceremony::plan::Plan;
 use claviger::config::{Config, Pattern, TransportKind};
-use claviger::identity::{ClientAuthKeys, Curve, IdentityCard, OnionKeys, StaticPublic, Suites, TokenKind};
+use claviger::identity::{
+    BackupKey, ClientAuthKeys, Curve, IdentityCard, KeyPlace, OnionKeys, StaticPublic, Suites, TokenKind,
+};
+use claviger::secret::SharedSecret;
 use claviger::session::Session;
-use claviger::store::{AttestationPolicy, NewMachine, Peer, Store};
+use claviger::store::{AttestationPolicy, NewIdentity, NewMachine, Peer, SealKey, SealState, Store, seal_point};
 use claviger::token::{Notify, PinPrompt, Settings, TokenHandle};
 use claviger::{Endpoint, transport};
-use claviger_hsm::{NewKey, Operation, Pin, PinEntry, PinRequest, Purpose};
+use claviger_hsm::{KeepPin, NewKey, Operation, Pin, PinEntry, PinRequest, Purpose};
 use claviger_testkit::{cards, token};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -56,11 +60,36 @@ fn generate_as(locator: &str, new: &NewKey) -> StaticPublic {
     StaticPublic::new(curve, public.as_bytes()).unwrap()
 }
 
+/// What the token at `locator` answers to the question that opens a store's seal.
+fn answer(locator: &str, key: &StaticPublic) -> [u8; 32] {
+    let hsm_key = |key: &StaticPublic| claviger_hsm::PublicKey::new(hsm_curve(key.curve()), key.as_bytes()).unwrap();
+    let mut pins = Pins::of(locator);
+    let mut operation = Operation::within(Duration::from_secs(60), &mut pins);
+    let locator = locator.parse().unwrap();
+    let mut token = claviger_hsm::open(&locator, Some(&hsm_key(key)), KeepPin::Once, &mut operation).unwrap();
+    *token.agree(&hsm_key(&seal_point(key)), &mut operation).unwrap().as_bytes()
+}
+
+/// The part of a configuration that names a file with the PIN of the machine's token, which is written.
+pub fn pin_file(machine: &Machine) -> String {
+    let pin = machine.dir.path().join("pin");
+    std::fs::write(&pin, Pins::of(&machine.locator).0).unwrap();
+    std::fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    format!("[token]\npin-file = \"{}\"", pin.display())
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
 /// One machine: its directory lives as long as it does.
 pub struct Machine {
     pub dir: tempfile::TempDir,
     pub card: IdentityCard,
     pub locator: String,
+    /// What its tokens answered when the store was sealed; none for a store that is not.
+    answers: Vec<(StaticPublic, [u8; 32])>,
     pub config: Config,
     /// Who is told of its token's waits.
     pub notify: Option<Notify>,
@@ -74,10 +103,37 @@ impl Machine {
         Self::with(name, locator, &NewKey::new(hsm_curve(curve)), suites)
     }
 
-    /// The same with a key of one's own wishes.
+    /// The same with a key of one's own wishes. A key that wants to be touched seals nothing: nobody is there yet.
     pub fn with(name: &str, locator: Option<String>, new: &NewKey, suites: &str) -> Self {
+        Self::made(name, locator, new, suites, false, None)
+    }
+
+    /// With a software key, and another one as its backup.
+    pub fn backed(name: &str) -> Self {
+        Self::made(name, None, &NewKey::new(claviger_hsm::Curve::X25519), "ChaChaPoly_BLAKE2s", true, None)
+    }
+
+    /// With a software key and a plan.
+    pub fn planned(name: &str, plan: &Plan) -> Self {
+        Self::made(name, None, &NewKey::new(claviger_hsm::Curve::X25519), "ChaChaPoly_BLAKE2s", false, Some(plan))
+    }
+
+    fn made(
+        name: &str,
+        locator: Option<String>,
+        new: &NewKey,
+        suites: &str,
+        backed: bool,
+        plan: Option<&Plan>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let locator = locator.unwrap_or_else(|| format!("file:{}", dir.path().join("key.pem").display()));
+        let backup_token = backed.then(|| format!("file:{}", dir.path().join("backup.pem").display()));
+        let backup = backup_token.as_ref().map(|locator| BackupKey {
+            static_public: generate_as(locator, new),
+            token: TokenKind::Software,
+            attestation: None,
+        });
         let onion = OnionKeys::generate().unwrap();
         let auth = ClientAuthKeys::generate().unwrap();
         let card = IdentityCard {
@@ -86,7 +142,7 @@ impl Machine {
             token: if locator.starts_with("file:") { TokenKind::Software } else { TokenKind::Hardware },
             attestation: None,
             static_public: generate_as(&locator, new),
-            backup: None,
+            backup,
             onion_address: onion.address,
             client_auth: auth.public,
             suites: suites.parse::<Suites>().unwrap(),
@@ -94,13 +150,25 @@ impl Machine {
         let machine = NewMachine {
             card: card.clone(),
             token: locator.clone(),
-            backup_token: None,
-            plan: None,
+            backup_token: backup_token.clone(),
+            plan: plan.cloned(),
             onion: onion.secret,
             client_auth: auth.secret,
             attestation: AttestationPolicy::default(),
         };
-        Store::create(&dir.path().join("store"), &machine, &[]).unwrap();
+        let seals = new.touch.is_none_or(|touch| touch == claviger_hsm::Touch::Never);
+        let mut answers = Vec::new();
+        if seals {
+            answers.push((card.static_public.clone(), answer(&locator, &card.static_public)));
+            answers.extend(
+                backup_token
+                    .iter()
+                    .zip(&card.backup)
+                    .map(|(locator, backup)| (backup.static_public.clone(), answer(locator, &backup.static_public))),
+            );
+        }
+        let keys: Vec<SealKey> = answers.iter().map(seal_key).collect();
+        Store::create(&dir.path().join("store"), &machine, &keys).unwrap();
         let reserved = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut config = Config::default();
         config.transport.kind = TransportKind::Tcp;
@@ -108,15 +176,68 @@ impl Machine {
         config.transport.dial_timeout = Duration::from_secs(10);
         config.handshake.timeout = Duration::from_secs(10);
         config.token.timeout = Duration::from_secs(10);
-        Self { dir, card, locator, config, notify: None, reserved: Some(reserved) }
+        config.store.allow_unsealed = !seals;
+        Self { dir, card, locator, answers, config, notify: None, reserved: Some(reserved) }
     }
 
     pub fn software(name: &str) -> Self {
         Self::new(name, None, Curve::X25519, "ChaChaPoly_BLAKE2s")
     }
 
+    /// Its store, unlocked: by what its token answered before, so that no operation is made.
     pub fn store(&self) -> Store {
-        Store::open(&self.dir.path().join("store")).unwrap()
+        let mut store = Store::open(&self.dir.path().join("store")).unwrap();
+        if let SealState::Sealed(keys) = store.seal_state().unwrap() {
+            let answer = self.answers.iter().find(|(key, _)| keys.contains(key)).unwrap();
+            store.unlock(&seal_key(answer)).unwrap();
+        }
+        store
+    }
+
+    /// Goes on with its other token.
+    pub fn switch(&mut self, place: KeyPlace) {
+        let mut store = self.store();
+        store.activate(place).unwrap();
+        self.locator = store.machine().unwrap().locator().to_owned();
+    }
+
+    /// Gives it another key, address and client-authorization key; the present ones hold until `until`.
+    pub fn rotate(&mut self, until: u64) {
+        let locator = format!("file:{}", self.dir.path().join("next.pem").display());
+        let static_public = generate(&locator, self.card.curve());
+        let (onion, auth) = (OnionKeys::generate().unwrap(), ClientAuthKeys::generate().unwrap());
+        let card = IdentityCard {
+            static_public: static_public.clone(),
+            token: TokenKind::Software,
+            attestation: None,
+            backup: None,
+            onion_address: onion.address,
+            client_auth: auth.public,
+            ..self.card.clone()
+        };
+        let answer = (static_public.clone(), answer(&locator, &static_public));
+        let next = NewIdentity {
+            card: card.clone(),
+            token: locator.clone(),
+            backup_token: None,
+            onion: onion.secret,
+            client_auth: auth.secret,
+            until,
+        };
+        self.store().rotate(&next, &[seal_key(&answer)]).unwrap();
+        self.answers = vec![answer];
+        (self.card, self.locator) = (card, locator);
+    }
+
+    /// Seals the store under a new key, to the tokens that it is sealed to.
+    pub fn seal_anew(&self) {
+        let keys: Vec<SealKey> = self.answers.iter().map(seal_key).collect();
+        self.store().seal(&keys).unwrap();
+    }
+
+    /// Takes the seal off, as somebody would who has the disk and does not care to hide it.
+    pub fn unseal(&mut self) {
+        self.store().unseal().unwrap();
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -136,7 +257,8 @@ impl Machine {
     }
 
     pub fn token(&self) -> TokenHandle {
-        TokenHandle::open(&self.locator, &self.card.static_public, self.settings()).unwrap()
+        let machine = self.store().machine().unwrap();
+        TokenHandle::open(machine.locator(), machine.key(), self.settings()).unwrap()
     }
 
     /// The machine's token settings, with the PIN of tests.
@@ -148,8 +270,11 @@ impl Machine {
     /// Writes claviger.toml for the program, which listens on the machine's port from now on.
     pub fn configure(&mut self, more: &str) -> PathBuf {
         self.reserved = None;
-        let mut text =
-            format!("{more}\n[transport]\nkind = \"tcp\"\n[transport.tcp]\nlisten = \"{}\"\n", self.address());
+        let mut text = format!(
+            "{more}\n[store]\nallow-unsealed = {}\n[transport]\nkind = \"tcp\"\n[transport.tcp]\nlisten = \"{}\"\n",
+            self.config.store.allow_unsealed,
+            self.address()
+        );
         text.push_str("[transport.tcp.peers]\n");
         for (peer, address) in &self.config.transport.tcp.peers {
             text.push_str(&format!("{peer} = \"{address}\"\n"));
@@ -167,8 +292,16 @@ impl Machine {
         let (store, token) = (self.store(), self.token());
         // From here on operations count: opening made one to see that the token's key is the store's.
         assert_eq!(token.operations(), 0);
-        Endpoint::new(store, token, transport, config).unwrap()
+        let former = store.machine().unwrap().former;
+        let endpoint = Endpoint::new(store, token, transport, config).unwrap();
+        let Some(former) = former else { return endpoint };
+        let key = former.card.key(former.active).unwrap();
+        endpoint.with_former(TokenHandle::open(&former.token, key, self.settings()).unwrap()).unwrap()
     }
+}
+
+fn seal_key((key, agreed): &(StaticPublic, [u8; 32])) -> SealKey {
+    SealKey { key: key.clone(), agreed: SharedSecret::new(*agreed) }
 }
 
 /// Says something in both directions at once, more than a record holds, and ends properly.

@@ -4,7 +4,7 @@ use super::attempt::{Attempt, Direction};
 use super::drive::Initiation;
 use super::known::{facts, now};
 use super::own::Own;
-use super::{Endpoint, expired, no_shared_suite};
+use super::{Endpoint, Inner, expired, no_shared_suite};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, OnionAddress, StaticPublic};
 use crate::noise::Protocol;
@@ -50,8 +50,8 @@ impl Endpoint {
         let started = Instant::now();
         self.look().await;
         let known = self.0.shared.known();
-        let peer = known.keys.iter().find(|(_, key)| key.onion_address == Some(*onion_address));
-        let identifier = peer.map(|(at, _)| &known.peers[*at].identifier);
+        let listens = |peer: &&Peer| peer.keys(now()).iter().any(|key| key.onion_address == Some(*onion_address));
+        let identifier = known.peers.iter().find(listens).map(|peer| &peer.identifier);
         let dialled = self.dial(identifier, onion_address, port).await;
         let pipe = match dialled {
             Ok(pipe) => pipe,
@@ -170,9 +170,12 @@ impl Endpoint {
         if peer.expires.is_some_and(|end| end <= now()) {
             return Err(expired(peer));
         }
-        let owns = std::iter::once(&self.0.own).chain(self.0.former.iter().filter(|own| self.0.shared.owns(own)));
-        let mut ways: Vec<Way> = owns
-            .flat_map(|own| known.keys_of(identifier).map(move |key| (own, key)))
+        let Inner { shared, own, former, .. } = &*self.0;
+        let former = former.iter().filter(|former| former.key != own.key && shared.owns(former));
+        let keys = peer.keys(now());
+        let mut ways: Vec<Way> = std::iter::once(own)
+            .chain(former)
+            .flat_map(|own| keys.iter().map(move |key| (own, key)))
             .filter_map(|(own, key)| {
                 Some(Way { own: Arc::clone(own), key: key.clone(), onion_address: key.onion_address? })
             })

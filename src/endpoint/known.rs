@@ -26,7 +26,7 @@ const NOTED: Duration = Duration::from_secs(60);
 /// The peers of a moment.
 pub(super) struct Known {
     pub(super) peers: Vec<Peer>,
-    /// Their keys that hold, most wanted first within a peer; whose, as a place in `peers`.
+    /// Their keys that hold, each once, most wanted first within a peer; whose, as a place in `peers`.
     pub(super) keys: Vec<(usize, PeerKey)>,
     /// This machine's former key, and until when it holds.
     former: Option<(StaticPublic, u64)>,
@@ -36,9 +36,15 @@ pub(super) struct Known {
 
 impl Known {
     fn new(peers: Vec<Peer>, former: Option<(StaticPublic, u64)>, now: u64) -> Self {
-        let keys =
-            |(at, peer): (usize, &Peer)| peer.keys(now).into_iter().map(move |key| (at, key)).collect::<Vec<_>>();
-        let keys = peers.iter().enumerate().flat_map(keys).collect();
+        let mut keys: Vec<(usize, PeerKey)> = Vec::new();
+        for (at, peer) in peers.iter().enumerate() {
+            for key in peer.keys(now) {
+                // A next card may keep the key at another address: those are two ways to call, and one to be called by.
+                if !keys.iter().any(|(_, known)| known.static_public == key.static_public) {
+                    keys.push((at, key));
+                }
+            }
+        }
         let ends = peers.iter().flat_map(|peer| [peer.expires, peer.former.as_ref().map(|former| former.until)]);
         let ends = ends.flatten().chain(former.as_ref().map(|(_, until)| *until));
         // The second itself, and the one after it: whichever of them is the first without.

@@ -41,20 +41,23 @@ impl Listening {
         let onion = shared.store().onion_secret()?;
         let listener = transport.listen(Service { onion, address, port }).await?;
         let state = listener.status();
-        let former = match former.as_ref().filter(|own| transport.addresses() && shared.owns(own)) {
+        let former = match former
+            .as_ref()
+            .filter(|former| former.card.onion_address != address && transport.addresses() && shared.owns(former))
+        {
             Some(own) => listen_as_former(&endpoint, own, port).await,
             None => None,
         };
         let former_state = former.as_ref().map(|(_, listener)| listener.status());
         let (sender, sessions) = mpsc::channel(BACKLOG);
         let pending = Pending::new(places(config));
-        let shared = Arc::clone(shared);
+        let (shared, own) = (Arc::clone(shared), Arc::clone(own));
         let task = async move {
-            let present = accept_loop(listener, incoming.clone(), sender.clone(), pending.clone());
+            let present = accept_loop(listener, own, incoming.clone(), sender.clone(), pending.clone());
             let overlap = async {
                 if let Some((own, listener)) = former {
                     tokio::select! {
-                        () = accept_loop(listener, incoming, sender, pending) => {}
+                        () = accept_loop(listener, Arc::clone(&own), incoming, sender, pending) => {}
                         () = over(&shared, &own) => {
                             tracing::info!(target: "claviger::listener", "the overlap of the rotation is over: the former address is given up");
                         }
@@ -133,6 +136,7 @@ async fn over(shared: &Shared, own: &Own) {
 
 async fn accept_loop(
     mut listener: Box<dyn Listener>,
+    own: Arc<Own>,
     incoming: Incoming,
     sessions: mpsc::Sender<Session>,
     pending: Pending,
@@ -153,10 +157,10 @@ async fn accept_loop(
         };
         let slot = pending.take();
         let number = slot.number();
-        let (incoming, sessions) = (incoming.clone(), sessions.clone());
+        let (own, incoming, sessions) = (Arc::clone(&own), incoming.clone(), sessions.clone());
         let task = tasks.spawn(async move {
             // The slot goes with the knock: a caller that is let in is no longer in anybody's way.
-            let Ok(session) = incoming.respond(pipe, None, move || drop(slot)).await else { return };
+            let Ok(session) = incoming.respond(pipe, &own, None, move || drop(slot)).await else { return };
             let peer = session.peer().identifier.clone();
             let patience = incoming.endpoint.0.config.handshake.timeout;
             if sessions.send_timeout(session, patience).await.is_err() {
@@ -230,15 +234,16 @@ impl Incoming {
         Self { endpoint, port, door }
     }
 
-    /// Answers one connection. `knocked` is called when the caller was let in.
+    /// Answers one connection to the address of `called`. `knocked` is called when the caller was let in.
     pub(super) async fn respond(
         &self,
         pipe: BoxPipe,
+        called: &Arc<Own>,
         remote: Option<&StaticPublic>,
         knocked: impl FnOnce(),
     ) -> Result<Session> {
         let mut attempt = self.endpoint.attempt(Direction::Incoming, None);
-        let result = self.answer(pipe, remote, knocked, &mut attempt).await;
+        let result = self.answer(pipe, called, remote, knocked, &mut attempt).await;
         attempt.end(result.as_ref().err());
         result
     }
@@ -246,6 +251,7 @@ impl Incoming {
     async fn answer(
         &self,
         mut pipe: BoxPipe,
+        called: &Arc<Own>,
         remote: Option<&StaticPublic>,
         knocked: impl FnOnce(),
         attempt: &mut Attempt,
@@ -262,7 +268,7 @@ impl Incoming {
             _ => error,
         })?;
         attempt.handshake_started = Some(Instant::now());
-        let Caller { own, peer, key, pattern, message, permit, turn } = self.admit(&packet, remote, attempt)?;
+        let Caller { own, peer, key, pattern, message, permit, turn } = self.admit(&packet, called, remote, attempt)?;
         knocked();
         let mut pipe = shared.guard(&own, &peer, &key, pipe)?;
         let protocol = protocol(&own, &peer, &key, pattern)?;
@@ -289,7 +295,13 @@ impl Incoming {
     }
 
     /// Hashing only: no token, no store, no answer.
-    fn admit(&self, packet: &[u8], remote: Option<&StaticPublic>, attempt: &mut Attempt) -> Result<Caller> {
+    fn admit(
+        &self,
+        packet: &[u8],
+        called: &Arc<Own>,
+        remote: Option<&StaticPublic>,
+        attempt: &mut Attempt,
+    ) -> Result<Caller> {
         let Inner { shared, own, config, .. } = &*self.endpoint.0;
         let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
         let door = &mut *door;
@@ -297,6 +309,8 @@ impl Incoming {
         let known = Arc::clone(&door.known);
         let peer_of = |at: usize| &known.peers[known.keys[at].0];
         let (own, admitted) = door.admit(own, packet);
+        // A rotation may keep the key and change the address: then the address tells which of the two was called.
+        let own = if own.key == called.key { Arc::clone(called) } else { own };
         attempt.peer = match admitted {
             Ok(Admitted { peer, .. })
             | Err(Refused::Stale { peer, .. } | Refused::Replayed { peer } | Refused::TooMany { peer }) => {

@@ -1,5 +1,6 @@
 //! Who this machine is: its present identity, and the former one while a rotation's overlap lasts.
 
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{IdentityCard, KeyPlace, StaticPublic};
 use crate::store::{FormerIdentity, Machine, SealKey, SealState, Store, seal_point};
@@ -61,23 +62,32 @@ pub async fn unlock(store: &mut Store, token: &TokenHandle) -> Result<()> {
     store.unlock(&SealKey { key, agreed })
 }
 
-/// Whether an endpoint may be made of the store.
-pub(super) fn check_seal(store: &Store, allow_unsealed: bool) -> Result<()> {
+/// Whether the store is sealed; asked before its token is.
+///
+/// # Errors
+/// [`ErrorKind::StoreUnsealed`] when it is not, and `config` does not allow that; the store's errors.
+pub fn is_sealed(store: &Store, config: &Config) -> Result<bool> {
     match store.seal_state()? {
-        SealState::Sealed(_) if store.is_unlocked() => Ok(()),
-        SealState::Sealed(_) => Err(Error::new(
-            ErrorKind::StoreLocked,
-            "The store is sealed, and its token was not asked yet.",
-            "Open its seal first: `endpoint::unlock`.",
-        )),
-        SealState::Unsealed if allow_unsealed => {
-            tracing::warn!(target: "claviger::store", reason = ErrorKind::StoreUnsealed.as_str(), "the store is not sealed: whoever can write to it can change it unseen");
-            Ok(())
-        }
+        SealState::Sealed(_) => Ok(true),
+        SealState::Unsealed if config.store.allow_unsealed => Ok(false),
         SealState::Unsealed => Err(Error::new(
             ErrorKind::StoreUnsealed,
             "The store is not sealed: whoever can write to it could have changed it, or taken its seal off.",
             "Seal it with `claviger-ceremony seal`, or set `allow-unsealed = true` under [store] in the configuration.",
         )),
     }
+}
+
+/// Whether an endpoint may be made of the store.
+pub(super) fn check_seal(store: &Store, config: &Config) -> Result<()> {
+    if !is_sealed(store, config)? {
+        tracing::warn!(target: "claviger::store", reason = ErrorKind::StoreUnsealed.as_str(), "the store is not sealed: whoever can write to it can change it unseen");
+    } else if !store.is_unlocked() {
+        return Err(Error::new(
+            ErrorKind::StoreLocked,
+            "The store is sealed, and its token was not asked yet.",
+            "Open its seal first: `endpoint::unlock`.",
+        ));
+    }
+    Ok(())
 }

@@ -79,6 +79,8 @@ pub enum Outcome {
 /// How far an edge that failed has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// Nobody called.
+    Uncalled,
     /// Nobody was there.
     Unreached,
     /// Somebody was there, and was not authenticated.
@@ -89,9 +91,10 @@ pub enum Stage {
 
 impl Stage {
     /// `tried`: the trouble came of a try, not of the time being up.
-    fn of(kind: ErrorKind, tried: bool) -> Self {
+    fn of(edge: &Edge, kind: ErrorKind, tried: bool) -> Self {
         match (kind, ExitCode::from(kind)) {
             (ErrorKind::PlanMismatch, _) | (_, ExitCode::Session) if tried => Self::Authenticated,
+            _ if edge.direction == Direction::Incoming => Self::Uncalled,
             (_, ExitCode::Handshake) => Self::Reached,
             _ => Self::Unreached,
         }
@@ -100,6 +103,7 @@ impl Stage {
     /// The stage in the log, for people and in `--json` output.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Uncalled => "no call",
             Self::Unreached => "not reached",
             Self::Reached => "not authenticated",
             Self::Authenticated => "not present",
@@ -242,7 +246,7 @@ impl RollCall {
 
     async fn give_up(&mut self, at: usize, trouble: Trouble) {
         self.edges[at].took = self.started.elapsed();
-        let stage = Stage::of(trouble.kind, self.edges[at].trouble.is_some());
+        let stage = Stage::of(&self.edges[at], trouble.kind, self.edges[at].trouble.is_some());
         self.end(at, Outcome::Failed { trouble, stage }).await;
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger");
 
 /// The program without a terminal, as a script runs it.
-fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new("setsid");
     command
         .args(["--wait", PROGRAM])
@@ -87,7 +87,7 @@ fn pair() -> (SoftHsm, Machine, Machine) {
     (hsm, wallet, cosigner)
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -257,7 +257,7 @@ fn json_events() {
 }
 
 /// What a person sees of a command that fails, for a snapshot.
-fn shown(code: i32, arguments: &[&str], hide: &[(&str, &str)]) -> String {
+pub(crate) fn shown(code: i32, arguments: &[&str], hide: &[(&str, &str)]) -> String {
     let output = run(arguments, b"");
     let mut text = format!("$ claviger {}\n", arguments.join(" "));
     for (stream, bytes) in [("out", &output.stdout), ("err", &output.stderr)] {
@@ -271,7 +271,7 @@ fn shown(code: i32, arguments: &[&str], hide: &[(&str, &str)]) -> String {
     hide.iter().fold(text, |text, (secret, name)| text.replace(secret, name))
 }
 
-fn snapshot(name: &str, text: &str) {
+pub(crate) fn snapshot(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);

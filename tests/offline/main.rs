@@ -6,6 +6,9 @@
 mod cli;
 mod handshakes;
 mod interop;
+mod life;
+mod rollcall;
+mod seal;
 mod strangers;
 #[path = "../support.rs"]
 mod support;

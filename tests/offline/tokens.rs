@@ -1,7 +1,7 @@
 //! Tokens that come and go, want a touch or a PIN, while machines use them: virtual cards behind a real pcscd.
 
 use crate::cli::{Listener, run as program};
-use crate::support::{Machine, Pins, run, talk};
+use crate::support::{Machine, Pins, pin_file, run, talk};
 use claviger::config::{KeepPin, Pattern};
 use claviger::identity::{Curve, Identifier};
 use claviger::token::{
@@ -372,6 +372,37 @@ fn a_listener_waits_for_its_token() {
             let line = listener.says("not");
             missing.retain(|wanted| !line.contains(wanted));
         }
+        assert_eq!(listener.stop(), Some(0));
+    });
+}
+
+/// A sealed store opens with the token alone: until that is there, nothing is published.
+#[test]
+fn nothing_is_published_before_the_seal_is_open() {
+    isolated(|| {
+        let pcscd = Pcscd::start();
+        let card = Card::yubikey(&pcscd, 7_000_011);
+        let mut cosigner = Machine::new("cosigner", Some(card.locator()), Curve::X25519, SUITE);
+        let mut wallet = Machine::software("wallet");
+        wallet.introduce(&mut cosigner);
+        let (store, wallets) = (cosigner.configure(&pin_file(&cosigner)), wallet.configure(&pin_file(&wallet)));
+        let (store, wallets) = (store.to_str().unwrap(), wallets.to_str().unwrap());
+        let connect = || program(&["--store", wallets, "connect", "cosigner"], b"hello");
+        card.pull();
+        let listener = Listener::start(&["--store", store, "listen", "--echo", "--wait-for-token"]);
+        listener.says("The store is sealed: waiting for its token (");
+        assert_eq!(connect().status.code(), Some(9), "nobody listens");
+        card.insert();
+        listener.says("cosigner is reachable.");
+        let answered = connect();
+        assert_eq!(answered.stdout, b"hello", "{}", String::from_utf8_lossy(&answered.stderr));
+        // From now on a token that goes is a state.
+        card.pull();
+        listener.says("can not be used");
+        assert_eq!(connect().status.code(), Some(10));
+        card.insert();
+        listener.says("is back");
+        assert_eq!(connect().stdout, b"hello");
         assert_eq!(listener.stop(), Some(0));
     });
 }

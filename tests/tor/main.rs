@@ -5,6 +5,7 @@
 
 mod cards;
 mod endpoints;
+mod life;
 mod net;
 #[path = "../support.rs"]
 #[allow(dead_code, missing_docs, unreachable_pub)]

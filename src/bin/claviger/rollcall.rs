@@ -94,6 +94,7 @@ impl std::fmt::Display for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} of {} edges done", self.count - self.left.len(), self.count)?;
         let mut names: Vec<&str> = self.left.iter().map(|(_, peer, _)| peer.as_str()).collect();
+        names.sort_unstable();
         names.dedup();
         if !names.is_empty() {
             write!(f, "; waiting for {}", names.join(", "))?;
@@ -273,7 +274,7 @@ impl<'a> Line<'a> {
                 line.words = Some(words);
             }
             Some(Outcome::Failed { trouble, stage }) => {
-                line.reached = *stage != Stage::Unreached;
+                line.reached = matches!(stage, Stage::Reached | Stage::Authenticated);
                 line.authenticated = *stage == Stage::Authenticated;
                 line.reason = Some(trouble.kind.as_str());
                 (line.message, line.hint) = (Some(trouble.what.as_str()), Some(trouble.hint.as_str()));

@@ -9,7 +9,7 @@ use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::StaticPublic;
 use claviger::program::{Pins, Terminal, completions, interrupts_are_handled, man, prompts_are_over, store_dir};
 use claviger::session::Session;
-use claviger::store::{self, FormerIdentity, SealState, Store};
+use claviger::store::{self, FormerIdentity, Store};
 use claviger::token::{Notice, Phase, Settings, TokenHandle, What};
 use claviger::transport::{self, ServiceState};
 use std::path::Path;
@@ -49,18 +49,18 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, S
     let config = configuration(cli, &dir)?;
     let mut store = Store::open(&dir)?;
     let machine = store.machine()?;
-    let is_sealed = store.seal_state()? != SealState::Unsealed;
+    let is_sealed = endpoint::is_sealed(&store, &config)?;
     let opener = Opener::new(terminal, &config, &machine);
     let token = opener.token(machine.locator(), machine.key(), cli.waits_for_token())?;
     if token.is_software() {
         terminal.warn(&format!("The identity of `{}` is a software key: {}.", machine.card.identifier, token.label()));
     }
-    if !is_sealed && config.store.allow_unsealed {
+    if !is_sealed {
         terminal.warn(
             "the store is not sealed: whoever can write to it can change it unseen. Seal it with `claviger-ceremony seal`.",
         );
     }
-    let former = machine.former.as_ref().and_then(|former| opener.former(former));
+    let former = machine.former.as_ref().and_then(|former| opener.former(former, &token));
     let runtime = Runtime::new().map_err(|error| {
         Error::new(
             ErrorKind::Internal,
@@ -107,7 +107,7 @@ async fn open_seal(store: &mut Store, token: &TokenHandle, waits: bool, terminal
             ErrorKind::TokenAbsent | ErrorKind::TokenBusy => {
                 if !std::mem::replace(&mut told, true) {
                     terminal.note(&format!(
-                        "The store is sealed: waiting for {} before anything is published.",
+                        "The store is sealed: waiting for its token ({}) before anything is published.",
                         token.label()
                     ));
                 }
@@ -159,12 +159,15 @@ impl<'a> Opener<'a> {
     }
 
     /// The token of before a rotation, while its overlap lasts. It may be gone: then only the peers that have not imported the succession miss it.
-    fn former(&self, former: &FormerIdentity) -> Option<TokenHandle> {
+    fn former(&self, former: &FormerIdentity, present: &TokenHandle) -> Option<TokenHandle> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if former.until <= now {
             return None;
         }
         let key = former.card.key(former.active).unwrap_or(&former.card.static_public);
+        if key == present.public() {
+            return Some(present.clone());
+        }
         match self.token(&former.token, key, false) {
             Ok(token) => Some(token),
             Err(error) => {
