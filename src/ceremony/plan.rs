@@ -232,16 +232,6 @@ impl Plan {
 }
 
 impl Edge {
-    /// Who dials.
-    fn dialler(&self) -> &Identifier {
-        &self.from
-    }
-
-    /// Who listens.
-    fn listener(&self) -> &Identifier {
-        &self.to
-    }
-
     /// The member at the other end than `end`; `None` when the edge does not end there.
     pub fn other(&self, end: &Identifier) -> Option<&Identifier> {
         match (self.from == *end, self.to == *end) {

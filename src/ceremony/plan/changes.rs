@@ -115,33 +115,55 @@ impl Plan {
 
     /// As [`losses`](Self::losses), when of the other members only those are left for whom `left` holds: the others were revoked, or were never recorded.
     pub fn losses_among(&self, own: &Identifier, gone: &Identifier, left: impl Fn(&Identifier) -> bool) -> Vec<String> {
-        let ending = self.between(own, gone);
-        let [dialled, served] = [Edge::dialler, Edge::listener].map(|end| {
-            let staying =
-                |edge: &&Edge| end(edge) == own && edge.other(own).is_some_and(|other| other != gone && left(other));
-            self.edges.iter().filter(staying).collect::<Vec<_>>()
-        });
-        let mut losses: Vec<String> = ending
-            .iter()
-            .map(|edge| format!("{} can no longer connect to {} for {}.", edge.from, edge.to, edge.service))
-            .collect();
-        let mut after = |what: std::fmt::Arguments<'_>| losses.push(format!("After this, {what}."));
-        if dialled.is_empty() && ending.iter().any(|edge| edge.from == *own) {
-            after(format_args!("{own} reaches nobody"));
-        } else if let Some(Member { role, .. }) = self.member(gone)
-            && ending.iter().any(|edge| edge.from == *own)
-            && !dialled.iter().any(|edge| self.member(&edge.to).is_some_and(|to| to.role == *role))
-        {
-            after(format_args!("{own} reaches no {role}"));
+        let stays = |edge: &&Edge| edge.other(own).is_some_and(|other| other != gone && left(other));
+        let staying: Vec<&Edge> = self.edges.iter().filter(stays).collect();
+        told(own, &self.between(own, gone), &staying, |name| self.member(name))
+    }
+
+    /// What ends for `own` when `newer` takes this plan's place, as [`losses`](Self::losses) says it.
+    pub fn losses_by(&self, newer: &Self, own: &Identifier) -> Vec<String> {
+        let ending: Vec<&Edge> = self.edges_of(own).filter(|edge| newer.edges.binary_search(edge).is_err()).collect();
+        let staying: Vec<&Edge> = newer.edges_of(own).collect();
+        told(own, &ending, &staying, |name| newer.member(name).or_else(|| self.member(name)))
+    }
+}
+
+/// What ends for `own` with the edges `ending`, and what nobody is left for when it has `staying`.
+fn told<'a>(
+    own: &Identifier,
+    ending: &[&Edge],
+    staying: &[&Edge],
+    member: impl Fn(&Identifier) -> Option<&'a Member>,
+) -> Vec<String> {
+    let (dialled, served): (Vec<&Edge>, Vec<&Edge>) = staying.iter().partition(|edge| edge.from == *own);
+    let (lost, unserved): (Vec<&Edge>, Vec<&Edge>) = ending.iter().partition(|edge| edge.from == *own);
+    let ended = |edge: &&Edge| format!("{} can no longer connect to {} for {}.", edge.from, edge.to, edge.service);
+    let mut losses: Vec<String> = ending.iter().map(ended).collect();
+    let mut after = |what: String| {
+        let loss = format!("After this, {what}.");
+        if !losses.contains(&loss) {
+            losses.push(loss);
         }
-        for edge in &ending {
-            let same = |other: &&Edge| other.service == edge.service;
-            if edge.from == *own && !dialled.is_empty() && !dialled.iter().any(same) {
-                after(format_args!("{own} reaches nobody for {}", edge.service));
-            } else if edge.to == *own && !served.iter().any(same) {
-                after(format_args!("nobody connects to {own} for {}", edge.service));
+    };
+    if dialled.is_empty() && !lost.is_empty() {
+        after(format!("{own} reaches nobody"));
+    } else {
+        let role = |edge: &Edge| member(&edge.to).map(|member| &member.role);
+        for role_lost in lost.iter().filter_map(|edge| role(edge)) {
+            if !dialled.iter().any(|edge| role(edge) == Some(role_lost)) {
+                after(format!("{own} reaches no {role_lost}"));
             }
         }
-        losses
+        for Edge { service, .. } in &lost {
+            if !dialled.iter().any(|edge| edge.service == *service) {
+                after(format!("{own} reaches nobody for {service}"));
+            }
+        }
     }
+    for Edge { service, .. } in &unserved {
+        if !served.iter().any(|edge| edge.service == *service) {
+            after(format!("nobody connects to {own} for {service}"));
+        }
+    }
+    losses
 }

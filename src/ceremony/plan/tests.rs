@@ -274,6 +274,29 @@ fn losses_are_told() {
     );
 }
 
+#[test]
+fn losses_by_another_plan_are_told() {
+    let vault = vault();
+    let without = |what: &str| Plan::from_toml(&EXAMPLE_VAULT.replace(what, "")).unwrap();
+    let own = name("manager-1");
+    assert!(vault.losses_by(&vault, &own).is_empty());
+    let fewer = without("\"cosigner-1\", ");
+    assert_eq!(vault.losses_by(&fewer, &own), ["manager-1 can no longer connect to cosigner-1 for sign."]);
+    assert!(fewer.losses_by(&vault, &own).is_empty());
+    let none = EXAMPLE_VAULT.replace("from = [\"manager-1\", \"manager-2\"]", "from = [\"manager-2\"]");
+    let none = Plan::from_toml(&none).unwrap();
+    assert_eq!(
+        vault.losses_by(&none, &own)[3..],
+        ["After this, manager-1 reaches no cosigner.", "After this, manager-1 reaches nobody for sign."]
+    );
+    let served = Plan::from_toml(&EXAMPLE_VAULT.replace("\"manager-1\", \"manager-2\"", "\"manager-1\"")).unwrap();
+    assert_eq!(
+        vault.losses_by(&served, &name("cosigner-1")),
+        ["manager-2 can no longer connect to cosigner-1 for sign."]
+    );
+    assert_eq!(vault.losses_by(&served, &name("manager-2")).last().unwrap(), "After this, manager-2 reaches nobody.");
+}
+
 /// Members by number, and edges by numbers of members and of a service.
 #[derive(Debug, Clone)]
 struct Drawn {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::super::cards::{Refusal, check_by, import_into, import_read, read_cards, type_words, words_shown, wrapped};
 use super::super::open;
 use super::super::opened::opened;
-use super::report::{ChangesReport, head};
+use super::report::{ChangesReport, demanded};
 use crate::cli::{Add, Cli, Record};
 use crate::files::read_plan;
 use crate::report::Print;
@@ -154,7 +154,7 @@ impl Step {
         }
         let recorded = store.plan()?;
         let changes = recorded.as_ref().map(|recorded| recorded.changes(&plan));
-        let losses = recorded.map(|recorded| losses(&recorded, &plan, own)).unwrap_or_default();
+        let losses = recorded.map(|recorded| recorded.losses_by(&plan, own)).unwrap_or_default();
         Ok(Self { own: machine.card, plan, changes, losses })
     }
 
@@ -200,42 +200,45 @@ impl Step {
         Ok("words compared")
     }
 
+    /// What is compared, on a screen of 24 lines with the questions: a new plan's rules, or what differs and what is lost.
     fn screen(&self, words: &[&str]) -> String {
-        let mut text: String = head(&self.plan)
-            .lines()
-            .filter(|line| !line.starts_with("  words "))
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let mut text = format!("{}\n  {:<14} {}\n", self.plan.name, "fingerprint", self.plan.fingerprint());
+        if self.changes.is_none() {
+            text += &demanded(&self.plan);
+        }
         text += &words_shown(words);
         let consequence = match &self.changes {
-            None => "Recorded, the plan says whose cards this machine takes, and who of them is a peer. What is recorded stays.".to_owned(),
+            None => "Recorded, the plan says whose cards this machine takes, and who of them is a peer.",
             Some(changes) => {
-                let lines = changes.to_text();
-                let all = lines.lines().count();
-                let _ = write!(text, "\nIt differs from the recorded plan:\n");
-                lines.lines().take(SHOWN).for_each(|line| {
-                    let _ = writeln!(text, "  {line}");
-                });
-                if all > SHOWN {
-                    let _ = writeln!(text, "  … and {} more", all - SHOWN);
-                }
-                "Recorded, it takes the place of the former plan; the phrase is another, and is to be confirmed anew.".to_owned()
+                let (changes, losses) = (changes.to_text(), self.losses.join("\n"));
+                let losses = some(&wrapped_lines(&losses), SHOWN / 2);
+                let changes = some(
+                    &changes.lines().map(str::to_owned).collect::<Vec<_>>(),
+                    SHOWN.saturating_sub(losses.lines().count()),
+                );
+                let _ = write!(text, "\nIt differs from the recorded plan:\n{changes}{losses}");
+                "Recorded, it takes the place of the former plan, and the phrase has to be confirmed anew."
             }
         };
-        for loss in &self.losses {
-            let _ = write!(text, "\n{}", wrapped(loss, 0));
-        }
         let question = "Every page of the runbook, and `claviger-ceremony plan check` on the other machines, show all eight words. Compare; then type the two that are left out here.";
-        let _ = writeln!(text, "\n{}\n{}", wrapped(&consequence, 0), wrapped(question, 0));
+        let _ = writeln!(text, "\n{}\n{}", wrapped(consequence, 0), wrapped(question, 0));
         text
     }
 }
 
-/// Changes that are shown before a question; a screen has 24 lines.
-const SHOWN: usize = 8;
+/// Lines about changes that are shown before a question.
+const SHOWN: usize = 9;
 
-/// What `own` loses by a newer plan, a sentence each.
-fn losses(old: &Plan, new: &Plan, own: &Identifier) -> Vec<String> {
-    let removed = old.edges_of(own).filter(|edge| new.edges.binary_search(edge).is_err());
-    removed.map(|edge| format!("{} can no longer connect to {} for {}.", edge.from, edge.to, edge.service)).collect()
+fn wrapped_lines(text: &str) -> Vec<String> {
+    text.lines().flat_map(|line| wrapped(line, 2).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// The first `most` lines, of which the last says how many more there are.
+fn some(lines: &[String], most: usize) -> String {
+    let shown = if lines.len() > most { most.saturating_sub(1) } else { lines.len() };
+    let mut text: String = lines.iter().take(shown).map(|line| format!("{line}\n")).collect();
+    if lines.len() > shown {
+        let _ = writeln!(text, "… and {} more", lines.len() - shown);
+    }
+    text
 }

@@ -77,11 +77,13 @@ impl From<&Plan> for Checked {
 /// The head of `plan check` and `plan show`: name, fingerprint, rules.
 pub(super) fn head(plan: &Plan) -> String {
     let print = plan.fingerprint();
-    let mut text = format!("{}\n  {:<14} {print}\n  {:<14} {}\n", plan.name, "fingerprint", "words", print.words());
-    for (at, rule) in demands(&plan.rules).iter().enumerate() {
-        let _ = writeln!(text, "  {:<14} {rule}", if at == 0 { "demanded" } else { "" });
-    }
-    text
+    format!("{}\n  {:<14} {print}\n  {:<14} {}\n{}", plan.name, "fingerprint", "words", print.words(), demanded(plan))
+}
+
+/// The rules, a line each.
+pub(super) fn demanded(plan: &Plan) -> String {
+    let demands = demands(&plan.rules).into_iter().enumerate();
+    demands.map(|(at, rule)| format!("  {:<14} {rule}\n", if at == 0 { "demanded" } else { "" })).collect()
 }
 
 /// What the rules demand, for people.
