@@ -7,6 +7,8 @@
 mod attestation;
 #[path = "../fuzz/checks/card.rs"]
 mod card;
+#[path = "../fuzz/checks/document.rs"]
+mod document;
 #[path = "../fuzz/checks/knock.rs"]
 mod knock;
 #[path = "../fuzz/checks/locator.rs"]
@@ -24,7 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
 /// Longest input, in bytes: longer than the longest of every target's limits, but for a plan's, which its unit tests try.
-const MAX_INPUT: usize = 24_000;
+const MAX_INPUT: usize = 40_000;
 
 /// Xorshift64* (Vigna, 2014): the same changes in every run.
 struct Random(u64);
@@ -107,6 +109,11 @@ fn attestation() {
 #[test]
 fn card() {
     run("card", card::check, 25_000);
+}
+
+#[test]
+fn document() {
+    run("document", document::check, 5_000);
 }
 
 #[test]
