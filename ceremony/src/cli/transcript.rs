@@ -28,10 +28,10 @@ the one that this machine is known by. The signature is over the log as it is be
 
 impl Transcript {
     /// What clap can not say.
-    pub(super) fn check(&self, json: bool) -> Result<(), String> {
+    pub(super) fn check(&self, json: bool) -> Result<(), &'static str> {
         let Self::Transcript(export) = self;
         if export.sign.is_some() && !json {
-            return Err("--sign is for the JSON form, which `transcript verify` reads: give --json, too".into());
+            return Err("--sign is for the JSON form, which `transcript verify` reads: give --json, too");
         }
         Ok(())
     }
