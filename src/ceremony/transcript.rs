@@ -183,15 +183,19 @@ impl Transcript {
 
     /// The last confirmation of the phrase under the present plan; without a plan, of this machine's card as it is.
     pub fn confirmation(&self) -> Option<Confirmation<'_>> {
+        let entry = self.confirmed()?;
+        let (phrase, by) = entry.detail.split_once(';').unwrap_or((&entry.detail, ""));
+        let by = by.trim();
+        Some(Confirmation { time: entry.time, phrase: phrase.trim(), by: by.strip_prefix("by ").unwrap_or(by) })
+    }
+
+    /// Its entry. The fingerprint in it is the plan's, or the own card's.
+    fn confirmed(&self) -> Option<&LogEntry> {
         let print = match &self.plan {
             Some(plan) => plan.fingerprint(),
             None => self.card(&self.machine)?.fingerprint,
         };
-        let entry =
-            self.log.iter().rev().find(|entry| entry.event == Event::Confirmed && entry.fingerprint == print)?;
-        let (phrase, by) = entry.detail.split_once(';').unwrap_or((&entry.detail, ""));
-        let by = by.trim();
-        Some(Confirmation { time: entry.time, phrase: phrase.trim(), by: by.strip_prefix("by ").unwrap_or(by) })
+        self.log.iter().rev().find(|entry| entry.event == Event::Confirmed && entry.fingerprint == print)
     }
 
     /// The phrase over the plan and the cards that are held now.
@@ -200,10 +204,16 @@ impl Transcript {
         phrase::over_digests(plan.as_deref(), self.cards.iter().map(|card| (&card.identifier, card.digest)).collect())
     }
 
-    /// The names of those who watched, each once, in the order in which they were recorded.
+    /// The names of those who watched the confirmation that stands, each once, in the order in which they were recorded.
     pub fn witnesses(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
-        for entry in self.log.iter().filter(|entry| entry.event == Event::Witnessed) {
+        let Some(confirmed) = self.confirmed() else { return names };
+        let watched = self.log.iter().filter(|entry| {
+            entry.event == Event::Witnessed
+                && entry.sequence > confirmed.sequence
+                && entry.fingerprint == confirmed.fingerprint
+        });
+        for entry in watched {
             if !names.contains(&entry.detail.as_str()) {
                 names.push(&entry.detail);
             }

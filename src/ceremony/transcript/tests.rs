@@ -92,7 +92,7 @@ fn told(machine: &str, cards: &[IdentityCard], plan: Option<&Plan>) -> Transcrip
     let print = plan.map_or_else(|| own.fingerprint(), Plan::fingerprint);
     let detail = format!("{}; by Alice", transcript.phrase());
     entry(&mut transcript.log, Event::Confirmed, &own.identifier, print, &detail);
-    entry(&mut transcript.log, Event::Witnessed, &own.identifier, own.fingerprint(), "Bob");
+    entry(&mut transcript.log, Event::Witnessed, &own.identifier, print, "Bob");
     transcript
 }
 
