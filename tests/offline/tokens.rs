@@ -398,7 +398,7 @@ fn nothing_is_published_before_the_seal_is_open() {
         assert_eq!(answered.stdout, b"hello", "{}", String::from_utf8_lossy(&answered.stderr));
         // From now on a token that goes is a state.
         card.pull();
-        listener.says("can not be used");
+        listener.says("state=absent");
         assert_eq!(connect().status.code(), Some(10));
         card.insert();
         listener.says("is back");
