@@ -213,6 +213,13 @@ pub(super) fn two_of_one_name(name: &Identifier, one: &IdentityCard, other: &Ide
 /// `more`: successions, which take their fingerprints after the cards.
 fn checked(store: &Store, cards: Vec<IdentityCard>, more: usize, import: &Import) -> Result<Vec<Candidate>> {
     let (machine, plan) = (store.machine()?, store.plan()?);
+    if !import.fingerprint.is_empty() && plan.as_ref().is_some_and(|plan| plan.rules.words_spoken) {
+        return Err(Error::new(
+            ErrorKind::CeremonyIncomplete,
+            "The plan demands that words are spoken, and `--fingerprint` gives them on the command line; nothing was recorded.",
+            "Import on a terminal, without `--fingerprint`, as somebody at the other machine reads its words aloud.",
+        ));
+    }
     let cards = compared(cards, more, &machine.card, import)?;
     let roots = roots(&machine.attestation.roots, &import.attestation_root)?;
     let required = machine.attestation.required
