@@ -286,7 +286,7 @@ impl Store {
     }
 
     /// Opens the store in `dir`: checks owner and modes, migrates a store of an older release, and checks the database's structure
-    /// (`quick_check`, and the schema word for word).
+    /// (`integrity_check`, and the schema word for word).
     ///
     /// # Errors
     /// [`StoreAbsent`](crate::ErrorKind::StoreAbsent), [`StorePermissions`](crate::ErrorKind::StorePermissions), [`StoreNewer`](crate::ErrorKind::StoreNewer),
@@ -393,13 +393,16 @@ impl Store {
     pub fn log(&self) -> Result<Vec<LogEntry>> {
         let view = self.view()?;
         let entries = log::read(&view.transaction, &self.dir);
-        let head = entries.iter().flatten().last();
-        let (sequence, hash) = head.map_or((0, crate::ceremony::log::ROOT), |entry| (entry.sequence, entry.hash));
-        if entries.is_err() {
+        match &entries {
+            Ok(entries) => {
+                let start = log::Head { sequence: 0, hash: crate::ceremony::log::ROOT };
+                let head =
+                    entries.last().map_or(start, |entry| log::Head { sequence: entry.sequence, hash: entry.hash });
+                view.check_log(head)?;
+            }
             // Under a seal, everything that was changed is named.
-            view.check_all()?;
+            Err(_) => view.check_all()?,
         }
-        view.check("log", &sequence.to_string(), Some(&hash))?;
         entries
     }
 }

@@ -137,12 +137,12 @@ fn version(connection: &Connection) -> rusqlite::Result<usize> {
     Ok(usize::try_from(version).unwrap_or(usize::MAX))
 }
 
-/// `quick_check` over the file, and a schema that is what the migrations make: the same tables, constraints and triggers, and no others.
+/// `integrity_check` over the file, indices too: nothing is looked up by one that does not fit its table, and a schema that is what the migrations make: the same tables, constraints and triggers, and no others.
 pub(super) fn check_structure(connection: &Connection, dir: &Path) -> Result<()> {
     let failed = fail::sql(dir, "check the store");
-    let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(&failed)?;
+    let verdict: String = connection.pragma_query_value(None, "integrity_check", |row| row.get(0)).map_err(&failed)?;
     if verdict != "ok" {
-        return Err(fail::corrupt(dir, &format!("SQLite's quick_check says {verdict:?}")));
+        return Err(fail::corrupt(dir, &format!("SQLite's integrity_check says {verdict:?}")));
     }
     if schema(connection).map_err(&failed)? == *expected(dir)? {
         Ok(())

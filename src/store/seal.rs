@@ -63,6 +63,14 @@ impl View<'_> {
         }
     }
 
+    /// Refuses a log that does not end with this entry.
+    pub(super) fn check_log(&self, head: log::Head) -> Result<()> {
+        match &self.manifest {
+            Some(manifest) if !manifest.ends(head) => self.tampered(),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a table with rows more or fewer than were sealed.
     pub(super) fn check_count(&self, kind: &str, count: usize) -> Result<()> {
         match &self.manifest {
@@ -180,7 +188,7 @@ impl Store {
     /// [`StoreLocked`](crate::ErrorKind::StoreLocked); [`KeyMismatch`](crate::ErrorKind::KeyMismatch) for a token that is not this machine's, or without the one
     /// in use; and as [`machine`](Self::machine).
     pub fn seal(&mut self, keys: &[SealKey]) -> Result<()> {
-        let unlocked = {
+        let (unlocked, clear) = {
             let what = "seal the store";
             let transaction = self.transaction(TransactionBehavior::Immediate, what)?;
             let old = self.opened_verified(&transaction, what)?;
@@ -188,10 +196,10 @@ impl Store {
             self.event(&transaction, &machine, Event::Sealed, &tokens(keys))?;
             let new = self.seal_in(&transaction, &machine, old, keys)?;
             transaction.commit().map_err(fail::sql(&self.dir, what))?;
-            new
+            (new, old.is_none())
         };
         self.unlocked = Some(unlocked);
-        self.scrub()
+        self.scrub_after(clear)
     }
 
     /// Takes the seal off and writes the secrets in the clear.
@@ -211,7 +219,7 @@ impl Store {
             transaction.commit().map_err(&failed)?;
         }
         self.unlocked = None;
-        self.scrub()
+        self.scrub_after(false)
     }
 
     /// Whether the token with this key opens the store: one of those it is sealed to, or any for a store that is not sealed.
@@ -330,18 +338,16 @@ impl Store {
         if !unlocked.keys.fits(&text, &mac) {
             return Err(other());
         }
-        let sealed = Manifest::from_text(&text).ok_or_else(other)?;
-        if sealed.entries < unlocked.entries() {
-            return Err(tampered(&self.dir, "an older copy was put in its place while this program had it open"));
-        }
         let now = Manifest::of(connection).map_err(failed)?;
         let (_, flaw) = log::entries(connection).map_err(failed)?;
-        let differences = sealed.differences(&now, flaw);
-        if differences.is_empty() {
-            Ok((mac, sealed))
-        } else {
-            Err(tampered(&self.dir, &manifest::listed(&differences)))
+        if flaw.is_some() || now.to_text() != text {
+            let sealed = Manifest::from_text(&text).ok_or_else(other)?;
+            return Err(tampered(&self.dir, &manifest::listed(&sealed.differences(&now, flaw))));
         }
+        if now.entries() < unlocked.entries() {
+            return Err(tampered(&self.dir, "an older copy was put in its place while this program had it open"));
+        }
+        Ok((mac, now))
     }
 
     /// Writes the manifest of what is there now.
@@ -433,9 +439,28 @@ impl Store {
     }
 
     /// Builds the file anew, so that no page of it keeps what was overwritten: `secure_delete` wipes the cells that are freed, not the copies that moving
-    /// cells about leaves behind.
-    pub(super) fn scrub(&self) -> Result<()> {
-        self.connection.execute_batch("VACUUM").map_err(fail::sql(&self.dir, "wipe what was overwritten"))
+    /// cells about may leave behind.
+    pub(super) fn scrub(&self) -> rusqlite::Result<()> {
+        self.connection.execute_batch("VACUUM")
+    }
+
+    /// After a change that is made: where secrets were in the clear before it, it matters that nothing of them is left.
+    pub(super) fn scrub_after(&self, clear: bool) -> Result<()> {
+        match self.scrub() {
+            Err(error) if clear => {
+                let failed = fail::sql(&self.dir, "build the file anew")(error);
+                let what = format!(
+                    "The store in {} is sealed, but its file may still hold traces of the secrets that were in the clear: {}",
+                    self.dir.display(),
+                    failed
+                );
+                let hint =
+                    "Run `claviger-ceremony reseal` when no other program has the store open and the disk has room.";
+                Err(Error::new(failed.kind(), what, hint).because(failed))
+            }
+            // What is left is wrapped by a key that is gone.
+            _ => Ok(()),
+        }
     }
 
     fn stripped(&self) -> Error {
@@ -466,7 +491,7 @@ impl Unlocked {
 
     /// How long the log was when the store was last verified.
     fn entries(&self) -> u64 {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).1.entries
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).1.entries()
     }
 }
 

@@ -41,7 +41,7 @@ impl Store {
     pub fn rotate(&mut self, next: &NewIdentity, keys: &[SealKey]) -> Result<()> {
         let what = "replace this machine's identity";
         row::check_own(&next.card, &next.token, next.backup_token.as_deref())?;
-        let unlocked = {
+        let (unlocked, clear) = {
             let transaction = self.transaction(TransactionBehavior::Immediate, what)?;
             let old = self.opened_verified(&transaction, what)?;
             let (machine, _) = row::machine(&transaction, &self.dir)?;
@@ -70,10 +70,11 @@ impl Store {
                 Some(self.seal_in(&transaction, &next_machine, old, keys)?)
             };
             transaction.commit().map_err(fail::sql(&self.dir, what))?;
-            new
+            let clear = old.is_none() && new.is_some();
+            (new, clear)
         };
         self.unlocked = unlocked;
-        self.scrub()
+        self.scrub_after(clear)
     }
 
     /// Forgets the former identity and its secrets. `false`: there was none.
@@ -98,7 +99,7 @@ impl Store {
             Ok(Step::Done(true))
         })?;
         if finished {
-            self.scrub()?;
+            self.scrub_after(false)?;
         }
         Ok(finished)
     }

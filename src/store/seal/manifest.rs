@@ -1,13 +1,12 @@
 //! What a seal covers: one line for each row that is protected, and what a difference means in words.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use data_encoding::HEXLOWER;
 use rusqlite::Connection;
 
-use crate::store::log::{self, Flaw};
+use crate::store::log::{self, Flaw, Head};
 use crate::store::row::{self, CARD, MACHINE, PEER};
 
 /// How many differences are named.
@@ -42,17 +41,16 @@ const WHOLE: [(&str, &str); 2] = [
 /// The lines: `KIND NAME HASH` each, or `KIND HASH`, the hash as 64 lower-case hexadecimal digits; `log COUNT HASH` is the log's length and last hash.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Manifest {
-    lines: BTreeMap<(String, String), String>,
-    pub(super) entries: u64,
+    /// By `KIND NAME`, or `KIND`; without the log's.
+    lines: BTreeMap<String, [u8; 32]>,
+    log: Option<Head>,
 }
 
 impl Manifest {
     /// What the file holds now.
-    pub(super) fn of(connection: &Connection) -> rusqlite::Result<Self> {
-        let mut manifest = Self::lines(connection, &tables(), &WHOLE)?;
-        let head = log::head(connection)?;
-        manifest.lines.insert(("log".to_owned(), head.sequence.to_string()), HEXLOWER.encode(&head.hash));
-        Ok(Self { entries: head.sequence, ..manifest })
+    pub(in crate::store) fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        let manifest = Self::lines(connection, &tables(), &WHOLE)?;
+        Ok(Self { log: Some(log::head(connection)?), ..manifest })
     }
 
     /// The lines of this machine alone, and of its roots.
@@ -66,8 +64,7 @@ impl Manifest {
             let mut statement = connection.prepare_cached(sql)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                let name = row.get_ref(0)?.as_str().unwrap_or("?").escape_default().to_string();
-                lines.insert(((*kind).to_owned(), name), HEXLOWER.encode(&row::hash(row, 1)?));
+                lines.insert(line(kind, row.get_ref(0)?.as_str().unwrap_or("?")), row::hash(row, 1)?);
             }
         }
         for (kind, sql) in whole {
@@ -77,93 +74,116 @@ impl Manifest {
             while let Some(row) = rows.next()? {
                 context.update(&row::hash(row, 0)?);
             }
-            lines.insert(((*kind).to_owned(), String::new()), HEXLOWER.encode(context.finish().as_ref()));
+            let mut hash = [0; 32];
+            hash.copy_from_slice(context.finish().as_ref());
+            lines.insert(line(kind, ""), hash);
         }
-        Ok(Self { lines, entries: 0 })
+        Ok(Self { lines, log: None })
     }
 
     /// Whether the lines of this machine are those of `part`.
     pub(super) fn same_machine(&self, part: &Self) -> bool {
-        ["machine", "roots"].into_iter().all(|kind| {
-            let key = (kind.to_owned(), String::new());
-            self.lines.get(&key).is_some_and(|hash| part.lines.get(&key) == Some(hash))
-        })
+        ["machine", "roots"]
+            .into_iter()
+            .all(|line| self.lines.contains_key(line) && self.lines.get(line) == part.lines.get(line))
     }
 
     pub(super) fn to_text(&self) -> String {
-        let mut text = String::with_capacity(self.lines.len() * 100);
-        for ((kind, name), hash) in &self.lines {
-            let space = if name.is_empty() { "" } else { " " };
-            // A String takes everything.
-            let _ = writeln!(text, "{kind}{space}{name} {hash}");
+        let mut text = String::with_capacity(self.lines.len() * 96);
+        let mut put = |line: &str, hash: &[u8; 32]| {
+            text.push_str(line);
+            text.push(' ');
+            HEXLOWER.encode_append(hash, &mut text);
+            text.push('\n');
+        };
+        for (line, hash) in &self.lines {
+            put(line, hash);
+        }
+        if let Some(head) = &self.log {
+            put(&line("log", &head.sequence.to_string()), &head.hash);
         }
         text
     }
 
     /// Reads what [`to_text`](Self::to_text) wrote; only ever called on text whose MAC fits.
     pub(super) fn from_text(text: &str) -> Option<Self> {
-        let mut lines = BTreeMap::new();
+        let mut manifest = Self::default();
         for line in text.lines() {
-            let (rest, hash) = line.rsplit_once(' ')?;
-            let (kind, name) = rest.split_once(' ').unwrap_or((rest, ""));
-            lines.insert((kind.to_owned(), name.to_owned()), hash.to_owned());
+            let (line, hash) = line.rsplit_once(' ')?;
+            let hash = HEXLOWER.decode(hash.as_bytes()).ok()?.try_into().ok()?;
+            match line.strip_prefix("log ") {
+                Some(sequence) => manifest.log = Some(Head { sequence: sequence.parse().ok()?, hash }),
+                None => drop(manifest.lines.insert(line.to_owned(), hash)),
+            }
         }
-        let (_, entries) = lines.keys().find(|(kind, _)| kind == "log")?;
-        let entries = entries.parse().ok()?;
-        Some(Self { lines, entries })
+        manifest.log.is_some().then_some(manifest)
+    }
+
+    /// How long the log was.
+    pub(super) fn entries(&self) -> u64 {
+        self.log.map_or(0, |head| head.sequence)
     }
 
     /// Whether a row is as it was sealed. `None`: it is not there.
     pub(in crate::store) fn fits(&self, kind: &str, name: &str, hash: Option<&[u8; 32]>) -> bool {
-        self.lines.get(&(kind.to_owned(), name.to_owned())).cloned() == hash.map(|hash| HEXLOWER.encode(hash))
+        self.lines.get(&line(kind, name)) == hash
     }
 
-    /// How many rows of a kind were sealed.
+    /// Whether the log ends with this entry.
+    pub(in crate::store) fn ends(&self, head: Head) -> bool {
+        self.log == Some(head)
+    }
+
+    /// How many rows of a kind that has names were sealed.
     pub(in crate::store) fn count(&self, kind: &str) -> usize {
-        self.lines.keys().filter(|(of, _)| of == kind).count()
+        self.lines.range(format!("{kind} ")..format!("{kind}!")).count()
     }
 
     /// What differs in `now`, in words: clauses. Empty when nothing does.
     pub(super) fn differences(&self, now: &Self, flaw: Option<Flaw>) -> Vec<String> {
         let mut found = Vec::new();
-        for ((kind, name), hash) in self.lines.iter().filter(|((kind, _), _)| kind != "log") {
-            match now.lines.get(&(kind.clone(), name.clone())) {
+        for (line, hash) in &self.lines {
+            match now.lines.get(line) {
                 Some(there) if there == hash => {}
-                Some(_) => found.push(format!("{} changed", what(kind, name))),
-                None => found.push(format!("{} removed", what(kind, name))),
+                Some(_) => found.push(format!("{} changed", what(line))),
+                None => found.push(format!("{} removed", what(line))),
             }
         }
-        for (kind, name) in now.lines.keys().filter(|key| key.0 != "log" && !self.lines.contains_key(*key)) {
-            found.push(format!("{} added", what(kind, name)));
-        }
+        let added = now.lines.keys().filter(|line| !self.lines.contains_key(*line));
+        found.extend(added.map(|line| format!("{} added", what(line))));
         found.extend(self.log(now, flaw));
         found
     }
 
     fn log(&self, now: &Self, flaw: Option<Flaw>) -> Option<String> {
-        let head =
-            |manifest: &Self| manifest.lines.iter().find(|((kind, _), _)| kind == "log").map(|(_, hash)| hash.clone());
+        let (sealed, there) = (self.entries(), now.entries());
         Some(match flaw {
             Some(Flaw::Unchained(sequence)) => format!("entry {sequence} of the log was changed"),
-            Some(Flaw::Malformed(sequence)) if sequence <= self.entries => {
+            Some(Flaw::Malformed(sequence)) if sequence <= sealed => {
                 format!("entry {sequence} of the log was removed or changed")
             }
             Some(Flaw::Malformed(sequence)) => format!("entry {sequence} of the log was added"),
-            None if now.entries < self.entries && now.entries + 1 == self.entries => {
-                format!("entry {} of the log was removed", self.entries)
-            }
-            None if now.entries < self.entries => {
-                format!("entries {} to {} of the log were removed", now.entries + 1, self.entries)
-            }
-            None if now.entries > self.entries => format!("entry {} of the log was added", self.entries + 1),
-            None if head(self) != head(now) => "the log was written anew".into(),
+            None if there + 1 == sealed => format!("entry {sealed} of the log was removed"),
+            None if there < sealed => format!("entries {} to {sealed} of the log were removed", there + 1),
+            None if there > sealed => format!("entry {} of the log was added", sealed + 1),
+            None if self.log != now.log => "the log was written anew".into(),
             None => return None,
         })
     }
 }
 
+/// A line without its hash. What the tool writes has names of letters, digits and a few signs; a name that somebody else wrote can not break a line.
+fn line(kind: &str, name: &str) -> String {
+    match name {
+        "" => kind.to_owned(),
+        _ if name.bytes().all(|byte| byte.is_ascii_graphic()) => format!("{kind} {name}"),
+        _ => format!("{kind} {}", name.escape_default()),
+    }
+}
+
 /// What a line is about, and the verb: `peer "watchtower" was`.
-fn what(kind: &str, name: &str) -> String {
+fn what(line: &str) -> String {
+    let (kind, name) = line.split_once(' ').unwrap_or((line, ""));
     let name: String = name.chars().take(64).collect();
     match kind {
         "machine" => "the token's locator or this machine's own card was".into(),
