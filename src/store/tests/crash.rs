@@ -32,10 +32,47 @@ fn writer() {
     }
 }
 
-/// A running [`writer`], and what it says from now on.
+/// As [`writer`], for the changes that give every secret another key and this machine another identity.
+#[test]
+fn sealer() {
+    let (Some(dir), Ok(first)) = (std::env::var_os(STORE), std::env::var(FIRST)) else { return };
+    let mut store = Store::open(Path::new(&dir)).unwrap();
+    store.unlock(&in_use(&store)).unwrap();
+    println!("opened");
+    for number in first.parse::<u16>().unwrap().. {
+        let (next, _) = super::life::next(card("wallet", number), 1_900_000_000);
+        // A writer before may have been killed within a rotation.
+        store.finish_rotation().unwrap();
+        store.rotate(&next, &[super::seal::answer(number)]).unwrap();
+        writeln!(std::io::stdout(), "rotated").unwrap();
+        store.seal(&[in_use(&store)]).unwrap();
+        store.finish_rotation().unwrap();
+        store.unseal().unwrap();
+        store.seal(&[in_use(&store)]).unwrap();
+    }
+}
+
+/// The public half of a client-authorization secret.
+fn public(secret: &ClientAuthSecret) -> [u8; 32] {
+    use aws_lc_rs::agreement::{PrivateKey, X25519};
+    let key = PrivateKey::from_private_key(&X25519, secret.expose()).unwrap();
+    key.compute_public_key().unwrap().as_ref().try_into().unwrap()
+}
+
+/// What the token in use answers.
+fn in_use(store: &Store) -> SealKey {
+    let key = store.machine().unwrap().key().clone();
+    super::seal::answer(u16::from_le_bytes([key.as_bytes()[0], key.as_bytes()[1]]))
+}
+
+/// A running [`writer`] or [`sealer`], and what it says from now on.
 fn start(dir: &Path, first: u16) -> (Child, Lines<BufReader<ChildStdout>>) {
+    start_test("writer", dir, first)
+}
+
+fn start_test(test: &str, dir: &Path, first: u16) -> (Child, Lines<BufReader<ChildStdout>>) {
     let mut writer = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "store::tests::crash::writer", "--nocapture"])
+        .args(["--exact", &format!("store::tests::crash::{test}"), "--nocapture"])
         .env(STORE, dir)
         .env(FIRST, first.to_string())
         .stdout(Stdio::piped())
@@ -115,4 +152,42 @@ fn killed_writers_lose_nothing() {
     assert_eq!(listing(&dir), ["store.db"]);
     assert!(reported.len() > 20, "the writers wrote too little to tell: {}", reported.len());
     println!("{interrupted} of {ROUNDS} writers were killed inside a transaction; {} peers recorded", reported.len());
+}
+
+#[test]
+#[allow(clippy::disallowed_methods)] // sleep: as above.
+fn a_killed_rotation_or_seal_is_made_or_not() {
+    let (_home, mut store) = super::seal::sealed();
+    store.add_peer(&peer("cosigner", 1), "").unwrap();
+    let dir = store.dir().to_owned();
+    let mut former = 0;
+    for round in 0..ROUNDS {
+        let mut sealer = start_test("sealer", &dir, 2000 + 1000 * round);
+        if round % 2 == 1 {
+            sealer.1.next().unwrap().unwrap();
+        }
+        std::thread::sleep(Duration::from_micros(1303 * u64::from(round) + 131 * u64::from(round % 7)));
+        kill(sealer, &mut BTreeSet::new());
+
+        let mut store = Store::open(&dir).unwrap();
+        let state = store.seal_state().unwrap();
+        store.unlock(&in_use(&store)).unwrap();
+        assert!(store.is_unlocked());
+        let machine = store.machine().unwrap();
+        if let SealState::Sealed(keys) = &state {
+            assert_eq!(keys, &[machine.key().clone()], "round {round}");
+        }
+        let secret = store.client_auth_secret().unwrap();
+        assert_eq!(public(&secret), *machine.card.client_auth.as_bytes(), "round {round}: of this card");
+        store.onion_secret().unwrap();
+        let secrets = (store.former_onion_secret().unwrap(), store.former_client_auth_secret().unwrap());
+        assert_eq!((secrets.0.is_some(), secrets.1.is_some()), (machine.former.is_some(), machine.former.is_some()));
+        former += usize::from(machine.former.is_some());
+        store.log().unwrap();
+        assert_eq!(store.peers().unwrap().len(), 1);
+        if state == SealState::Unsealed {
+            store.seal(&[in_use(&store)]).unwrap();
+        }
+    }
+    assert!(former > 0 && former < usize::from(ROUNDS), "killed within {former} of {ROUNDS} rotations");
 }

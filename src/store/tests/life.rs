@@ -43,7 +43,7 @@ pub(super) fn challenge(id: [u8; 16], expires: u64) -> OpenChallenge {
     OpenChallenge { id, text: challenge.to_text(), secret: EphemeralSecret::new([id[0]; 32]) }
 }
 
-fn next(card: IdentityCard, until: u64) -> (NewIdentity, IdentityCard) {
+pub(super) fn next(card: IdentityCard, until: u64) -> (NewIdentity, IdentityCard) {
     let (onion, client_auth) = (OnionKeys::generate().unwrap(), ClientAuthKeys::generate().unwrap());
     let card = IdentityCard { onion_address: onion.address, client_auth: client_auth.public, ..card };
     let next = NewIdentity {
@@ -254,7 +254,7 @@ fn keys_hold_until_they_do_not() {
     store.succeed_card(&is, 100, "vouched for").unwrap();
     let peer = store.peer(&was.identifier).unwrap();
     assert_eq!(peer.former, Some(Former { card: was.clone(), until: 100 }));
-    assert_eq!(store.peers().unwrap(), [peer.clone()]);
+    assert_eq!(store.peers().unwrap(), std::slice::from_ref(&peer));
     let told = |now| -> Vec<_> {
         peer.keys(now).into_iter().map(|key| (key.static_public, key.onion_address, key.place, key.former)).collect()
     };

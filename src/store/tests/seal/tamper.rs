@@ -109,7 +109,7 @@ fn a_change_is_found_by_whoever_has_it_open() {
         let mut store = opened(&dir).unwrap();
         read(&store).unwrap();
         without_triggers(&dir, sql);
-        let sealed = !sql.contains("seal_keys") && !sql.contains("INTO peers");
+        let sealed = !sql.contains("seal_keys");
         assert!(kinds_of_change(store.verify()), "{sql}");
         assert!(
             kinds_of_change(store.note(Event::Witnessed, &"a".parse().unwrap(), Fingerprint::from_bytes([0; 16]), "")),
@@ -215,6 +215,12 @@ fn rows(store: &Store) -> Vec<Vec<Value>> {
     all
 }
 
+fn put(dir: &Path, at: usize, byte: u8) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::OpenOptions::new().write(true).open(dir.join("store.db")).unwrap();
+    file.write_all_at(&[byte], at as u64).unwrap();
+}
+
 #[test]
 fn every_byte_is_under_it() {
     let (_home, store) = full();
@@ -235,10 +241,11 @@ fn every_byte_is_under_it() {
                 fs::write(dir.join("store.db"), good).unwrap();
                 chmod(&dir.join("store.db"), 0o600);
                 let mut silent = 0;
-                for at in (first..good.len()).step_by(threads) {
-                    let mut bad = good.clone();
-                    bad[at] ^= 1 << (at % 8);
-                    fs::write(dir.join("store.db"), &bad).unwrap();
+                // Of the zeros between the rows one in sixteen: they are what carries nothing.
+                let flipped = (0..good.len()).filter(|at| good[*at] != 0 || at % 16 == 0);
+                for at in flipped.skip(first).step_by(threads) {
+                    // In place: a file that is written anew is waited for by some file systems.
+                    put(&dir, at, good[at] ^ (1 << (at % 8)));
                     match opened(&dir) {
                         Ok(store) => {
                             assert_eq!(rows(&store), *before, "byte {at}");
@@ -247,10 +254,15 @@ fn every_byte_is_under_it() {
                         Err(error) => {
                             let kind = error.kind();
                             assert!(
-                                format!("{kind}").starts_with("store-") || kind == ErrorKind::KeyMismatch,
+                                kind.as_str().starts_with("store-") || kind == ErrorKind::KeyMismatch,
                                 "byte {at}: {error}"
                             );
                         }
+                    }
+                    put(&dir, at, good[at]);
+                    // Where the header was changed, SQLite may have written, too.
+                    if fs::read(dir.join("store.db")).unwrap() != *good {
+                        fs::write(dir.join("store.db"), good).unwrap();
                     }
                 }
                 silent
@@ -259,8 +271,7 @@ fn every_byte_is_under_it() {
         let workers: Vec<_> = (0..threads).map(|first| scope.spawn(work(first))).collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).sum()
     });
-    println!("{silent} of {} bytes carry nothing", good.len());
-    assert!(silent < good.len() * 2 / 3);
+    assert!(silent < good.len() / 8, "{silent} of {} bytes carry nothing", good.len());
 }
 
 #[test]
