@@ -5,7 +5,7 @@ use std::path::Path;
 
 use claviger::ceremony::plan::{Changes, Plan};
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::identity::{Identifier, IdentityCard};
+use claviger::identity::IdentityCard;
 use claviger::program::{Terminal, shown};
 use claviger::store::{Added, Store};
 use serde::Serialize;
