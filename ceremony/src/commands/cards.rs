@@ -40,9 +40,9 @@ pub(super) fn export(store: &Store, export: &Export, terminal: &Terminal) -> Res
     let title = format!("Identity card of {name}: {words}");
     let delivered = deliver(&card.to_text(), &title, default, &export.output, terminal)?;
     if let Some(told) = delivered.told() {
-        terminal.note(&format!("{told}. Carry it to the other machines; there, compare these words: {words}"));
+        terminal.note(&format!("{told}. Carry it to the other machines; there, compare these words:\n  {words}"));
     } else if export.output.qr {
-        terminal.note(&format!("On each machine that scanned it, compare these words: {words}"));
+        terminal.note(&format!("On each machine that scanned it, compare these words:\n  {words}"));
     }
     if delivered.to_stdout() {
         return Ok(());

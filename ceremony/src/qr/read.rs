@@ -22,7 +22,11 @@ const MAX_SIDE: u32 = 8192;
 const MAX_ALLOC: u64 = 4 * 8192 * 8192;
 
 /// How long is looked for codes in one picture.
-const TIME: Duration = Duration::from_secs(60);
+const TIME: Duration = Duration::from_secs(30);
+
+/// Largest side, in dots, of what is looked at in one go; larger ones are made smaller. A picture full of corners of codes, which somebody made to
+/// hold this up, takes memory by its area until the time is up.
+const SEARCHED: u32 = 2500;
 
 /// Least side of a code in dots: one of 21 modules.
 const LEAST_SIDE: u32 = 21;
@@ -158,12 +162,16 @@ fn pass(image: &GrayImage) -> Found {
 /// Looks at a picture as it is, larger, and smaller, until every code in it was read. `true`: one seems to be there that was not.
 fn scan(image: &GrayImage) -> (Vec<Vec<u8>>, bool) {
     let (mut all, mut unread) = (Found::default(), false);
-    let side = image.width().max(image.height());
-    let larger = (side <= 1600).then_some((2, 1));
-    let smaller = (side >= 1000).then_some((1, 2));
-    for (times, over) in [Some((1, 1)), larger, smaller].into_iter().flatten() {
-        let (width, height) = (image.width() * times / over, image.height() * times / over);
-        let scaled = if times == over { image.clone() } else { resize(image, width, height, FilterType::Triangle) };
+    let whole = image.width().max(image.height());
+    let side = whole.min(SEARCHED);
+    let sides = [Some(side), (side <= 1600).then_some(side * 2), (side >= 1000).then_some(side / 2)];
+    for side in sides.into_iter().flatten() {
+        let scaled = if side == whole {
+            image.clone()
+        } else {
+            let length = |length: u32| (u64::from(length) * u64::from(side) / u64::from(whole)).max(1) as u32;
+            resize(image, length(image.width()), length(image.height()), FilterType::Triangle)
+        };
         let (texts, failed) = grids(scaled);
         let done = !texts.is_empty() && !failed;
         all.add(texts);

@@ -11,6 +11,7 @@ use image::{GrayImage, ImageFormat, Luma};
 use rexpect::session::spawn_command;
 
 use crate::lab::{Lab, PROGRAM, snapshot};
+use crate::plan::mesh;
 use crate::prompts::{ended, type_at};
 
 impl Lab {
@@ -316,4 +317,30 @@ fn a_question_fits_its_screen() {
     session.send_control('c').unwrap();
     drop(session);
     snapshot("qr-question", &stable);
+}
+
+/// A member without an edge to this machine: its card counts for the phrase, and is told as such.
+#[test]
+fn a_card_that_is_only_held() {
+    let lab = Lab::new();
+    let names = ["wallet", "cosigner", "watchtower"];
+    for name in names.iter().chain(&["stranger"]) {
+        lab.machine(name, "x25519", &[]);
+    }
+    // wallet with cosigner, cosigner with watchtower.
+    lab.write("plan.toml", mesh(&names, ""));
+    let words = lab.json(&["plan", "check", "plan.toml"])["fingerprint"]["words"].as_str().unwrap().to_owned();
+    lab.ok(&["--store", "wallet", "plan", "record", "plan.toml", "--fingerprint", &words]);
+    lab.write("all.card", lab.read("cosigner.card") + &lab.read("watchtower.card"));
+    let given = [lab.words("cosigner"), lab.words("watchtower")];
+    let import = ["--store", "wallet", "import", "all.card", "--fingerprint", &given[0], "--fingerprint", &given[1]];
+    // A stranger among them: nobody is recorded.
+    let stranger = lab.words("stranger");
+    let with_stranger = [&import[..4], &["stranger.card"], &import[4..], &["--fingerprint", &stranger]].concat();
+    let mut text = lab.fails(4, &with_stranger);
+    text += &lab.transcript(&[&import]);
+    text += &lab.transcript(&[&[&import[..], &["--json"]].concat()]);
+    let hidden =
+        given.iter().chain([&stranger]).fold(plain(&text), |text, words| text.replace(words.as_str(), "WORDS"));
+    snapshot("qr-held", &hidden);
 }
