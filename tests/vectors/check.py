@@ -46,9 +46,9 @@ def make():
     chain = [bytes(range(200)), b"\x30\x00"]
     attestation = " ".join(["yubico-piv"] + [base64.b64encode(der).decode() for der in chain])
     body = (
-        "claviger identity card 2\nidentifier: cosigner\nrole: cosigner\ntoken: hardware\n"
+        "claviger identity card 3\nidentifier: cosigner\nrole: cosigner\ntoken: hardware\n"
         f"attestation: {attestation}\ncurve: x25519\n"
-        f"static-public-key: {responder.hex()}\nonion-address: {onion(service)}\n"
+        f"static-public-key: {responder.hex()}\nbackup-token: none\nbackup-attestation: none\nbackup-public-key: none\nonion-address: {onion(service)}\n"
         f"client-auth-public-key: descriptor:x25519:{client_auth}\nsuites: AESGCM_SHA256 ChaChaPoly_BLAKE2s\n"
     )
     checksum = hashlib.sha256(body.encode()).hexdigest()[:16]

@@ -21,11 +21,12 @@ pub(crate) const NAMES: [&str; 3] = ["cosigner", "wallet", "watchtower"];
 pub(crate) fn members(plan: &str) -> Lab {
     let lab = Lab::new();
     lab.write("plan.toml", plan);
+    let curve = if plan.contains("p256") { "p256" } else { "x25519" };
     for name in NAMES {
-        let (_token, locator) = lab.key(name, "x25519");
+        let (_token, locator) = lab.key(name, curve);
         let init = ["--store", name, "init", "--name", name, "--plan", "plan.toml", "--token", &locator];
         if name == "cosigner" {
-            let (_spare, spare) = lab.key("spare", "x25519");
+            let (_spare, spare) = lab.key("spare", curve);
             lab.ok(&[&init[..], &["--backup-token", &spare]].concat());
         } else {
             lab.ok(&init);
@@ -104,8 +105,9 @@ fn proofs() {
 }
 
 #[test]
-fn by_qr_code() {
-    let lab = room();
+fn by_qr_code_on_the_other_curve() {
+    let lab = members(&PLAN.replace("[rules]", "curve = \"p256\"\n[rules]"));
+    NAMES.into_iter().for_each(|name| meet(&lab, name));
     lab.ok(&["--store", "wallet", "challenge", "--png", "challenge.png"]);
     assert!(!lab.path("wallet.challenge").exists());
     lab.ok(&["--store", "cosigner", "prove", "challenge.png", "--png", "proofs.png"]);
