@@ -114,9 +114,25 @@ fn a_backup_token_is_added_later() {
     let words = lab.words("wallet");
     let import = ["--store", "cosigner", "import", "wallet.succession", "--fingerprint", &*words];
     text += &lab.transcript(&[&import, &["--store", "cosigner", "show", "wallet"]]).replace(&words, "WORDS");
-    snapshot("backup-add", &text);
+    // The file again is as good as the file.
+    lab.ok(&["--store", "wallet", "backup", "again", "again.succession"]);
+    let macs = |file: &str| {
+        lab.read(file)
+            .lines()
+            .filter(|line| !line.starts_with("until") && !line.contains("mac") && !line.starts_with("checksum"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(macs("again.succession"), macs("wallet.succession"));
+    text += &lab
+        .transcript(&[&["--store", "cosigner", "import", "again.succession", "--fingerprint", &words]])
+        .replace(&words, "WORDS");
+    lab.machine("watchtower", "x25519", &[]);
+    text += &lab.fails(6, &["--store", "watchtower", "backup", "again"]);
     first.pull();
-    lab.ok(&["--store", "wallet", "switch", "backup"]);
+    text += &lab.transcript(&[&["--store", "wallet", "switch", "backup"]]);
+    text += &lab.fails(6, &["--store", "wallet", "backup", "again"]);
+    snapshot("backup-add", &text);
     lab.ok(&["--store", "wallet", "seal", "--check"]);
 }
 
