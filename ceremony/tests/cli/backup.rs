@@ -5,6 +5,7 @@ use claviger_testkit::cards::{self, ADMIN_PIN, Card, PIN, Pcscd};
 
 use crate::lab::{Lab, snapshot};
 use crate::prompts::{ended, type_at};
+use crate::seal::settled;
 
 const PLAN: &str = "plan = 1\nname = \"pair\"\n[rules]\nbackup-token = true\n\
     [[member]]\nname = \"wallet\"\nrole = \"signer\"\n[[member]]\nname = \"cosigner\"\nrole = \"cosigner\"\n\
@@ -75,7 +76,7 @@ fn the_primary_token_is_lost() {
     second.pull();
     lab.ok(&["remove", "cosigner", "--yes"]);
     text += &lab.fails(6, &["switch", "backup"]);
-    snapshot("backup-lost", &text);
+    snapshot("backup-lost", &settled(&text));
 }
 
 #[test]
