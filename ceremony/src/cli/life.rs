@@ -120,6 +120,16 @@ Key, onion address and client-authorization key stay as they are; the card gets 
 member; there, `claviger-ceremony import NAME.succession`. A member that has not imported it knows only the primary key. `init \
 --backup-token` does the same at the beginning.")]
     Add(BackupAdd),
+    /// Write the succession of `backup add` again: the file was lost
+    #[command(after_help = "\
+Example:
+  claviger-ceremony backup again
+
+The primary key vouches again, so its token has to be the one in use.")]
+    Again {
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Args)]
@@ -165,7 +175,7 @@ impl Life {
                 }
                 rotate.output.check()
             }
-            Self::Backup(Backup::Add(add)) => add.output.check(),
+            Self::Backup(Backup::Add(BackupAdd { output, .. }) | Backup::Again { output }) => output.check(),
             _ => Ok(()),
         }
     }

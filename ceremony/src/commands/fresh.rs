@@ -5,7 +5,7 @@ use claviger::identity::{Attestation, BackupKey, Curve, IdentityCard, KeyPlace, 
 use claviger::program::Terminal;
 use claviger::store::SealKey;
 use claviger::token::attestation::AttestationRoots;
-use claviger_hsm::Locator;
+use claviger_hsm::{CardId, Locator};
 
 use super::attend::name;
 use super::opened::OpenToken;
@@ -18,6 +18,7 @@ const TRIES: usize = 3;
 pub(crate) struct Fresh {
     pub(crate) token: OpenToken,
     pub(crate) locator: String,
+    place: Locator,
     pub(crate) key: StaticPublic,
     pub(crate) kind: TokenKind,
     pub(crate) attestation: Option<Attestation>,
@@ -44,7 +45,7 @@ impl Fresh {
             Some(roots) if kind == TokenKind::Hardware => of_token(&mut *token.token, locator, &key, roots, terminal)?,
             _ => None,
         };
-        Ok(Self { token, locator: locator.to_string(), key, kind, attestation })
+        Ok(Self { token, locator: locator.to_string(), place: locator.clone(), key, kind, attestation })
     }
 
     /// What its token answers for the seal: one agree.
@@ -57,16 +58,37 @@ impl Fresh {
         BackupKey { static_public: self.key.clone(), token: self.kind, attestation: self.attestation.clone() }
     }
 
-    /// That it can be the second key beside `first`.
-    pub(crate) fn check_beside(&self, first: &StaticPublic) -> Result<()> {
-        if self.key == *first {
+    /// That it can be the second key beside that of `first`; one that is lost together with the first one is warned of.
+    pub(crate) fn check_beside(&self, first: &Self, terminal: &Terminal) -> Result<()> {
+        let same =
+            |one: &Locator, other: &Locator| device(one).is_some_and(|device| Some(device) == self::device(other));
+        if self.key != first.key && same(&self.place, &first.place) {
+            terminal.warn("both keys are on one device: whoever loses it loses both. Put the backup key on another.");
+        }
+        if self.key == first.key {
             return Err(Error::new(
                 ErrorKind::KeyMismatch,
                 "The backup token holds the same key as the primary one: that is the same token, or a copy.",
                 "Give the locator of another token with a key of its own; make one with `claviger-ceremony token generate`.",
             ));
         }
-        check_curve(first.curve(), self.key.curve(), "the primary key")
+        check_curve(first.key.curve(), self.key.curve(), "the primary key")
+    }
+}
+
+/// What tells the device of a locator from others; `None` where the locator does not say.
+fn device(locator: &Locator) -> Option<String> {
+    match locator {
+        Locator::Piv(piv) => Some(match piv.card {
+            CardId::Serial(serial) => format!("yubikey {serial}"),
+            CardId::Guid(guid) => format!("card {:032x}", u128::from_be_bytes(guid)),
+        }),
+        // Yubico writes the decimal serial number into the application identifier, digit by digit.
+        Locator::OpenPgp(card) if card.manufacturer == 0x0006 => Some(format!("yubikey {:x}", card.serial)),
+        Locator::OpenPgp(card) => Some(format!("openpgp {:04x}:{:08x}", card.manufacturer, card.serial)),
+        Locator::Pkcs11(uri) => uri.serial().map(|serial| format!("pkcs11 {serial}")),
+        Locator::Tpm(_) => Some("tpm".into()),
+        _ => None,
     }
 }
 

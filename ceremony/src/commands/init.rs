@@ -46,7 +46,7 @@ pub(super) fn init(dir: &Path, init: &Init, terminal: &Terminal) -> Result<()> {
     let mut second = None;
     if let Some(locator) = &backup {
         let mut fresh = Fresh::open(locator, KeyPlace::Backup, attest, terminal)?;
-        fresh.check_beside(&first.key)?;
+        fresh.check_beside(&first, terminal)?;
         if !init.unsealed {
             seal.push(fresh.seal_key(terminal)?);
         }

@@ -41,6 +41,7 @@ pub(super) fn run(cli: &Cli, command: &Life, terminal: &Terminal) -> Result<()> 
         Life::Rotate(command) if command.again => rotate::again(cli, command, terminal),
         Life::Rotate(command) => rotate::rotate(cli, command, terminal),
         Life::Backup(Backup::Add(command)) => backup::add(cli, command, terminal),
+        Life::Backup(Backup::Again { output }) => backup::again(cli, output, terminal),
     }
 }
 

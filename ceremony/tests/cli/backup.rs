@@ -5,6 +5,7 @@ use claviger_testkit::cards::{self, ADMIN_PIN, Card, PIN, Pcscd};
 
 use crate::lab::{Lab, snapshot};
 use crate::prompts::{ended, type_at};
+use crate::seal::settled;
 
 const PLAN: &str = "plan = 1\nname = \"pair\"\n[rules]\nbackup-token = true\n\
     [[member]]\nname = \"wallet\"\nrole = \"signer\"\n[[member]]\nname = \"cosigner\"\nrole = \"cosigner\"\n\
@@ -75,7 +76,7 @@ fn the_primary_token_is_lost() {
     second.pull();
     lab.ok(&["remove", "cosigner", "--yes"]);
     text += &lab.fails(6, &["switch", "backup"]);
-    snapshot("backup-lost", &text);
+    snapshot("backup-lost", &settled(&text));
 }
 
 #[test]
@@ -114,10 +115,98 @@ fn a_backup_token_is_added_later() {
     let words = lab.words("wallet");
     let import = ["--store", "cosigner", "import", "wallet.succession", "--fingerprint", &*words];
     text += &lab.transcript(&[&import, &["--store", "cosigner", "show", "wallet"]]).replace(&words, "WORDS");
+    // The file again is as good as the file.
+    lab.ok(&["--store", "wallet", "backup", "again", "again.succession"]);
+    let macs = |file: &str| {
+        lab.read(file)
+            .lines()
+            .filter(|line| !line.starts_with("until") && !line.contains("mac") && !line.starts_with("checksum"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(macs("again.succession"), macs("wallet.succession"));
+    text += &lab
+        .transcript(&[&["--store", "cosigner", "import", "again.succession", "--fingerprint", &words]])
+        .replace(&words, "WORDS");
+    lab.machine("watchtower", "x25519", &[]);
+    text += &lab.fails(6, &["--store", "watchtower", "backup", "again"]);
+    first.pull();
+    text += &lab.transcript(&[&["--store", "wallet", "switch", "backup"]]);
+    text += &lab.fails(6, &["--store", "wallet", "backup", "again"]);
     snapshot("backup-add", &text);
+    lab.ok(&["--store", "wallet", "seal", "--check"]);
+}
+
+/// Who has lost the primary token needs one new token: the backup key may stay.
+#[test]
+fn the_backup_key_stays_where_the_primary_is_replaced() {
+    let lab = Lab::new();
+    let (first, one) = lab.key("first", "p256");
+    let (_second, two) = lab.key("second", "p256");
+    let (_next, next) = lab.key("next", "p256");
+    lab.ok(&[
+        "--store",
+        "wallet",
+        "init",
+        "--name",
+        "wallet",
+        "--role",
+        "signer",
+        "--token",
+        &one,
+        "--backup-token",
+        &two,
+    ]);
+    lab.machine("cosigner", "p256", &[]);
+    lab.meet(&["wallet", "cosigner"]);
+    let backup = || lab.json(&["--store", "wallet", "show"])["backup"]["static_public_key"].clone();
+    let before = backup();
     first.pull();
     lab.ok(&["--store", "wallet", "switch", "backup"]);
+    let rotate = ["--store", "wallet", "rotate", "--confirm", "wallet", "--backup-token", &*two, "--token"];
+    // Nor is the backup key made the primary one, nor the lost one the backup.
+    lab.fails(6, &[&rotate[..], &[&two]].concat());
+    lab.ok(&[&rotate[..], &[&next]].concat());
+    assert_eq!(backup(), before);
+    let words = lab.words("wallet");
+    lab.ok(&["--store", "cosigner", "import", "wallet.succession", "--fingerprint", &words]);
+    // Each still takes the other's word.
+    let (_last, last) = lab.key("last", "p256");
+    lab.ok(&["--store", "cosigner", "rotate", "--token", &last, "--confirm", "cosigner"]);
+    lab.ok(&["--store", "wallet", "switch", "backup"]);
+    lab.ok(&["--store", "wallet", "import", "cosigner.succession", "--fingerprint", &lab.words("cosigner")]);
     lab.ok(&["--store", "wallet", "seal", "--check"]);
+}
+
+/// A store that is not sealed can be changed all the same, and says so each time.
+#[test]
+fn without_a_seal() {
+    let lab = Lab::new();
+    lab.machine("wallet", "x25519", &["--unsealed"]);
+    lab.machine("cosigner", "x25519", &[]);
+    lab.meet(&["wallet", "cosigner"]);
+    let (_second, two) = lab.key("second", "x25519");
+    let (_next, next) = lab.key("next", "x25519");
+    let text = lab.transcript(&[
+        &["--store", "wallet", "backup", "add", "--token", &two],
+        &["--store", "wallet", "switch", "backup"],
+        &["--store", "wallet", "rotate", "--token", &next, "--confirm", "wallet", "next.succession"],
+        &["--store", "wallet", "seal"],
+        &["--store", "wallet", "seal", "--check"],
+    ]);
+    snapshot("backup-unsealed", &text);
+    lab.ok(&["--store", "cosigner", "import", "wallet.succession", "--fingerprint", &{
+        claviger::identity::IdentityCard::from_text(&card_of(&lab.read("wallet.succession")))
+            .unwrap()
+            .fingerprint()
+            .words()
+    }]);
+    lab.ok(&["--store", "cosigner", "import", "next.succession", "--fingerprint", &lab.words("wallet")]);
+}
+
+/// The card in a succession.
+fn card_of(succession: &str) -> String {
+    succession.lines().filter_map(|line| line.strip_prefix("card: ")).map(|line| format!("{line}\n")).collect()
 }
 
 /// Primary on a YubiKey, backup on an OpenPGP card, as virtual cards.

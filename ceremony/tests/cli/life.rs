@@ -266,7 +266,7 @@ fn both_rotate() {
 #[test]
 fn every_command_has_an_example() {
     let lab = Lab::new();
-    for command in ["seal", "unseal", "reseal", "switch", "revoke", "expire", "rotate", "backup add"] {
+    for command in ["seal", "unseal", "reseal", "switch", "revoke", "expire", "rotate", "backup add", "backup again"] {
         let arguments: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let help = lab.ok(&arguments);
         assert!(help.contains("Example") && help.contains(&format!("claviger-ceremony {command}")), "{command}");

@@ -43,6 +43,17 @@ impl Lab {
     }
 }
 
+/// SoftHSM lists its tokens by serial numbers, which it draws: without the list.
+pub(crate) fn settled(text: &str) -> String {
+    let line = |line: &str| match line.split_once("; there is ") {
+        Some((before, list)) => {
+            format!("{before}; there is [TOKENS].{}", list.split_once('.').map_or("", |(_, rest)| rest))
+        }
+        None => line.to_owned(),
+    };
+    text.lines().map(|text| line(text) + "\n").collect()
+}
+
 #[test]
 fn on_and_off() {
     let lab = Lab::new();
@@ -157,5 +168,5 @@ fn a_token_that_is_not_there_is_named() {
     }
     token.put_back();
     lab.ok(&["--store", "wallet", "expire", "cosigner", "--never"]);
-    snapshot("seal-absent", &text);
+    snapshot("seal-absent", &settled(&text));
 }

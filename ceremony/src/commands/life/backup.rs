@@ -5,12 +5,12 @@ use claviger::identity::{IdentityCard, KeyPlace};
 use claviger::program::Terminal;
 use claviger::store::{NewIdentity, SealState};
 
-use super::now;
 use super::out::around;
 use super::rotate::{refuse_key, refuse_present, told};
 use super::vouch::{members, operations, times, vouched};
+use super::{locator_of, now};
 use crate::attestation::roots;
-use crate::cli::{BackupAdd, Cli};
+use crate::cli::{BackupAdd, Cli, Output};
 use crate::commands::fresh::Fresh;
 use crate::commands::open;
 use crate::commands::opened::opened;
@@ -71,5 +71,28 @@ pub(super) fn add(cli: &Cli, command: &BackupAdd, terminal: &Terminal) -> Result
         "This machine has a backup token. Put it into the safe. After the loss of the first: \
          `claviger-ceremony switch backup`.",
     );
+    told(&store, written, until, &members, terminal)
+}
+
+/// The succession of [`add`] again: it follows upon the card without a backup key, which is all that `add` changed.
+pub(super) fn again(cli: &Cli, output: &Output, terminal: &Terminal) -> Result<()> {
+    let store = open(cli)?;
+    let machine = store.machine()?;
+    locator_of(&machine, KeyPlace::Backup)?;
+    if machine.active == KeyPlace::Backup {
+        return Err(Error::new(
+            ErrorKind::KeyMismatch,
+            "The backup token is in use, and only the primary key can vouch for it.",
+            "Where the primary token is there, `claviger-ceremony switch primary` first; else have the members import this machine's card anew.",
+        ));
+    }
+    let members = members(&store, &machine.card)?;
+    drop(store);
+    let (store, mut present) = opened(cli, terminal)?.with_token(terminal)?;
+    let former = IdentityCard { backup: None, ..machine.card.clone() };
+    let until = now();
+    let card = machine.card.clone();
+    let succession = vouched(&former, KeyPlace::Primary, card, until, &members, &mut present, terminal)?;
+    let written = around(&succession, output, terminal, || Ok(()))?;
     told(&store, written, until, &members, terminal)
 }

@@ -66,7 +66,7 @@ pub(super) fn rotate(cli: &Cli, command: &Rotate, terminal: &Terminal) -> Result
     }
     let mut second = backup.map(|backup| Fresh::open(&backup, KeyPlace::Backup, attest, terminal)).transpose()?;
     if let Some(second) = &mut second {
-        second.check_beside(&first.key)?;
+        second.check_beside(&first, terminal)?;
         // The present backup key may stay: who has lost the primary token needs one new token, not two.
         if second.key == machine.card.static_public {
             return Err(same_key());

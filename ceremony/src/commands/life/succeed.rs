@@ -8,6 +8,7 @@ use claviger::identity::{Identifier, IdentityCard};
 use claviger::program::Terminal;
 use claviger::store::{Added, Machine, Store};
 
+use super::losses::wrapped;
 use super::now;
 use crate::attestation::{Proven, demand, logged, roots};
 use crate::commands::cards::{compare, confirm};
@@ -158,10 +159,8 @@ fn introduction(succession: &Succession, former: &IdentityCard) -> String {
     } else {
         "The former card does not hold any more.".into()
     };
-    format!(
-        "\"{}\" has a next card, for which its {} key vouches. {until}\nUntil now its fingerprint had the words\n  {}\n",
-        former.identifier,
-        succession.by,
-        former.fingerprint().words()
-    )
+    let text =
+        format!("\"{}\" has a next card, for which its {} key vouches. {until}", former.identifier, succession.by);
+    let words = former.fingerprint().words();
+    format!("{}\nUntil now its fingerprint had the words\n  {words}\n", wrapped(&text, "", ""))
 }

@@ -1,11 +1,12 @@
 //! `switch`: on with the other token.
 
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::identity::KeyPlace;
+use claviger::identity::{Identifier, KeyPlace, StaticPublic};
 use claviger::program::Terminal;
-use claviger::store::SealState;
+use claviger::store::{Event, Machine, SealState, Store};
 use serde::Serialize;
 
+use super::losses::names;
 use super::{locator_of, other};
 use crate::cli::Cli;
 use crate::commands::open;
@@ -44,6 +45,14 @@ pub(super) fn switch(cli: &Cli, place: KeyPlace, terminal: &Terminal) -> Result<
             "Seal it to both with `claviger-ceremony reseal --backup`; where the token in use is lost, restore a copy of the store from before it was sealed to it alone.",
         ));
     }
+    let unsure = unsure(&store, &machine, key)?;
+    if !unsure.is_empty() {
+        terminal.warn(&format!(
+            "who has not imported this machine's last succession does not know the {place} key, and can not connect until it has. Not seen \
+             by that key: {}.",
+            names(&unsure)
+        ));
+    }
     let mut token = OpenToken::open(locator, Some(key), terminal).map_err(|error| {
         let what = format!("{error} The {} token stays in use.", machine.active);
         Error::new(error.kind(), what, error.hint().to_owned())
@@ -64,4 +73,15 @@ pub(super) fn switch(cli: &Cli, place: KeyPlace, terminal: &Terminal) -> Result<
          (`claviger-ceremony rotate --token LOCATOR`), for until then it is a key to this machine for whoever has it and its PIN."
     ));
     terminal.result("", &Switched { active, outcome: "switched" })
+}
+
+/// Peers of which nothing says that they know `key`: it came by a succession, and they were not seen by it.
+fn unsure(store: &Store, machine: &Machine, key: &StaticPublic) -> Result<Vec<Identifier>> {
+    let own = &machine.card.identifier;
+    if !store.log()?.iter().any(|entry| entry.event == Event::Rotated && entry.subject == *own) {
+        return Ok(Vec::new());
+    }
+    let contacts = store.contacts()?;
+    let seen = |peer: &Identifier| contacts.iter().any(|contact| contact.peer == *peer && contact.own == *key);
+    Ok(store.peers()?.into_iter().map(|peer| peer.identifier).filter(|peer| !seen(peer)).collect())
 }
