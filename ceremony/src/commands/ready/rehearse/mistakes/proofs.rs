@@ -63,7 +63,7 @@ fn expired(scene: &Scene<'_>) -> Result<Made> {
     let (here, there) = (scene.seat(scene.here, CHALLENGED)?, scene.seat(scene.there, CHALLENGED)?);
     let runner = scene.play.runner;
     // Enough for a prover that is slow; what it takes is waited for.
-    let valid = 4;
+    let valid = 6;
     runner.ok(&here, &["challenge", "late.challenge", "--valid", &format!("{valid}s")])?;
     let made = std::time::Instant::now();
     let what = format!(
