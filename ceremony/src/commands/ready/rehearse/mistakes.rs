@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::child::{Run, Seat};
 use super::place::copy;
 use super::play::{Machine, Play, each, token_in};
-use super::runbook::{Ceremony, kept, words};
+use super::runbook::{Ceremony, kept, proofs_are_given, words};
 
 /// A mistake as it was seen.
 #[derive(Debug, Serialize)]
@@ -69,7 +69,7 @@ struct Scene<'a> {
 /// # Errors
 /// `NotReady` when a command fails that has to succeed before the mistake can be made.
 pub(super) fn all(play: &Play<'_>, ceremony: &Ceremony) -> Result<Vec<Seen>> {
-    let proofs = if play.plan.rules.proof_of_possession && !play.plan.edges.is_empty() { proofs::ALL } else { &[] };
+    let proofs = if proofs_are_given(play) { proofs::ALL } else { &[] };
     let mistakes: Vec<Mistake> = cards::ALL.iter().chain(proofs).chain(later::ALL).copied().collect();
     each("mistakes", &mistakes, play.terminal, |mistake| mistake.seen(play, ceremony))
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::super::child::Seat;
 use super::super::play::Machine;
-use super::super::runbook::{CHALLENGED, EXPORTED, VERIFIED, import, words};
+use super::super::runbook::{CHALLENGED, EXPORTED, VERIFIED, import, proofs_are_given, words};
 use super::{Made, Mistake, Scene};
 
 pub(super) const ALL: &[Mistake] = &[
@@ -57,7 +57,7 @@ fn swap_unnoticed(scene: &Scene<'_>) -> Result<Made> {
     let print = |machine: &Machine| if machine.name() == scene.there.name() { &swapped } else { scene.words(machine) };
     let cards: Vec<(String, &String)> = others.clone().map(|machine| (machine.card(), print(machine))).collect();
     runner.ok(&here, &import(cards.iter()))?;
-    if play.plan.rules.proof_of_possession {
+    if proofs_are_given(play) {
         runner.ok(&here, &["challenge", "swap.challenge"])?;
         let joined = others.filter(|other| play.plan.joins(&scene.here.member.identifier, &other.member.identifier));
         for machine in joined {
