@@ -118,6 +118,16 @@ fn what_is_not_ready() {
 }
 
 #[test]
+fn help_has_examples() {
+    let lab = Lab::new();
+    for command in ["preflight", "rehearse"] {
+        let help = lab.ok(&[command, "--help"]);
+        assert!(help.contains("Example") && help.contains(&format!("claviger-ceremony {command}")), "{help}");
+        assert!(!help.contains("in-rehearsal"), "{help}");
+    }
+}
+
+#[test]
 fn after_init() {
     let lab = Lab::new();
     lab.write("plan.toml", PLAN);

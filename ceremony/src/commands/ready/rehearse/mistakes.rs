@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::child::{Run, Seat};
 use super::place::copy;
 use super::play::{Machine, Play, each, token_in};
-use super::runbook::{Ceremony, kept, words};
+use super::runbook::{Ceremony, kept, proofs_are_given, words};
 
 /// A mistake as it was seen.
 #[derive(Debug, Serialize)]
@@ -28,7 +28,7 @@ pub(super) struct Seen {
     /// The machine at which it is found.
     pub(super) machine: String,
     pub(super) command: String,
-    /// It was refused, and for what it is.
+    /// It was refused for what it is, and what is wrong was named.
     pub(super) caught: bool,
     /// The refusal; `null` where the command did what it was asked.
     pub(super) kind: Option<String>,
@@ -46,11 +46,12 @@ struct Mistake {
     make: fn(&Scene<'_>) -> Result<Made>,
 }
 
-/// What became of it: what happened, where, and the command that should refuse it.
+/// What became of it: what happened, where, and the command that should refuse it, and say the word `named`.
 struct Made {
     what: String,
     seat: Seat,
     run: Run,
+    named: String,
 }
 
 /// Where a mistake is made: a stick and machines of its own.
@@ -68,7 +69,7 @@ struct Scene<'a> {
 /// # Errors
 /// `NotReady` when a command fails that has to succeed before the mistake can be made.
 pub(super) fn all(play: &Play<'_>, ceremony: &Ceremony) -> Result<Vec<Seen>> {
-    let proofs = if play.plan.rules.proof_of_possession && !play.plan.edges.is_empty() { proofs::ALL } else { &[] };
+    let proofs = if proofs_are_given(play) { proofs::ALL } else { &[] };
     let mistakes: Vec<Mistake> = cards::ALL.iter().chain(proofs).chain(later::ALL).copied().collect();
     each("mistakes", &mistakes, play.terminal, |mistake| mistake.seen(play, ceremony))
 }
@@ -76,9 +77,11 @@ pub(super) fn all(play: &Play<'_>, ceremony: &Ceremony) -> Result<Vec<Seen>> {
 impl Mistake {
     fn seen(&self, play: &Play<'_>, ceremony: &Ceremony) -> Result<Seen> {
         let scene = Scene::new(play, ceremony, self.name)?;
-        let Made { what, seat, run } = (self.make)(&scene)?;
+        let Made { what, seat, run, named } = (self.make)(&scene)?;
         let said = run.said;
-        let caught = said.as_ref().is_some_and(|said| self.kinds.iter().any(|kind| kind.as_str() == said.kind));
+        let caught = said.as_ref().is_some_and(|said| {
+            self.kinds.iter().any(|kind| kind.as_str() == said.kind) && said.message.contains(&named)
+        });
         let (kind, message, hint) =
             said.map_or((None, None, None), |said| (Some(said.kind), Some(said.message), Some(said.hint)));
         Ok(Seen {
@@ -157,10 +160,10 @@ impl<'a> Scene<'a> {
         self.play.runner.ok(seat, &["show"])?.text("/fingerprint/words")
     }
 
-    /// The command that should be refused.
-    fn made(&self, what: String, seat: Seat, arguments: &[impl AsRef<str>]) -> Result<Made> {
+    /// The command that should be refused, and name what is wrong.
+    fn made(&self, what: String, seat: Seat, named: &str, arguments: &[impl AsRef<str>]) -> Result<Made> {
         let run = self.play.runner.run(&seat, arguments)?;
-        Ok(Made { what, seat, run })
+        Ok(Made { what, seat, run, named: named.to_owned() })
     }
 
     /// The words of a machine's card.

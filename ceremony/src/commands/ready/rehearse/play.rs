@@ -42,7 +42,7 @@ pub(super) struct Play<'a> {
 pub(super) struct Step {
     pub(super) step: &'static str,
     pub(super) machines: usize,
-    /// What the first machine typed.
+    /// What the first of them typed.
     pub(super) commands: Vec<String>,
     /// From the first machine's first command to the last one's end, several side by side.
     pub(super) wall_ms: u64,
@@ -90,12 +90,13 @@ impl<'a> Play<'a> {
             work(machine).map(|runs| (runs, began.elapsed()))
         })?;
         let wall_ms = milliseconds(began.elapsed());
-        let mut times: Vec<u64> = played.iter().map(|(_, took)| milliseconds(*took)).collect();
+        let took_part: Vec<_> = played.iter().filter(|(runs, _)| !runs.is_empty()).collect();
+        let mut times: Vec<u64> = took_part.iter().map(|(_, took)| milliseconds(*took)).collect();
         times.sort_unstable();
-        let first = played.first().map_or(&[][..], |(runs, _)| runs);
+        let first = took_part.first().map_or(&[][..], |(runs, _)| runs);
         self.steps.push(Step {
             step,
-            machines: played.len(),
+            machines: took_part.len(),
             commands: first.iter().map(|run| self.shown(&run.arguments)).collect(),
             wall_ms,
             median_ms: times.get(times.len() / 2).copied().unwrap_or_default(),

@@ -59,7 +59,7 @@ pub(super) fn play(play: &mut Play<'_>) -> Result<Ceremony> {
     let prints = shown.iter().map(|run| run.text("/fingerprint/words")).collect::<Result<Vec<_>>>()?;
     let cards: Vec<(String, &String)> = play.machines.iter().map(Machine::card).zip(&prints).collect();
     play.command("others' cards", |machine| import(cards.iter().filter(|(card, _)| *card != machine.card())))?;
-    if play.plan.rules.proof_of_possession {
+    if proofs_are_given(play) {
         proofs(play)?;
     }
     keep(play, VERIFIED)?;
@@ -91,10 +91,15 @@ pub(super) fn import<'a>(cards: impl Iterator<Item = &'a (String, &'a String)> +
 
 /// Challenges, proofs, and their verification.
 fn proofs(play: &mut Play<'_>) -> Result<()> {
-    let runner = play.runner;
+    let (plan, runner) = (play.plan, play.runner);
+    // Whom no edge joins to anybody has nobody to prove anything to.
+    let alone = |machine: &Machine| plan.edges_of(&machine.member.identifier).next().is_none();
     play.command("challenge", |machine| words(["challenge", &format!("{}.challenge", machine.name())]))?;
     keep(play, CHALLENGED)?;
     play.step("prove", |machine| {
+        if alone(machine) {
+            return Ok(Vec::new());
+        }
         let prove = |more: &[&str], out: &str| {
             let out = format!("{}.{out}", machine.name());
             let arguments = ["prove", "*.challenge"].iter().chain(more).copied().chain(["--out", &out]);
@@ -106,8 +111,18 @@ fn proofs(play: &mut Play<'_>) -> Result<()> {
         }
         Ok(runs)
     })?;
-    play.command("verify-proof", |_| words(["verify-proof", "*.proofs"]))?;
+    play.step("verify-proof", |machine| {
+        if alone(machine) {
+            return Ok(Vec::new());
+        }
+        Ok(vec![runner.ok(&machine.seat, &["verify-proof", "*.proofs"])?])
+    })?;
     Ok(())
+}
+
+/// Whether the plan demands proofs, and joins anybody who could ask for one.
+pub(super) fn proofs_are_given(play: &Play<'_>) -> bool {
+    play.plan.rules.proof_of_possession && !play.plan.edges.is_empty()
 }
 
 /// Copies every machine as it is now.

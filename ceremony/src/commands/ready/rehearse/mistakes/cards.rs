@@ -30,6 +30,7 @@ fn swapped(scene: &Scene<'_>) -> Result<Made> {
     scene.made(
         format!("On its way {there}'s card is exchanged for one with another key; {there} reads out its own words."),
         here,
+        there,
         &["import", &card, "--fingerprint", scene.words(scene.there)],
     )
 }
@@ -44,6 +45,7 @@ fn stranger(scene: &Scene<'_>) -> Result<Made> {
     scene.made(
         "A card of a machine that is not in the plan is on the stick, and its words are read out.".into(),
         here,
+        &name,
         &["import", &card, "--fingerprint", &print],
     )
 }
@@ -56,6 +58,7 @@ fn wrong_role(scene: &Scene<'_>) -> Result<Made> {
     scene.made(
         format!("{} was set up without the plan, as {role}.", there.name()),
         here,
+        role,
         &["import", &there.card(), "--fingerprint", &print],
     )
 }
@@ -68,6 +71,7 @@ fn wrong_curve(scene: &Scene<'_>) -> Result<Made> {
     scene.made(
         format!("{} was set up without the plan, with a key on {curve}.", there.name()),
         here,
+        curve,
         &["import", &there.card(), "--fingerprint", &print],
     )
 }
@@ -79,6 +83,7 @@ fn two_of_one_name(scene: &Scene<'_>) -> Result<Made> {
     scene.made(
         format!("A second machine was set up as {there}, and its card comes after the first one's."),
         here,
+        there,
         &["import", &card, "--fingerprint", &print],
     )
 }

@@ -8,11 +8,12 @@ use rusqlite::{Connection, params};
 
 use super::super::child::Seat;
 use super::super::play::Machine;
-use super::super::runbook::{EXPORTED, VERIFIED, import, words};
+use super::super::runbook::{CHALLENGED, EXPORTED, VERIFIED, import, proofs_are_given, words};
 use super::{Made, Mistake, Scene};
 
 pub(super) const ALL: &[Mistake] = &[
     Mistake { name: "member-forgotten", step: "confirm", kinds: &[ErrorKind::CeremonyIncomplete], make: forgotten },
+    Mistake { name: "swap-unnoticed", step: "confirm", kinds: &[ErrorKind::FingerprintMismatch], make: swap_unnoticed },
     Mistake { name: "plan-changed", step: "confirm", kinds: &[ErrorKind::FingerprintMismatch], make: plan_changed },
     Mistake {
         name: "plan-changed-unsaid",
@@ -43,7 +44,45 @@ fn forgotten(scene: &Scene<'_>) -> Result<Made> {
         scene.play.runner.ok(&here, &import(cards.iter()))?;
     }
     let what = format!("{}'s card was forgotten at {}.", scene.there.name(), here.name);
-    scene.made(what, here, &scene.confirm())
+    scene.made(what, here, scene.there.name(), &scene.confirm())
+}
+
+/// The swapped card's own words are taken for the machine's, and its holder's token answers: what only the phrase finds.
+fn swap_unnoticed(scene: &Scene<'_>) -> Result<Made> {
+    let (play, runner) = (scene.play, scene.play.runner);
+    let here = scene.seat(scene.here, EXPORTED)?;
+    let impostor = scene.introduced(scene.impostor()?)?;
+    let swapped = scene.export(&impostor, &scene.there.card())?;
+    let others = play.machines.iter().filter(|machine| machine.name() != scene.here.name());
+    let print = |machine: &Machine| if machine.name() == scene.there.name() { &swapped } else { scene.words(machine) };
+    let cards: Vec<(String, &String)> = others.clone().map(|machine| (machine.card(), print(machine))).collect();
+    runner.ok(&here, &import(cards.iter()))?;
+    if proofs_are_given(play) {
+        runner.ok(&here, &["challenge", "swap.challenge"])?;
+        let joined = others.filter(|other| play.plan.joins(&scene.here.member.identifier, &other.member.identifier));
+        for machine in joined {
+            let seat = if machine.name() == scene.there.name() {
+                impostor.clone()
+            } else {
+                scene.seat(machine, CHALLENGED)?
+            };
+            let out = format!("{}.swap", machine.name());
+            runner.ok(&seat, &["prove", "swap.challenge", "--out", &out])?;
+            if machine.backup.is_some() {
+                runner.ok(
+                    &seat,
+                    &["prove", "swap.challenge", "--backup", "--out", &format!("{}.backup.swap", machine.name())],
+                )?;
+            }
+        }
+        runner.ok(&here, &["verify-proof", "*.swap"])?;
+    }
+    let what = format!(
+        "{}'s card is exchanged, {} takes the words for the machine's that came with it, and the other token answers.",
+        scene.there.name(),
+        here.name
+    );
+    scene.made(what, here, "phrase", &scene.confirm())
 }
 
 /// A machine that records another plan after everything else is done.
@@ -62,7 +101,7 @@ fn with_another_plan(scene: &Scene<'_>) -> Result<Seat> {
 fn plan_changed(scene: &Scene<'_>) -> Result<Made> {
     let here = with_another_plan(scene)?;
     let what = format!("{} records another plan, with an edge more; the others read out their phrase.", here.name);
-    scene.made(what, here, &scene.confirm())
+    scene.made(what, here, "phrase", &scene.confirm())
 }
 
 fn plan_changed_unsaid(scene: &Scene<'_>) -> Result<Made> {
@@ -76,7 +115,7 @@ fn plan_changed_unsaid(scene: &Scene<'_>) -> Result<Made> {
         .map_err(|error| crate::files::failed(Path::new(&file), "remove", error))?;
     runner.ok(&here, &["transcript", &file, "--json"])?;
     let what = format!("{} records another plan, and confirms its own phrase without a word.", here.name);
-    scene.made(what, here, &["transcript", "verify", "*.transcript.json"])
+    scene.made(what, here, scene.here.name(), &["transcript", "verify", "*.transcript.json"])
 }
 
 /// A store as somebody opens it who has no use for this program.
@@ -113,7 +152,7 @@ fn store_edited(scene: &Scene<'_>) -> Result<Made> {
         store.execute(&format!("UPDATE {table} SET static_public = ?1 WHERE identifier = ?2"), params![key, there])
     })?;
     let what = format!("Somebody with the disk of {} puts another key in the place of {there}'s.", here.name);
-    scene.made(what, here, &["phrase"])
+    scene.made(what, here, there, &["phrase"])
 }
 
 fn log_edited(scene: &Scene<'_>) -> Result<Made> {
@@ -127,5 +166,5 @@ fn log_edited(scene: &Scene<'_>) -> Result<Made> {
         Ok(changed)
     })?;
     let what = format!("Somebody with the disk of {} sets an entry of its ceremony log back by an hour.", here.name);
-    scene.made(what, here, &["phrase"])
+    scene.made(what, here, "log", &["phrase"])
 }

@@ -31,6 +31,7 @@ fn other_ceremony(scene: &Scene<'_>) -> Result<Made> {
     scene.made(
         format!("Instead of {there} its machine of an earlier ceremony was brought, with another plan."),
         seat,
+        scene.here.name(),
         &["prove", &format!("{}.challenge", scene.here.name()), "--out", &format!("{there}.proofs"), "--force"],
     )
 }
@@ -43,6 +44,7 @@ fn other_token(scene: &Scene<'_>) -> Result<Made> {
     scene.made(
         format!("Not {there}'s token answers {}'s challenge, but another one.", scene.here.name()),
         here,
+        there,
         &["verify-proof", &proofs],
     )
 }
@@ -52,6 +54,7 @@ fn replayed(scene: &Scene<'_>) -> Result<Made> {
     scene.made(
         format!("{there}'s proof, which counted already, is given once more."),
         here,
+        there,
         &["verify-proof", &format!("{there}.proofs")],
     )
 }
@@ -60,7 +63,7 @@ fn expired(scene: &Scene<'_>) -> Result<Made> {
     let (here, there) = (scene.seat(scene.here, CHALLENGED)?, scene.seat(scene.there, CHALLENGED)?);
     let runner = scene.play.runner;
     // Enough for a prover that is slow; what it takes is waited for.
-    let valid = 4;
+    let valid = 6;
     runner.ok(&here, &["challenge", "late.challenge", "--valid", &format!("{valid}s")])?;
     let made = std::time::Instant::now();
     let what = format!(
@@ -69,8 +72,8 @@ fn expired(scene: &Scene<'_>) -> Result<Made> {
     let prove = ["prove", "late.challenge", "--out", "late.proofs"];
     let run = runner.run(&there, &prove)?;
     if run.said.is_some() {
-        return Ok(Made { what, seat: there, run });
+        return Ok(Made { what, seat: there, run, named: scene.here.name().to_owned() });
     }
     runner.wait(Duration::from_secs(valid + 1).saturating_sub(made.elapsed()))?;
-    scene.made(what, here, &["verify-proof", "late.proofs"])
+    scene.made(what, here, scene.there.name(), &["verify-proof", "late.proofs"])
 }
