@@ -8,14 +8,15 @@
 //! ```no_run
 //! # async fn example(pins: impl claviger::token::PinPrompt + 'static) -> claviger::Result<()> {
 //! use claviger::token::{Settings, TokenHandle};
-//! use claviger::{Endpoint, config::Config, store::Store, transport};
+//! use claviger::{Endpoint, config::Config, endpoint, store::Store, transport};
 //!
 //! let dir = std::path::Path::new("/var/lib/claviger");
 //! let config = Config::default();
-//! let store = Store::open(dir)?;
+//! let mut store = Store::open(dir)?;
 //! let machine = store.machine()?;
 //! let name = machine.card.identifier.as_str();
-//! let token = TokenHandle::open(&machine.token, &machine.card.static_public, Settings::new(name, pins))?;
+//! let token = TokenHandle::open(machine.locator(), machine.key(), Settings::new(name, pins))?;
+//! endpoint::unlock(&mut store, &token).await?;
 //! let transport = transport::open(&config.transport, dir).await?;
 //! let port = config.transport.port;
 //! let endpoint = Endpoint::new(store, token, transport, config)?;

@@ -6,11 +6,12 @@ use super::cut::{Guarded, Held, revoked};
 use super::own::Own;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, Role, StaticPublic, Suites};
-use crate::store::{Contact, Peer, PeerKey, SealKey, Store, seal_point};
+use crate::store::{Contact, Machine, Peer, PeerKey, SealKey, Store, seal_point};
 use crate::token::{Reason, TokenHandle, Trouble};
 use crate::transport::BoxPipe;
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -86,6 +87,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// The pair of keys by which a peer was reached last: this machine's, the peer's.
     worked: Mutex<HashMap<Identifier, (StaticPublic, StaticPublic)>>,
+    /// It was told that the machine goes on with another key.
+    differs: AtomicBool,
     noted: Mutex<HashMap<(StaticPublic, StaticPublic), Instant>>,
     trouble: watch::Sender<Option<Trouble>>,
     watch: OnceLock<AbortOnDropHandle<()>>,
@@ -132,6 +135,7 @@ impl Shared {
             token,
             state: Mutex::new(State { known, stamp, refused: None, live: Vec::new() }),
             worked: Mutex::default(),
+            differs: AtomicBool::new(false),
             noted: Mutex::default(),
             trouble: watch::Sender::new(None),
             watch: OnceLock::new(),
@@ -286,13 +290,26 @@ impl Shared {
                 return Ok(None);
             }
         }
-        let read = store.verify().and_then(|()| Ok(Some((stamp, store.peers()?, former(store)?))));
+        let read = store.verify().and_then(|()| {
+            self.compare(&store.machine()?);
+            Ok(Some((stamp, store.peers()?, former(store)?)))
+        });
         if let Err(error) = &read
             && matches!(error.kind(), ErrorKind::StoreTampered | ErrorKind::StoreUnsealed | ErrorKind::StoreCorrupt)
         {
             self.state().refused = Some(stamp);
         }
         read
+    }
+
+    /// Tells when the machine goes on with another key than this program, which can not: it has the token that it began with.
+    fn compare(&self, machine: &Machine) {
+        let differs = machine.key() != self.token.public();
+        if differs && !self.differs.swap(true, Ordering::Relaxed) {
+            tracing::warn!(target: "claviger::store", reason = ErrorKind::KeyMismatch.as_str(), "this machine goes on with another key: start this program again, with that key's token");
+        } else if !differs {
+            self.differs.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Opens the seal again: another process sealed the store anew. What it is not sealed to is not asked a second time.

@@ -1,12 +1,12 @@
 //! The roll call of four machines, one of which is absent, by the program.
 
-use crate::cli::{command, shown, text};
+use crate::cli::{Listener, command, shown, text};
 use crate::support::{Machine, pin_file};
 use claviger::ceremony::log::Event;
 use claviger::ceremony::plan::Plan;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ fn four() -> (BTreeMap<&'static str, Machine>, BTreeMap<&'static str, PathBuf>) 
     (machines, dirs)
 }
 
-fn start(dir: &PathBuf, more: &[&str]) -> Child {
+fn start(dir: &Path, more: &[&str]) -> Child {
     let mut command = command(&[&["--store", text(dir), "rollcall"], more].concat());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
@@ -116,6 +116,34 @@ fn along_every_edge() {
         assert_eq!(called.len(), edges, "{name}");
         assert!(called.iter().all(|entry| entry.detail.contains("; ")), "{called:?}");
     }
+}
+
+/// Without a plan every peer is dialled and expected. One that listens for something else is told apart from one that is absent.
+#[test]
+fn without_a_plan() {
+    let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+    wallet.introduce(&mut cosigner);
+    let dirs = [&mut wallet, &mut cosigner].map(|machine| machine.configure(&pin_file(machine)));
+    let [here, there] = [0, 1].map(|at| start(&dirs[at], &["--timeout", "30s", "--json"]));
+    let lines = [here, there].map(|child| {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let mut words: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        words.sort_by_key(|line: &Value| line["words"].to_string());
+        words.into_iter().map(|line| line["words"].clone()).collect::<Vec<_>>()
+    });
+    assert_eq!((lines[0].len(), &lines[0]), (2, &lines[1]));
+
+    let listener = Listener::start(&["--store", text(&dirs[1]), "listen", "--echo"]);
+    listener.says("cosigner is reachable.");
+    let output = start(&dirs[0], &["--timeout", "4s", "--json"]).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(11));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let outgoing = lines.iter().find(|line| line["direction"] == "outgoing").unwrap();
+    assert_eq!([&outgoing["reached"], &outgoing["authenticated"]], [true, true], "{outgoing}");
+    assert_eq!(outgoing["reason"], "roll-call-failed");
 }
 
 /// What people see: of one edge that works and of one that does not, and when they have enough of waiting.
