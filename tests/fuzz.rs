@@ -21,6 +21,8 @@ mod packet_header;
 mod piv;
 #[path = "../fuzz/checks/plan.rs"]
 mod plan;
+#[path = "../fuzz/checks/transcript.rs"]
+mod transcript;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -144,4 +146,9 @@ fn piv() {
 #[test]
 fn plan() {
     run("plan", plan::check, 15_000);
+}
+
+#[test]
+fn transcript() {
+    run("transcript", transcript::check, 1_000);
 }

@@ -6,6 +6,7 @@ use super::attest;
 use super::card::{self, Aid, Password};
 use super::key::{Key, Sending, Use};
 use super::manage::{Plan, describe};
+use super::sign;
 use super::view::{Origin, View};
 use crate::curve::{Curve, PublicKey};
 use crate::pin::Tries;
@@ -25,7 +26,7 @@ impl Exchange for Answers<'_> {
     }
 }
 
-/// Lists, agrees, makes a key and attests. `answers` begins with a byte that says where to begin, so that each is reached at once.
+/// Lists, agrees, makes a key, attests and signs. `answers` begins with a byte that says where to begin, so that each is reached at once.
 pub fn fuzz(answers: &[u8]) {
     let Some((&first, answers)) = answers.split_first() else { return };
     let mut card = Answers(answers);
@@ -60,6 +61,7 @@ pub fn fuzz(answers: &[u8]) {
         4 => drop(key.verify(&mut card, Password::User, &mut sending, &mut || Ok(()))),
         5 => drop(attest::check(&mut card, &aid, "It")),
         6 => drop(attest::attest(&mut card, &aid)),
+        7 => drop(sign::tried(&mut card)),
         _ => {
             let Ok(view) = View::read(&mut card, aid) else { return };
             let new =

@@ -8,7 +8,7 @@ use super::application::{self, Facts, slot_key};
 use super::key::Key;
 use super::management::{self, Managed, ManagementKey};
 use super::pin::Attempt;
-use super::{chain, manage, public_key};
+use super::{chain, manage, public_key, sign};
 use crate::curve::{Curve, SoftKey};
 use crate::error::{Error, Result};
 use crate::locator::PivSlot;
@@ -50,6 +50,8 @@ pub fn fuzz(answers: &[u8]) {
     }
     let rest = opened.0;
     let _ = chain(&mut Answers(rest), &facts, slot);
+    let _ = sign::signing_key(&mut Answers(rest), &facts);
+    let _ = application::sign(&mut Answers(rest), PivSlot::SIGNATURE, 0x11, &[7; 32]);
     if let Ok(managed) = Managed::read(&mut Answers(rest), &facts) {
         let _ = management::authenticate(&mut Answers(rest), &managed, &ManagementKey::factory(), "It");
     }

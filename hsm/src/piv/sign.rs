@@ -16,7 +16,7 @@ use crate::token::{PinPolicy, Touch};
 const SLOT: PivSlot = PivSlot::SIGNATURE;
 
 /// What is known of the key.
-struct SigningKey {
+pub(super) struct SigningKey {
     /// Or why it cannot be used: a clause.
     public: std::result::Result<(Algorithm, Vec<u8>), String>,
     pin: PinPolicy,
@@ -58,7 +58,7 @@ fn byte(algorithm: Algorithm) -> u8 {
 }
 
 /// As for the keys that agree: GET METADATA, the attestation, the certificate. A card that does not tell policies has the standard's: the PIN each time.
-fn signing_key(card: &mut dyn Exchange, facts: &Facts) -> std::result::Result<Option<SigningKey>, Fault> {
+pub(super) fn signing_key(card: &mut dyn Exchange, facts: &Facts) -> std::result::Result<Option<SigningKey>, Fault> {
     if facts.has_metadata() {
         return Ok(application::metadata(card, SLOT.reference())?.map(|told| SigningKey {
             public: match told.algorithm {

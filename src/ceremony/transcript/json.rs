@@ -92,11 +92,11 @@ struct Title {
     claviger_transcript: u64,
 }
 
-/// `why` is a clause.
+/// `why` is a clause. It may quote the file: that is cut, and loses its control characters.
 fn invalid(why: impl std::fmt::Display) -> Error {
     Error::new(
         ErrorKind::TranscriptInvalid,
-        format!("The transcript can not be read: {why}."),
+        format!("The transcript can not be read: {}.", plain(&why.to_string())),
         "Give the file that `claviger-ceremony transcript FILE --json` wrote; the text without `--json` is for paper.",
     )
 }
