@@ -64,10 +64,12 @@ pub(super) fn switch(cli: &Cli, place: KeyPlace, terminal: &Terminal) -> Result<
     }
     store.activate(place)?;
     let left = other(place);
-    terminal.note(&format!(
-        "The {place} token is in use. Peers need to do nothing: they recorded both keys, and the next attempt of either side finds the \
-         one that answers. Restart a daemon that is running."
-    ));
+    let peers = if unsure.is_empty() {
+        "Peers need to do nothing: they recorded both keys, and the next attempt of either side finds the one that answers."
+    } else {
+        "Who has imported this machine's last succession needs to do nothing: the next attempt of either side finds the key that answers."
+    };
+    terminal.note(&format!("The {place} token is in use. {peers} Restart a daemon that is running."));
     terminal.note(&format!(
         "If the {left} token is lost: seal the store without it (`claviger-ceremony reseal`), and rotate to a new one soon \
          (`claviger-ceremony rotate --token LOCATOR`), for until then it is a key to this machine for whoever has it and its PIN."
