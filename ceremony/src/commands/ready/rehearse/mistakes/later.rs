@@ -88,11 +88,16 @@ fn swap_unnoticed(scene: &Scene<'_>) -> Result<Made> {
 /// A machine that records another plan after everything else is done.
 fn with_another_plan(scene: &Scene<'_>) -> Result<Seat> {
     let here = scene.seat(scene.here, VERIFIED)?;
-    let (from, to) = (scene.here.member.identifier.clone(), scene.there.member.identifier.clone());
+    let (from, to) = (&scene.here.member.identifier, &scene.there.member.identifier);
     let service = "added".parse().map_err(Error::from)?;
+    let other_name = format!("{}-changed", scene.play.plan.name).parse().ok();
     let plan = scene.changed_plan(|plan| {
-        plan.edges.push(Edge { from, to, service });
-        plan.edges.sort();
+        if plan.joins(from, to) {
+            plan.edges.push(Edge { from: from.clone(), to: to.clone(), service });
+            plan.edges.sort();
+        } else if let Some(name) = other_name {
+            plan.name = name;
+        }
     })?;
     scene.play.runner.ok(&here, &["plan", "record", "changed.toml", "--fingerprint", &plan.fingerprint().words()])?;
     Ok(here)
@@ -100,7 +105,7 @@ fn with_another_plan(scene: &Scene<'_>) -> Result<Seat> {
 
 fn plan_changed(scene: &Scene<'_>) -> Result<Made> {
     let here = with_another_plan(scene)?;
-    let what = format!("{} records another plan, with an edge more; the others read out their phrase.", here.name);
+    let what = format!("{} records another plan midway; the others read out their phrase.", here.name);
     scene.made(what, here, "phrase", &scene.confirm())
 }
 
@@ -114,7 +119,7 @@ fn plan_changed_unsaid(scene: &Scene<'_>) -> Result<Made> {
     std::fs::remove_file(here.stick.join(&file))
         .map_err(|error| crate::files::failed(Path::new(&file), "remove", error))?;
     runner.ok(&here, &["transcript", &file, "--json"])?;
-    let what = format!("{} records another plan, and confirms its own phrase without a word.", here.name);
+    let what = format!("{} records another plan midway, and confirms its own phrase without a word.", here.name);
     scene.made(what, here, scene.here.name(), &["transcript", "verify", "*.transcript.json"])
 }
 
