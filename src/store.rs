@@ -62,7 +62,7 @@ pub use life::{Contact, NewIdentity, OpenChallenge, PeerKey, Revoked};
 pub use peers::attestation_missing;
 pub use seal::{SealKey, SealState, seal_point};
 
-/// How long, about, an operation waits for another process's lock before it fails with [`ErrorKind::StoreBusy`].
+/// How long, about, an operation waits for another process's lock before it fails with [`StoreBusy`](crate::ErrorKind::StoreBusy).
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest locator text of a token, in bytes.
