@@ -88,7 +88,7 @@ pub(super) fn carry(written: &Written, members: &[String], words: &Fingerprint, 
     }
     if !members.is_empty() {
         terminal.note(&format!(
-            "Carry it to {}; there, `claviger-ceremony import FILE`, comparing these words: {}",
+            "Carry it to {}; there, `claviger-ceremony import FILE`, comparing these words:\n  {}",
             super::losses::names(members),
             words.words()
         ));
