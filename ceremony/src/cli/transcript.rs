@@ -12,12 +12,12 @@ pub(crate) enum Transcript {
         subcommand_help_heading = "Commands",
         after_help = "\
 Examples:
-  claviger-ceremony transcript | lpr                      for paper, with lines for witnesses
-  claviger-ceremony transcript wallet.transcript --json   for `transcript verify`
+  claviger-ceremony transcript | lpr
+  claviger-ceremony transcript wallet.transcript --json
   claviger-ceremony transcript wallet.transcript --json \\
       --sign 'piv:serial=12345678;slot=9c'
 
-The text is for people. The JSON tells the same, and is what `transcript verify` reads. A transcript names machines, people and devices; it \
+The text is for paper, with lines for witnesses. The JSON tells the same, and is what `transcript verify` reads. A transcript names machines, people and devices; it \
 holds no secret.
 
 --sign has a card's signing key sign it: slot 9c of a PIV card, or an OpenPGP card's signature key, on P-256 or Ed25519. It is another key than \
