@@ -106,9 +106,9 @@ Examples:
     /// Try every edge of the plan once, with both ends' tokens, and say the same words at both
     #[command(after_help = "\
 Examples:
-  claviger rollcall                        every edge of the plan that begins or ends here
-  claviger rollcall --only watchtower-2    those with one machine
-  claviger rollcall --timeout 30m          as long as it takes to go to all machines
+  claviger rollcall                       every edge that begins or ends here
+  claviger rollcall --only watchtower-2   those with one machine
+  claviger rollcall --timeout 30m         time to go from machine to machine
   claviger rollcall --json | jq .outcome
 
 Run it on all machines at the same time, after the ceremony, where they will stand. Servers listen, clients dial and try again until the time is up. On \
