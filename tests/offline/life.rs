@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(15);
 
 fn name(text: &str) -> Identifier {
     text.parse().unwrap()
@@ -124,7 +124,7 @@ fn a_peer_is_still_who_it_was() {
         let next = Machine::software("vault").card;
         let endpoint = wallet.endpoint(Pattern::Kk).await;
         let mut listening = listen(&endpoint).await;
-        let until = now() + 5;
+        let until = now() + 8;
         wallet.store().succeed_card(&next, until, "test").unwrap();
         let (session, _) = reaches(&endpoint, "vault", &mut at_vault).await;
         assert!(session.peer().by_former);

@@ -192,7 +192,7 @@ fn snapshot(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     // Words, and what takes longer or shorter; edges end in any order.
     settings.add_filter(r"\b([a-z]{3,8} ){3}[a-z]{3,8}(\n|$)", "[WORDS]$2");
-    settings.add_filter(r" +[0-9]+\.[0-9] s", " [TIME]");
+    settings.add_filter(r" +([0-9]+\.[0-9] s|[0-9]+ ms)", " [TIME]");
     settings.add_filter(r" +TIME", " TIME");
     settings.bind(|| crate::cli::snapshot(name, text));
 }

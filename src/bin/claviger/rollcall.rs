@@ -50,6 +50,7 @@ pub(crate) async fn run(endpoint: Endpoint, mut stop: Stop, options: &Rollcall, 
     };
     terminal.progress(&waiting.borrow().to_string(), false, true);
     if !terminal.is_json() {
+        terminal.note("");
         terminal.data(table(call.edges()).as_bytes())?;
     }
     outcome?;
@@ -208,7 +209,8 @@ fn counted(count: usize, what: &str) -> String {
 
 fn seconds(time: Duration) -> String {
     match time.as_secs() {
-        0..100 => format!("{:.1} s", time.as_secs_f64()),
+        0 => format!("{} ms", time.as_millis()),
+        1..100 => format!("{:.1} s", time.as_secs_f64()),
         seconds @ 100..6000 => format!("{} min", seconds / 60),
         seconds => format!("{} h", seconds / 3600),
     }
