@@ -364,3 +364,19 @@ fn a_trigger_that_comes_while_it_is_open_seals_nothing_in() {
     assert_eq!(kind(store.verify()), ErrorKind::StoreTampered);
     assert_eq!(fs::read(store.dir().join("store.db")).unwrap(), before);
 }
+
+#[test]
+fn no_row_hides_behind_another_of_its_key() {
+    for sql in [
+        "INSERT INTO machine SELECT 0, * FROM (SELECT %C FROM machine); UPDATE machine SET token = 'file:/other.pem' WHERE one = 0",
+        "INSERT INTO plan SELECT 0, replace(text, 'cosign\"', 'watch\"') FROM plan",
+    ] {
+        let (_home, store) = full();
+        let columns = list(&sqlite(store.dir()), "SELECT name FROM pragma_table_info('machine') WHERE name <> 'one'");
+        let connection = sqlite(store.dir());
+        connection.execute_batch("PRAGMA ignore_check_constraints = ON").unwrap();
+        connection.execute_batch(&sql.replace("%C", &columns.join(", "))).unwrap();
+        assert_eq!(kind(store.machine().and_then(|_| store.plan())), ErrorKind::StoreTampered, "{sql}");
+        assert_eq!(kind(store.verify()), ErrorKind::StoreTampered, "{sql}");
+    }
+}
