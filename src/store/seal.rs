@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{Event, Machine, Store, fail, log, row};
+use super::{Event, Machine, Store, fail, log, row, schema};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Curve, StaticPublic};
 use crate::secret::{ClientAuthSecret, OnionSecretKey, SecretBytes, SharedSecret};
@@ -337,6 +337,9 @@ impl Store {
             .ok_or_else(other)?;
         if !unlocked.keys.fits(&text, &mac) {
             return Err(other());
+        }
+        if !schema::is_expected(connection, &self.dir)? {
+            return Err(tampered(&self.dir, "its tables or triggers were changed"));
         }
         let now = Manifest::of(connection).map_err(failed)?;
         let (_, flaw) = log::entries(connection).map_err(failed)?;

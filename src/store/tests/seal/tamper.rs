@@ -328,3 +328,55 @@ fn an_older_copy_is_found_only_by_whoever_has_it_open() {
     assert_eq!(again.peers().unwrap().len(), 1);
     assert!(again.log().unwrap().iter().all(|entry| entry.hash != head), "what the printed transcript shows");
 }
+
+/// A trigger runs within the change that comes next, and what it wrote would be sealed in.
+const TRIGGER: &str =
+    "AFTER INSERT ON log BEGIN UPDATE peers SET role = 'guardian' WHERE identifier = 'watchtower'; END";
+
+#[test]
+fn a_trigger_under_a_reserved_name_is_found_when_it_is_opened() {
+    let (_home, store) = full();
+    let dir = store.dir().to_owned();
+    drop(store);
+    let plant = format!(
+        "PRAGMA writable_schema = ON;
+         INSERT INTO sqlite_schema VALUES ('trigger', 'sqlite_more', 'log', 0, 'CREATE TRIGGER sqlite_more {}')",
+        TRIGGER.replace('\'', "''")
+    );
+    let connection = sqlite(&dir);
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).unwrap();
+    connection.execute_batch(&plant).unwrap();
+    assert_eq!(kind(Store::open(&dir)), ErrorKind::StoreCorrupt);
+}
+
+#[test]
+fn a_trigger_that_comes_while_it_is_open_seals_nothing_in() {
+    let (_home, mut store) = full();
+    sqlite(store.dir()).execute_batch(&format!("CREATE TRIGGER more {TRIGGER}")).unwrap();
+    let before = fs::read(store.dir().join("store.db")).unwrap();
+    let name = "cosigner".parse().unwrap();
+    assert_eq!(
+        kind(store.note(Event::Witnessed, &name, Fingerprint::from_bytes([0; 16]), "")),
+        ErrorKind::StoreTampered
+    );
+    assert_eq!(kind(store.seal(&[own()])), ErrorKind::StoreTampered);
+    assert_eq!(kind(store.unseal()), ErrorKind::StoreTampered);
+    assert_eq!(kind(store.verify()), ErrorKind::StoreTampered);
+    assert_eq!(fs::read(store.dir().join("store.db")).unwrap(), before);
+}
+
+#[test]
+fn no_row_hides_behind_another_of_its_key() {
+    for sql in [
+        "INSERT INTO machine SELECT 0, * FROM (SELECT %C FROM machine); UPDATE machine SET token = 'file:/other.pem' WHERE one = 0",
+        "INSERT INTO plan SELECT 0, replace(text, 'cosign\"', 'watch\"') FROM plan",
+    ] {
+        let (_home, store) = full();
+        let columns = list(&sqlite(store.dir()), "SELECT name FROM pragma_table_info('machine') WHERE name <> 'one'");
+        let connection = sqlite(store.dir());
+        connection.execute_batch("PRAGMA ignore_check_constraints = ON").unwrap();
+        connection.execute_batch(&sql.replace("%C", &columns.join(", "))).unwrap();
+        assert_eq!(kind(store.machine().and_then(|_| store.plan())), ErrorKind::StoreTampered, "{sql}");
+        assert_eq!(kind(store.verify()), ErrorKind::StoreTampered, "{sql}");
+    }
+}
