@@ -7,14 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use claviger::error::Result;
 use claviger::identity::{Fingerprint, IdentityCard, KeyPlace, StaticPublic, TokenKind};
+use claviger::program::{self, COLUMNS};
 use claviger::store::{FormerIdentity, LogEntry, Machine, Peer, SealState, Store};
 use claviger::token::attestation::AttestationRoots;
 use serde::Serialize;
 
 use crate::attestation::Proof;
-
-/// What a terminal, and a sheet of paper, has.
-const COLUMNS: usize = 80;
 
 /// `{"hex", "words"}`: 32 hexadecimal digits, and eight words.
 #[derive(Serialize)]
@@ -364,23 +362,7 @@ pub(crate) fn halves(phrase: &str) -> [String; 2] {
 /// `text` on lines of 80 columns, broken between words; `first` stands before it, and as much room before each further line.
 pub(crate) fn wrapped(first: &str, text: &str) -> String {
     let indent = first.chars().count();
-    let (mut lines, mut line, mut width) = (String::new(), first.to_owned(), indent);
-    let mut words = 0;
-    for word in text.split_whitespace() {
-        let length = word.chars().count();
-        if words > 0 && width + 1 + length > COLUMNS {
-            let _ = writeln!(lines, "{line}");
-            (line, width, words) = (" ".repeat(indent), indent, 0);
-        }
-        if words > 0 {
-            line.push(' ');
-            width += 1;
-        }
-        line.push_str(word);
-        (width, words) = (width + length, words + 1);
-    }
-    let _ = writeln!(lines, "{}", line.trim_end());
-    lines
+    program::wrapped(&format!("{first}{text}"), indent, COLUMNS).join("\n") + "\n"
 }
 
 /// `2026-01-31T12:00:00Z` (RFC 3339).
@@ -442,18 +424,6 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn long_lines_are_broken_between_words() {
-        let words = ["abstract"; 20].join(" ");
-        let text = wrapped("  words  ", &words);
-        assert!(text.lines().all(|line| line.len() <= COLUMNS), "{text}");
-        assert_eq!(text.lines().count(), 3);
-        assert!(text.lines().skip(1).all(|line| line.starts_with("         abstract")), "{text}");
-        assert_eq!(text.split_whitespace().skip(1).collect::<Vec<_>>().join(" "), words);
-        assert_eq!(wrapped("  ", &"x".repeat(100)), format!("  {}\n", "x".repeat(100)));
-        assert_eq!(wrapped("a  ", ""), "a\n");
-    }
 
     #[test]
     fn times() {

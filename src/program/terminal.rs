@@ -8,9 +8,11 @@
 //!   shown without its control characters.
 
 mod prompt;
+mod wrap;
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,6 +24,7 @@ use serde::Serialize;
 #[cfg(feature = "cli")]
 pub(super) use prompt::{Before, SLICE, Signals, interrupted};
 pub use prompt::{interrupts_are_handled, prompts_are_over};
+pub use wrap::{COLUMNS, wrapped};
 
 /// Longest line that is read from the terminal, in bytes.
 const MAX_ANSWER: u64 = 1024;
@@ -135,7 +138,8 @@ impl Terminal {
         let open = OpenOptions::new().read(true).write(true).open("/dev/tty");
         let mut tty = open.map_err(|error| refused("There is no terminal to ask on.").because(error))?;
         let failed = |error: io::Error| refused("The terminal could not be read.").because(error);
-        tty.write_all(printable(text).as_bytes()).map_err(failed)?;
+        let text = for_screen(text, &tty);
+        tty.write_all(text.as_bytes()).map_err(failed)?;
         let mut answer = String::new();
         let read = BufReader::new(tty.take(MAX_ANSWER)).read_line(&mut answer).map_err(failed)?;
         if read == 0 {
@@ -162,7 +166,7 @@ impl Terminal {
 
     fn prompt(&self, text: &str, secret: bool, time: Option<Duration>) -> Result<Option<SecretString>> {
         end_line();
-        Ok(match prompt::ask(&printable(text), secret, time)? {
+        Ok(match prompt::ask(text, secret, time)? {
             prompt::Answer::Given(secret) => Some(secret),
             prompt::Answer::Nobody => None,
             prompt::Answer::Late => {
@@ -213,13 +217,13 @@ fn end_line() {
     }
 }
 
-/// The width of stderr, if it is a terminal.
-fn columns(stderr: &io::StderrLock<'_>) -> Option<usize> {
-    if !rustix::termios::isatty(stderr) {
+/// The width of what is a terminal.
+fn columns(to: &impl AsFd) -> Option<usize> {
+    if !rustix::termios::isatty(to) {
         return None;
     }
-    let size = rustix::termios::tcgetwinsize(stderr).ok()?;
-    Some(if size.ws_col == 0 { 80 } else { size.ws_col.into() })
+    let size = rustix::termios::tcgetwinsize(to).ok()?;
+    Some(if size.ws_col == 0 { COLUMNS } else { size.ws_col.into() })
 }
 
 /// stderr for a program's log: never in the middle of a line.
@@ -256,14 +260,24 @@ enum Line<'a> {
 }
 
 fn json_line(line: &Line<'_>) {
+    end_line();
     // Strings are always written.
-    to_stderr(&serde_json::to_string(line).unwrap_or_default());
+    let text = serde_json::to_string(line).unwrap_or_default();
+    let _ = writeln!(io::stderr().lock(), "{}", printable(&text));
 }
 
 /// stderr that can not be written to leaves nobody to tell.
 fn to_stderr(text: &str) {
     end_line();
-    let _ = writeln!(io::stderr().lock(), "{}", printable(text));
+    let mut stderr = io::stderr().lock();
+    let text = for_screen(text, &stderr);
+    let _ = writeln!(stderr, "{text}");
+}
+
+/// What may be shown, broken between words where it is for a terminal.
+fn for_screen(text: &str, to: &impl AsFd) -> String {
+    let text = printable(text);
+    columns(to).map_or_else(|| text.clone(), |columns| wrap::fitted(&text, columns))
 }
 
 /// Without what a terminal would act on. Line feeds stay.

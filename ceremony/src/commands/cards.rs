@@ -13,7 +13,7 @@ use claviger::store::{Added, Store};
 use serde::Serialize;
 
 use confirm::{Kind, confirm_of};
-pub(super) use confirm::{Refusal, type_words, words_shown, wrapped};
+pub(super) use confirm::{Refusal, type_words, words_shown};
 pub(crate) use confirm::{compare, confirm, two_of};
 
 use super::life::import_succession;

@@ -38,7 +38,7 @@ pub(super) fn ask(text: &str, secret: bool, time: Option<Duration>) -> Result<An
     if secret && unseen.is_none() {
         return Ok(Answer::Nobody);
     }
-    if tty.write_all(text.as_bytes()).is_err() {
+    if tty.write_all(super::for_screen(text, &tty).as_bytes()).is_err() {
         return Ok(Answer::Nobody);
     }
     let answer = wait(&mut tty, until, &signals);

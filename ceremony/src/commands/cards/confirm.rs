@@ -7,13 +7,11 @@ use claviger::identity::{Attestation, Fingerprint, IdentityCard, StaticPublic, T
 use claviger::token::attestation::AttestationRoots;
 
 use crate::attestation::Proof;
+use crate::report::wrapped;
 use claviger::program::Terminal;
 
 /// How often a word that is on no list may be typed.
 const TRIES: usize = 3;
-
-/// Columns of a screen.
-const WIDTH: usize = 80;
 
 /// Where values begin.
 const INDENT: usize = 17;
@@ -141,7 +139,7 @@ fn screen(
         ("suites", card.suites.to_string()),
         ("fingerprint", card.fingerprint().to_string()),
     ] {
-        let _ = writeln!(text, "{}", wrapped(&format!("  {name:<14} {value}"), INDENT));
+        text += &wrapped(&format!("  {name:<14} "), &value);
     }
     let _ = writeln!(text, "{}", words_shown(words));
     let name = &card.identifier;
@@ -150,8 +148,7 @@ fn screen(
         Kind::Held => format!("Recorded, \"{name}\" counts for the phrase; the plan joins it to nobody here."),
     };
     let question = "`claviger-ceremony show` on the other machine shows this fingerprint. Compare; then type the two words that are left out here.";
-    let _ = writeln!(text, "{}\n{}", wrapped(&consequence, 0), wrapped(question, 0));
-    text
+    text + &wrapped("", &consequence) + &wrapped("", question)
 }
 
 /// Where a key is, and how far that is proven.
@@ -161,24 +158,6 @@ fn kept(kind: TokenKind, attestation: Option<&Attestation>, key: &StaticPublic, 
         (TokenKind::Hardware, None) => "hardware, by its own word: no attestation".into(),
         (TokenKind::Hardware, Some(attestation)) => format!("hardware; {}", Proof::of(attestation, key, roots).text()),
     }
-}
-
-/// Broken between words at the screen's width; lines after the first begin at `indent`.
-pub(in crate::commands) fn wrapped(text: &str, indent: usize) -> String {
-    let mut done = String::new();
-    let mut column = 0;
-    // What is before the first space keeps its spaces.
-    for piece in text.split_inclusive(' ') {
-        let length = piece.trim_end().chars().count();
-        if column > indent && column + length > WIDTH {
-            done.truncate(done.trim_end().len());
-            let _ = write!(done, "\n{:indent$}", "");
-            column = indent;
-        }
-        done.push_str(piece);
-        column += piece.chars().count();
-    }
-    done
 }
 
 fn ask_word(
@@ -233,15 +212,5 @@ mod tests {
             seen.insert((a, b));
         }
         assert_eq!(seen.len(), 28);
-    }
-
-    #[test]
-    fn lines_are_broken_between_words() {
-        let text = wrapped(&format!("  {:<14} {}", "token", "word ".repeat(30).trim_end()), INDENT);
-        assert!(text.lines().count() == 3 && text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        assert!(text.lines().skip(1).all(|line| line.starts_with("                 word")), "{text}");
-        assert_eq!(wrapped("one line", 0), "one line");
-        let long = "x".repeat(100);
-        assert_eq!(wrapped(&long, 0), long);
     }
 }

@@ -2,6 +2,7 @@
 
 use claviger::error::Result;
 use claviger::identity::Identifier;
+use claviger::program::{self, COLUMNS};
 use claviger::store::Store;
 
 use super::now;
@@ -32,22 +33,7 @@ pub(in crate::commands) fn list(sentences: &[String]) -> String {
 
 /// Words in lines of at most 80 columns.
 pub(super) fn wrapped(text: &str, first: &str, next: &str) -> String {
-    let mut lines = Vec::new();
-    let mut line = first.to_owned();
-    let mut empty = true;
-    for word in text.split_whitespace() {
-        if !empty && line.chars().count() + 1 + word.chars().count() > 80 {
-            lines.push(std::mem::replace(&mut line, next.to_owned()));
-            empty = true;
-        }
-        if !empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        empty = false;
-    }
-    lines.push(line);
-    lines.join("\n")
+    program::wrapped(&format!("{first}{text}"), next.len(), COLUMNS).join("\n")
 }
 
 /// Names in a sentence: `a, b and c`; `nobody`.

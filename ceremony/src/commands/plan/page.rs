@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use claviger::program;
+
 use crate::cli::Format;
 
 /// Columns of text.
@@ -223,25 +225,9 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<Vec<String>> {
     all.iter().map(row).collect()
 }
 
-/// `text` in lines of [`WIDTH`], those after the first indented. A word that is longer stays whole. Blanks are kept.
+/// `text` in lines of [`WIDTH`], those after the first indented.
 fn wrapped(text: &str, indent: usize) -> Vec<String> {
-    let first = text.len() - text.trim_start().len();
-    let mut lines = Vec::new();
-    let mut line = " ".repeat(first);
-    let mut empty = true;
-    for word in text.trim_start().split(' ') {
-        if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
-            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
-            empty = true;
-        }
-        if !empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        empty = false;
-    }
-    lines.push(line);
-    lines
+    program::wrapped(text, indent, WIDTH)
 }
 
 /// A command, continued on further lines where it is too long: as a shell takes it.

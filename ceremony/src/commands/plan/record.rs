@@ -6,17 +6,17 @@ use std::path::Path;
 use claviger::ceremony::plan::{Changes, Plan};
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::IdentityCard;
-use claviger::program::{Terminal, shown};
+use claviger::program::{self, COLUMNS, Terminal, shown};
 use claviger::store::{Added, Store};
 use serde::Serialize;
 
-use super::super::cards::{Refusal, check_by, import_into, import_read, read_cards, type_words, words_shown, wrapped};
+use super::super::cards::{Refusal, check_by, import_into, import_read, read_cards, type_words, words_shown};
 use super::super::open;
 use super::super::opened::opened;
 use super::report::{ChangesReport, demanded};
 use crate::cli::{Add, Cli, Record};
 use crate::files::read_plan;
-use crate::report::Print;
+use crate::report::{Print, wrapped};
 
 /// `plan record --json`: `{"name", "fingerprint", "outcome", "changes", "losses"}`; `outcome` is `new` or `already-there`, `changes` those from the plan that
 /// was recorded, `null` when there was none.
@@ -221,8 +221,7 @@ impl Step {
             }
         };
         let question = "Every page of the runbook, and `claviger-ceremony plan check` on the other machines, show all eight words. Compare; then type the two that are left out here.";
-        let _ = writeln!(text, "\n{}\n{}", wrapped(consequence, 0), wrapped(question, 0));
-        text
+        text + "\n" + &wrapped("", consequence) + &wrapped("", question)
     }
 }
 
@@ -230,7 +229,7 @@ impl Step {
 const SHOWN: usize = 9;
 
 fn wrapped_lines(text: &str) -> Vec<String> {
-    text.lines().flat_map(|line| wrapped(line, 2).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    text.lines().flat_map(|line| program::wrapped(line, 2, COLUMNS)).collect()
 }
 
 /// The first `most` lines, of which the last says how many more there are.

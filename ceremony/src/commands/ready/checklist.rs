@@ -1,10 +1,9 @@
 //! What was checked, and how it came out.
 
 use claviger::error::{Error, ErrorKind, Result};
+use claviger::program::{COLUMNS, wrapped};
 use serde::{Deserialize, Serialize};
 
-/// Columns of a terminal that everybody has.
-const WIDTH: usize = 80;
 /// Where the sentences begin.
 const INDENT: usize = 20;
 
@@ -107,48 +106,17 @@ impl Check {
             Verdict::Warn => "warn",
             Verdict::Fail => "FAIL",
         };
-        let mut text = format!("{verdict:<6}{:<14}", self.check);
-        for (at, line) in [Some(&self.message), self.hint.as_ref()]
-            .into_iter()
-            .flatten()
-            .flat_map(|sentence| wrapped(sentence, WIDTH - INDENT))
-            .enumerate()
-        {
-            let indent = if at == 0 { 0 } else { INDENT };
-            text.push_str(&format!("{:indent$}{line}\n", ""));
+        let mut text = format!("{verdict:<6}{:<14}{}", self.check, self.message);
+        if let Some(hint) = &self.hint {
+            text += &format!("\n{hint}");
         }
-        text
+        wrapped(&text, INDENT, COLUMNS).join("\n") + "\n"
     }
-}
-
-/// `text` in lines of at most `width` characters, but for words that are longer. A line feed begins a line.
-pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    for paragraph in text.lines() {
-        let mut line = String::new();
-        for word in paragraph.split(' ') {
-            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-                lines.push(std::mem::take(&mut line));
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-        lines.push(line);
-    }
-    lines
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_are_wrapped_between_words() {
-        assert_eq!(wrapped("a bc def\ng", 4), ["a bc", "def", "g"]);
-        assert_eq!(wrapped("abcdef gh", 4), ["abcdef", "gh"]);
-    }
 
     #[test]
     fn what_failed_is_named_once() {

@@ -9,14 +9,14 @@ use claviger::program::{Terminal, store_dir};
 use claviger::store::{LogEntry, Machine, SealState, Store};
 use serde::Serialize;
 
-use super::checklist::{Check, Checklist, wrapped};
+use super::checklist::{Check, Checklist};
 use super::compare::{self, This};
 use super::token::{Found, Wanted, look};
 use super::{host, now};
 use crate::cli::{Cli, Preflight};
 use crate::commands::token::parse;
 use crate::files::read_plan;
-use crate::report::{Print, utc};
+use crate::report::{Print, utc, wrapped};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -106,7 +106,7 @@ fn aloud(name: Option<&Identifier>, plan: Option<&Plan>, now: u64) -> String {
         None => "no plan".to_owned(),
     };
     let text = format!("{name}, version {VERSION}, {}, {plan}", utc(now));
-    wrapped(&text, 78).into_iter().fold("Read aloud:\n".to_owned(), |text, line| format!("{text}  {line}\n"))
+    "Read aloud:\n".to_owned() + &wrapped("  ", &text)
 }
 
 fn here(dir: &Path, list: &mut Checklist) -> Result<Option<Here>> {

@@ -12,7 +12,7 @@ use super::{Whole, groups, incomplete};
 use crate::cli::{Cli, Confirm};
 use crate::commands::cards::two_of;
 use crate::commands::opened::opened;
-use crate::report::Print;
+use crate::report::{Print, wrapped};
 
 /// How often a word that is on no list may be typed.
 const TRIES: usize = 3;
@@ -94,13 +94,16 @@ fn heard(whole: &Whole, phrase: &str, by: &str, witnesses: &[String], terminal: 
     for &at in &hidden {
         shown[at] = "······";
     }
-    let mut text = format!(
-        "You confirm as {by}, for {}, that all machines hold the same plan\n\
-         and cards. It is recorded in this machine's log, {}\n\n\
-         Somebody at another machine runs `claviger-ceremony phrase` and reads aloud:\n\n{}\n\
-         Compare; then type the two words that are left out here.\n",
+    let consequence = format!(
+        "You confirm as {by}, for {}, that all machines hold the same plan and cards. It is recorded in this machine's log, {}",
         whole.name(),
         witnessed(witnesses),
+    );
+    let mut text = format!(
+        "{}\n\
+         Somebody at another machine runs `claviger-ceremony phrase` and reads aloud:\n\n{}\n\
+         Compare; then type the two words that are left out here.\n",
+        wrapped("", &consequence),
         groups(&shown),
     );
     let otherwise = "Run it on a terminal, or give the phrase that another machine shows with `--phrase`.";

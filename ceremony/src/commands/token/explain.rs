@@ -5,7 +5,7 @@ mod texts;
 use std::path::Path;
 
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::program::{Terminal, store_dir};
+use claviger::program::{COLUMNS, Terminal, store_dir, wrapped};
 use claviger::store::Store;
 use claviger::token::from_hsm;
 use claviger_hsm::{Locator, TokenKind};
@@ -17,8 +17,6 @@ use crate::cli::Explain;
 use crate::commands::attend;
 use texts::{FAMILIES, Family, MACHINE, Rows, THIEF};
 
-/// The width of the text, and where its second column begins.
-const WIDTH: usize = 80;
 const INDENT: usize = 22;
 
 /// `token explain --json`: `{"machine": […], "thief": […], "families": [{"backend", "parts"}], "tokens": […]}`, where parts are
@@ -132,22 +130,8 @@ fn own_key(store: Option<&Path>) -> Option<(String, String)> {
 fn block(title: &str, rows: Rows) -> String {
     let mut text = format!("{title}\n");
     for (name, what) in rows {
-        let mut line = format!("  {name:<width$}", width = INDENT - 2);
-        let mut empty = true;
-        for word in what.split(' ') {
-            if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
-                text += &line;
-                text.push('\n');
-                (line, empty) = (" ".repeat(INDENT), true);
-            }
-            if !empty {
-                line.push(' ');
-            }
-            line += word;
-            empty = false;
-        }
-        text += &line;
-        text.push('\n');
+        let row = format!("  {name:<width$}{what}", width = INDENT - 2);
+        text += &(wrapped(&row, INDENT, COLUMNS).join("\n") + "\n");
     }
     text
 }
@@ -163,7 +147,7 @@ mod tests {
             all += &block(family.title, family.parts);
         }
         for line in all.lines() {
-            assert!(line.chars().count() <= WIDTH, "{line}");
+            assert!(line.chars().count() <= COLUMNS, "{line}");
             // Titles have one column.
             assert!(!line.starts_with(' ') || line.chars().nth(INDENT - 1) == Some(' '), "{line}");
         }

@@ -111,7 +111,7 @@ fn agree_to_replace(
                 format!("It is the identity of this machine, \"{name}\": its peers would no longer know it.\n")
             });
             let text = format!(
-                "There is a key at {locator}:\n  on {}, fingerprint {print}\n{identity}It can not be brought back. \
+                "There is a key at {locator}:\n  on {}, fingerprint {print}\n{identity}It can not be brought back.\n\
                  Type its fingerprint to overwrite it, all digits: ",
                 public.curve()
             );

@@ -2,15 +2,12 @@
 
 use std::fmt::Write as _;
 
+use claviger::program::{COLUMNS, wrapped};
 use serde::Serialize;
 
-use super::super::checklist::wrapped;
 use super::mistakes::Seen;
 use super::play::Step;
 use crate::report::Print;
-
-/// Columns of a terminal that everybody has.
-const WIDTH: usize = 80;
 
 /// `rehearse --json`; times in milliseconds.
 #[derive(Serialize)]
@@ -74,7 +71,7 @@ impl Report<'_> {
         }
         text += "\nWHAT MISTAKES LOOK LIKE: each was made, and this was seen\n";
         for (at, seen) in self.mistakes.iter().enumerate() {
-            let _ = writeln!(text, "\n{:>2} {}", at + 1, wrapped(&seen.what, WIDTH - 3).join("\n   "));
+            text += &paragraph(&format!("\n{:>2} ", at + 1), &seen.what, 3);
             text += &paragraph("   ", &format!("{}, step \"{}\":", seen.machine, seen.step), 3);
             text += &paragraph("   $ ", &seen.command, 7);
             match (&seen.message, &seen.hint) {
@@ -96,10 +93,9 @@ impl Report<'_> {
 
 /// Within 80 columns, with `begin` before the first line and blanks before the others.
 fn paragraph(begin: &str, text: &str, indent: usize) -> String {
-    let lines = wrapped(text, WIDTH - indent.max(begin.trim_start_matches('\n').len()));
-    lines.iter().enumerate().fold(String::new(), |all, (at, line)| {
-        if at == 0 { format!("{all}{begin}{line}\n") } else { format!("{all}{:indent$}{line}\n", "") }
-    })
+    let blank = if begin.starts_with('\n') { "\n" } else { "" };
+    let lines = wrapped(&format!("{}{text}", begin.trim_start_matches('\n')), indent, COLUMNS);
+    format!("{blank}{}\n", lines.join("\n"))
 }
 
 fn seconds(ms: u64) -> String {
@@ -143,7 +139,7 @@ mod tests {
         assert_eq!(missed, ["x"]);
         assert!(text.contains("NOT CAUGHT") && text.contains("1 of 2 mistakes were caught"), "{text}");
         assert!(text.contains("61.2 s") && text.contains("Played without the rule `attestation`"), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
         assert!(told(&[seen(true)]).0.is_empty());
     }
 }
