@@ -1,7 +1,7 @@
 //! QR codes (ISO/IEC 18004): documents shown on a terminal, drawn as PNG and SVG, and read back from pictures.
 //!
 //! A code holds a document's text as it is, so that any phone shows what is in it. A text that is too long for one code is cut into
-//! [parts](claviger::ceremony::parts), each in a code of its own.
+//! [parts], each in a code of its own.
 
 mod draw;
 mod read;

@@ -9,7 +9,7 @@ use qrcodegen::QrCode;
 
 use super::{LARGEST, QUIET, codes, modules};
 
-/// Most codes of one picture: it stays within what [`read`](super::read) takes.
+/// Most codes of one picture: it stays within what [`read`](super::read()) takes.
 const MOST: usize = 64;
 
 /// Dots of a PNG for a module: a code of some 120 modules is 7 cm wide in print at 254 dots per inch.

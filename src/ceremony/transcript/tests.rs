@@ -232,7 +232,8 @@ fn each_difference_is_named() {
     use DifferenceKind as Kind;
     let demands = plan(1);
     let (_, right) = ceremony(Some(&demands));
-    let cases: [(&dyn Fn(&mut Vec<Transcript>), Kind, &str); 12] = [
+    type Change<'a> = &'a dyn Fn(&mut Vec<Transcript>);
+    let cases: [(Change<'_>, Kind, &str); 12] = [
         (&|all| drop(all.remove(1)), Kind::TranscriptMissing, "There is no transcript of cosigner-1."),
         (&|all| all[0].plan = None, Kind::Plan, "wallet-1 goes by no plan; the others do."),
         (&|all| all[0].plan = Some(plan(0)), Kind::Plan, "wallet-1 goes by another plan than the others do."),

@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(wrapped("one   two", 0, 5), ["one", "two"]);
         assert_eq!(wrapped("", 4, 80), [""]);
         let long = "x".repeat(100);
-        assert_eq!(wrapped(&long, 0, 80), [long.clone()]);
+        assert_eq!(wrapped(&long, 0, 80), std::slice::from_ref(&long));
         let named = format!("  {:<14} {long}", "token");
         assert_eq!(wrapped(&named, 17, 80), [named]);
         let text = format!("  {:<14} {}", "token", "word ".repeat(30));
