@@ -45,6 +45,25 @@ impl Lab {
         Self { home: TempDir::new().unwrap(), hsm: SoftHsm::new() }
     }
 
+    /// Another place in which everything is as it is here, with the same tokens; the PINs' files stay those of this one.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self { home: TempDir::new().unwrap(), hsm: self.hsm.copy() };
+        for (path, (mode, content)) in self.contents() {
+            let path = copy.path(path.strip_prefix(self.home.path()).unwrap().to_str().unwrap());
+            match content {
+                Some(content) => fs::write(&path, content).unwrap(),
+                None => fs::create_dir(&path).unwrap(),
+            }
+            chmod(&path, mode);
+        }
+        copy
+    }
+
+    /// The same place when every token was taken away.
+    pub(crate) fn without_tokens(self) -> Self {
+        Self { hsm: SoftHsm::new(), ..self }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
@@ -129,7 +148,7 @@ impl Lab {
     }
 
     /// Every file and directory in this place, with its mode and content.
-    fn contents(&self) -> BTreeMap<PathBuf, (u32, Option<Vec<u8>>)> {
+    pub(crate) fn contents(&self) -> BTreeMap<PathBuf, (u32, Option<Vec<u8>>)> {
         let mut all = BTreeMap::new();
         let mut directories = vec![self.home.path().to_owned()];
         while let Some(directory) = directories.pop() {

@@ -4,6 +4,7 @@
 // Helpers fail as the tests do that they serve: by a panic.
 #![allow(clippy::unwrap_used)]
 
+mod attacks;
 mod attestations;
 mod backup;
 mod devices;

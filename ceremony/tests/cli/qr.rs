@@ -19,7 +19,7 @@ impl Lab {
         image::open(self.path(name)).unwrap().into_luma8()
     }
 
-    fn save(&self, name: &str, image: &GrayImage) {
+    pub(crate) fn save(&self, name: &str, image: &GrayImage) {
         let mut bytes = Vec::new();
         let format = if name.ends_with("jpg") { ImageFormat::Jpeg } else { ImageFormat::Png };
         image.write_to(&mut Cursor::new(&mut bytes), format).unwrap();
@@ -27,7 +27,7 @@ impl Lab {
     }
 
     /// The program of others that makes QR codes.
-    fn qrencode(&self, file: &str, text: &str) {
+    pub(crate) fn qrencode(&self, file: &str, text: &str) {
         self.write("text", text);
         let made = Command::new("qrencode")
             .args(["-8", "-s", "4", "-r", "text", "-o", file])

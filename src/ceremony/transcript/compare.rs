@@ -247,15 +247,12 @@ fn cards(all: &[&Transcript], plan: Option<&Plan>, found: &mut Comparison) {
         let own = all.iter().find(|one| one.machine == *member).and_then(|one| one.card(member));
         let held = all.iter().filter_map(|one| one.card(member));
         // Its own word first: of equally frequent ones that counts.
-        let usual = most(
-            own.into_iter()
-                .chain(held.filter(|card| own.is_none_or(|own| !std::ptr::eq(own, *card))))
-                .map(|card| card.digest),
-        );
+        let usual =
+            most(own.into_iter().chain(held.filter(|card| own.is_none_or(|own| !std::ptr::eq(own, *card)))).map(told));
         for one in all {
             match one.card(member) {
                 None => missing(one, member, plan, found),
-                Some(card) if Some(card.digest) != usual => {
+                Some(card) if Some(told(card)) != usual => {
                     let text = if one.machine == *member {
                         format!("{member} shows another card of itself than the others hold.")
                     } else {
@@ -267,6 +264,13 @@ fn cards(all: &[&Transcript], plan: Option<&Plan>, found: &mut Comparison) {
             }
         }
     }
+}
+
+/// All that a transcript tells of a card, so that one is found of which something was edited beside the digest. What the attestation is worth depends on the
+/// machine's roots.
+fn told(card: &HeldCard) -> impl PartialEq {
+    let HeldCard { identifier, role, token, digest, fingerprint, primary, backup, attestation: _ } = card.clone();
+    (identifier, role, token, digest, fingerprint, primary, backup)
 }
 
 fn missing(one: &Transcript, member: &Identifier, plan: Option<&Plan>, found: &mut Comparison) {

@@ -315,6 +315,8 @@ fn rules_on_cards_are_checked() {
     assert_eq!(
         texts,
         [
+            // Its digest is that of the card with the key.
+            "wallet-1 shows another card of itself than the others hold.",
             "The attestation of cosigner-1 does not hold on wallet-1: No root.",
             "The card of cosigner-2 on wallet-1 carries no attestation.",
             "The card of wallet-1 on wallet-1 has no backup key.",

@@ -142,12 +142,35 @@ impl SoftHsm {
         let home = Home::new("softhsm");
         let tokens = home.path().join("tokens");
         fs::create_dir(&tokens).expect("one SoftHsm per test");
+        Self::write_conf(home.path());
+        Self { home }
+    }
+
+    /// Another installation with the same tokens as they are now. SoftHSM writes to a token at each login, and programs that look for it at that moment do not find it:
+    /// whoever runs several at once gives each its own.
+    pub fn copy(&self) -> Self {
+        let home = Home::Own(temporary("softhsm"));
+        let (from, to) = (self.home.path().join("tokens"), home.path().join("tokens"));
+        fs::create_dir(&to).expect("create a directory for tokens");
+        for token in fs::read_dir(from).expect("read the tokens' directory") {
+            let token = token.expect("read the tokens' directory");
+            let to = to.join(token.file_name());
+            fs::create_dir(&to).expect("create a token's directory");
+            for file in fs::read_dir(token.path()).expect("read a token's directory") {
+                let file = file.expect("read a token's directory");
+                fs::copy(file.path(), to.join(file.file_name())).expect("copy a token");
+            }
+        }
+        Self::write_conf(home.path());
+        Self { home }
+    }
+
+    fn write_conf(home: &Path) {
         let conf = format!(
             "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n",
-            tokens.display()
+            home.join("tokens").display()
         );
-        fs::write(home.path().join("softhsm2.conf"), conf).expect("write softhsm2.conf");
-        Self { home }
+        fs::write(home.join("softhsm2.conf"), conf).expect("write softhsm2.conf");
     }
 
     /// The module.
