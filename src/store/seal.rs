@@ -342,12 +342,15 @@ impl Store {
             return Err(tampered(&self.dir, "its tables or triggers were changed"));
         }
         let now = Manifest::of(connection).map_err(failed)?;
-        let (_, flaw) = log::entries(connection).map_err(failed)?;
+        let (entries, flaw) = log::entries(connection).map_err(failed)?;
         if flaw.is_some() || now.to_text() != text {
             let sealed = Manifest::from_text(&text).ok_or_else(other)?;
             return Err(tampered(&self.dir, &manifest::listed(&sealed.differences(&now, flaw))));
         }
-        if now.entries() < unlocked.entries() {
+        // The log only ever goes on: an older copy that was changed since is as long, and has another entry there.
+        let last = unlocked.head();
+        let at = last.sequence.checked_sub(1).map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+        if at.is_some_and(|at| entries.get(at).is_none_or(|entry| entry.hash != last.hash)) {
             return Err(tampered(&self.dir, "an older copy was put in its place while this program had it open"));
         }
         Ok((mac, now))
@@ -492,9 +495,9 @@ impl Unlocked {
         manifest
     }
 
-    /// How long the log was when the store was last verified.
-    fn entries(&self) -> u64 {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).1.entries()
+    /// Where the log ended when the store was last verified.
+    fn head(&self) -> log::Head {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).1.head()
     }
 }
 

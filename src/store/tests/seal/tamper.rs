@@ -329,6 +329,22 @@ fn an_older_copy_is_found_only_by_whoever_has_it_open() {
     assert!(again.log().unwrap().iter().all(|entry| entry.hash != head), "what the printed transcript shows");
 }
 
+#[test]
+fn an_older_copy_that_went_on_by_itself_is_found_by_whoever_has_it_open() {
+    let (_home, mut store) = sealed();
+    store.add_peer(&peer("cosigner", 1), "").unwrap();
+    let dir = store.dir().to_owned();
+    let older = fs::read(dir.join("store.db")).unwrap();
+    store.revoke(&"cosigner".parse().unwrap(), "stolen").unwrap();
+    fs::write(dir.join("store.db"), &older).unwrap();
+    let mut again = opened(&dir).unwrap();
+    for number in 2..5 {
+        again.add_peer(&peer(&format!("peer-{number}"), number), "").unwrap();
+    }
+    assert_eq!(kind(store.peers()), ErrorKind::StoreTampered, "its log is longer, and not the same");
+    assert_eq!(kind(store.add_peer(&peer("late", 9), "")), ErrorKind::StoreTampered);
+}
+
 /// A trigger runs within the change that comes next, and what it wrote would be sealed in.
 const TRIGGER: &str =
     "AFTER INSERT ON log BEGIN UPDATE peers SET role = 'guardian' WHERE identifier = 'watchtower'; END";
