@@ -11,8 +11,9 @@ use super::cards::{Place, card_keys};
 use super::seal::Step;
 use super::{Peer, Store, fail, log, row};
 use crate::ceremony::log::{Event, plain};
+use crate::ceremony::succession::Succession;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{Curve, Fingerprint, Identifier, IdentityCard, KeyPlace, OnionAddress, StaticPublic};
+use crate::identity::{Curve, Fingerprint, Identifier, KeyPlace, OnionAddress, StaticPublic};
 
 pub use contact::Contact;
 pub use proof::OpenChallenge;
@@ -92,13 +93,15 @@ impl Store {
         })
     }
 
-    /// Replaces the card of a peer, or of a member that is only held, by its next one; of a peer the former holds too until `until`. The caller has verified the
-    /// [`Succession`](crate::ceremony::succession::Succession).
+    /// Replaces the card of a peer, or of a member that is only held, by its next one; of a peer the former holds too as long as the succession says. The caller
+    /// has verified its MAC. That it follows upon the card that is recorded is seen to here, once more: somebody else may have recorded another one meanwhile.
     ///
     /// # Errors
-    /// Those of [`add_card`](Self::add_card) but for the name's conflict; [`PeerUnknown`](crate::ErrorKind::PeerUnknown).
-    pub fn succeed_card(&mut self, card: &IdentityCard, until: u64, how: &str) -> Result<()> {
-        let identifier = &card.identifier;
+    /// Those of [`add_card`](Self::add_card) but for the name's conflict; [`PeerUnknown`](crate::ErrorKind::PeerUnknown);
+    /// [`SuccessionInvalid`](crate::ErrorKind::SuccessionInvalid) when it follows upon another card.
+    pub fn succeed_card(&mut self, succession: &Succession, how: &str) -> Result<()> {
+        let Succession { card, until, .. } = succession;
+        let (identifier, until) = (&card.identifier, *until);
         self.change(&format!("record the next card of \"{identifier}\""), |connection| {
             let (former, place) = match self.find(connection, identifier)? {
                 Some(peer) => (peer, Place::Peer),
@@ -118,6 +121,13 @@ impl Store {
             };
             if was == *card {
                 return Ok(Step::Nothing(()));
+            }
+            if was.digest() != succession.former {
+                return Err(Error::new(
+                    ErrorKind::SuccessionInvalid,
+                    format!("The succession does not follow upon the card of \"{identifier}\" that is recorded now; nothing was changed."),
+                    format!("See which card that is with `claviger-ceremony show {identifier}`; another command recorded it meanwhile, or one before this is missing."),
+                ));
             }
             let mut next = Peer::from_card(card);
             self.check(connection, &next, place, Some(identifier))?;

@@ -115,10 +115,10 @@ impl Store {
     /// Whether it is sealed, and to which keys. Reads, and believes, what is in the file.
     ///
     /// # Errors
-    /// As [`machine`](Self::machine).
+    /// As [`machine`](Self::machine). [`StoreTampered`](crate::ErrorKind::StoreTampered) for a seal that was removed by hand: the log or the secrets tell of it.
     pub fn seal_state(&self) -> Result<SealState> {
         if !self.is_sealed(&self.connection)? {
-            return Ok(SealState::Unsealed);
+            return self.check_bare(&self.connection).map(|()| SealState::Unsealed);
         }
         let slots = slots(&self.connection).map_err(|error| row::unreadable(&self.dir, "seal_keys", error))?;
         let keys = slots.iter().map(|slot| {
@@ -263,7 +263,7 @@ impl Store {
     /// The open seal for a change or a secret; `None` in a store that is not sealed.
     pub(super) fn opened(&self, connection: &Connection, what: &str) -> Result<Option<&Unlocked>> {
         match (&self.unlocked, self.is_sealed(connection)?) {
-            (None, false) => Ok(None),
+            (None, false) => self.check_bare(connection).map(|()| None),
             (Some(unlocked), true) => Ok(Some(unlocked)),
             (Some(_), false) => Err(self.stripped()),
             (None, true) => Err(Error::new(
@@ -295,6 +295,29 @@ impl Store {
         connection
             .query_row("SELECT EXISTS (SELECT 1 FROM seal) OR EXISTS (SELECT 1 FROM seal_keys)", [], |row| row.get(0))
             .map_err(fail::sql(&self.dir, "look at the seal"))
+    }
+
+    /// Refuses a store without a seal that never lost it through this tool: its log ends sealed, or its secrets are wrapped. Whoever writes the log and the
+    /// secrets anew as well makes an unsealed store of it, with other secrets.
+    fn check_bare(&self, connection: &Connection) -> Result<()> {
+        let failed = fail::sql(&self.dir, "look at the seal");
+        let last: Option<String> = connection
+            .query_row(
+                "SELECT event FROM log WHERE event IN (?1, ?2) ORDER BY sequence DESC LIMIT 1",
+                params![Event::Sealed.as_str(), Event::Unsealed.as_str()],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(&failed)?;
+        let mut secrets = connection.prepare_cached("SELECT name, length(value) FROM secrets").map_err(&failed)?;
+        let wrapped = secrets
+            .query_map([], |row| Ok(row.get::<_, i64>(1)? == (secret_len(&row.get::<_, String>(0)?) + WRAPPING) as i64))
+            .and_then(|lengths| lengths.collect::<rusqlite::Result<Vec<bool>>>())
+            .map_err(|error| row::unreadable(&self.dir, "secrets", error))?;
+        if last.as_deref() == Some(Event::Sealed.as_str()) || wrapped.contains(&true) {
+            return Err(no_seal(&self.dir));
+        }
+        Ok(())
     }
 
     /// The manifest of the file: the one that was verified last, if it is still that one, or the present one after it was verified.
@@ -342,12 +365,15 @@ impl Store {
             return Err(tampered(&self.dir, "its tables or triggers were changed"));
         }
         let now = Manifest::of(connection).map_err(failed)?;
-        let (_, flaw) = log::entries(connection).map_err(failed)?;
+        let (entries, flaw) = log::entries(connection).map_err(failed)?;
         if flaw.is_some() || now.to_text() != text {
             let sealed = Manifest::from_text(&text).ok_or_else(other)?;
             return Err(tampered(&self.dir, &manifest::listed(&sealed.differences(&now, flaw))));
         }
-        if now.entries() < unlocked.entries() {
+        // The log only ever goes on: an older copy that was changed since is as long, and has another entry there.
+        let last = unlocked.head();
+        let at = last.sequence.checked_sub(1).map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+        if at.is_some_and(|at| entries.get(at).is_none_or(|entry| entry.hash != last.hash)) {
             return Err(tampered(&self.dir, "an older copy was put in its place while this program had it open"));
         }
         Ok((mac, now))
@@ -492,9 +518,9 @@ impl Unlocked {
         manifest
     }
 
-    /// How long the log was when the store was last verified.
-    fn entries(&self) -> u64 {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).1.entries()
+    /// Where the log ended when the store was last verified.
+    fn head(&self) -> log::Head {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).1.head()
     }
 }
 

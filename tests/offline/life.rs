@@ -1,6 +1,7 @@
 //! What happens to machines after the ceremony, while they listen and call: the other token, rotation, revocation, expiry.
 
 use crate::support::{Machine, now, run, talk};
+use claviger::ceremony::succession::Succession;
 use claviger::config::Pattern;
 use claviger::endpoint::{Listening, WATCH};
 use claviger::identity::{Identifier, KeyPlace};
@@ -83,8 +84,10 @@ fn a_rotation_overlaps() {
         vault.introduce(&mut told);
         vault.introduce(&mut untold);
         let until = now() + 3600;
+        let former = vault.card.clone();
         vault.rotate(until);
-        told.store().succeed_card(&vault.card, until, "test").unwrap();
+        let succession = Succession::new(&former, KeyPlace::Primary, vault.card.clone(), until);
+        told.store().succeed_card(&succession, "test").unwrap();
 
         let endpoint = vault.endpoint(Pattern::Kk).await;
         let (knows, does_not) = (told.endpoint(Pattern::Kk).await, untold.endpoint(Pattern::Xk).await);
@@ -125,7 +128,8 @@ fn a_peer_is_still_who_it_was() {
         let endpoint = wallet.endpoint(Pattern::Kk).await;
         let mut listening = listen(&endpoint).await;
         let until = now() + 8;
-        wallet.store().succeed_card(&next, until, "test").unwrap();
+        let succession = Succession::new(&vault.card, KeyPlace::Primary, next, until);
+        wallet.store().succeed_card(&succession, "test").unwrap();
         let (session, _) = reaches(&endpoint, "vault", &mut at_vault).await;
         assert!(session.peer().by_former);
         let (_session, mut accepted) = meet(&before, "wallet", &mut listening).await;

@@ -4,8 +4,10 @@ use crate::endpoints::through;
 use crate::net::{LONG, network, run, start};
 use crate::support::{Machine, now, talk};
 use claviger::ceremony::plan::Plan;
+use claviger::ceremony::succession::Succession;
 use claviger::config::{Pattern, TransportKind};
 use claviger::endpoint::rollcall::{Outcome, RollCall};
+use claviger::identity::KeyPlace;
 use claviger::transport::ServiceState;
 use tokio::time::timeout;
 
@@ -87,8 +89,10 @@ fn two_addresses_of_one_process() {
             vault.introduce(&mut told);
             vault.introduce(&mut untold);
             let until = now() + 3600;
+            let former = vault.card.clone();
             vault.rotate(until);
-            told.store().succeed_card(&vault.card, until, "test").unwrap();
+            let succession = Succession::new(&former, KeyPlace::Primary, vault.card.clone(), until);
+            told.store().succeed_card(&succession, "test").unwrap();
             through(&mut vault, kind, &network, &host);
             for machine in [&mut told, &mut untold] {
                 through(machine, TransportKind::Tor, &network, &client);

@@ -88,13 +88,14 @@ pub(super) fn import(cli: &Cli, import: &Import, terminal: &Terminal) -> Result<
 pub(super) fn import_read(cli: &Cli, read: Sorted, import: &Import, terminal: &Terminal) -> Result<()> {
     let Sorted { cards, successions } = read;
     let store = open(cli)?;
-    let candidates = checked(&store, cards, successions.len(), import)?;
+    let candidates = checked(&store, cards.clone(), successions.len(), import)?;
     if successions.is_empty() && candidates.iter().all(|candidate| candidate.added == Added::AlreadyThere) {
         let imported = candidates.iter().map(|candidate| told(candidate, terminal)).collect();
         return terminal.result("", &Imported { imported });
     }
     drop(store);
-    record(opened(cli, terminal)?, candidates, &successions, import, terminal)
+    // Once more: policy, roots and plan were read before the seal was opened, and what counts is what is under it.
+    import_into(opened(cli, terminal)?, Sorted { cards, successions }, import, terminal)
 }
 
 /// As [`import`] of what was read, into a store that is open.

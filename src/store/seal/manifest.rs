@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use data_encoding::HEXLOWER;
 use rusqlite::Connection;
 
+use crate::ceremony::log::ROOT;
 use crate::store::log::{self, Flaw, Head};
 use crate::store::row::{self, CARD, MACHINE, PEER};
 
@@ -126,9 +127,9 @@ impl Manifest {
         manifest.log.is_some().then_some(manifest)
     }
 
-    /// How long the log was.
-    pub(super) fn entries(&self) -> u64 {
-        self.log.map_or(0, |head| head.sequence)
+    /// Where the log ends.
+    pub(super) fn head(&self) -> Head {
+        self.log.unwrap_or(Head { sequence: 0, hash: ROOT })
     }
 
     /// Whether a row is as it was sealed. `None`: it is not there.
@@ -163,7 +164,7 @@ impl Manifest {
     }
 
     fn log(&self, now: &Self, flaw: Option<Flaw>) -> Option<String> {
-        let (sealed, there) = (self.entries(), now.entries());
+        let (sealed, there) = (self.head().sequence, now.head().sequence);
         Some(match flaw {
             Some(Flaw::Unchained(sequence)) => format!("entry {sequence} of the log was changed"),
             Some(Flaw::Malformed(sequence)) if sequence <= sealed => {

@@ -4,6 +4,7 @@ use super::seal::{answer, own};
 use super::*;
 use crate::ceremony::plan::{Edge, Member, Rules};
 use crate::ceremony::proof::Challenge;
+use crate::ceremony::succession::Succession;
 use crate::identity::Role;
 use crate::secret::EphemeralSecret;
 
@@ -57,6 +58,13 @@ pub(super) fn next(card: IdentityCard, until: u64) -> (NewIdentity, IdentityCard
     (next, card)
 }
 
+/// Records a member's next card, after the one that is held.
+pub(super) fn succeed(store: &mut Store, card: IdentityCard, until: u64) -> Result<()> {
+    let held = store.cards()?.into_iter().find(|held| held.identifier == card.identifier);
+    let former = held.unwrap_or_else(|| card.clone());
+    store.succeed_card(&Succession::new(&former, KeyPlace::Primary, card, until), "vouched for")
+}
+
 /// A sealed store with something in every table: the machine is in a rotation, and ends with the token [`own`].
 pub(super) fn full() -> (TempDir, Store) {
     let (home, dir) = place();
@@ -77,7 +85,7 @@ pub(super) fn full() -> (TempDir, Store) {
     }
     store.revoke(&name("spare"), "stolen").unwrap();
     store.set_expiry(&name("watchtower"), Some(2_000_000_000)).unwrap();
-    store.succeed_card(&card("cosigner", 11), 1_900_000_000, "vouched for").unwrap();
+    succeed(&mut store, card("cosigner", 11), 1_900_000_000).unwrap();
     store.open_challenge(&challenge(ID, 1_800_000_000), 1_700_000_000).unwrap();
     store.spend_challenge(&ID, &name("cosigner"), &key(11), "by file").unwrap();
     let contact = Contact { peer: name("cosigner"), own: key(6), theirs: key(1), time: 1_700_000_000 };
@@ -182,7 +190,7 @@ fn no_key_is_in_a_store_twice() {
     let guardian = IdentityCard { backup: Some(backup(103)), ..card("guardian", 3) };
     store.add_card(&cosigner, "").unwrap();
     store.add_card(&guardian, "").unwrap();
-    store.succeed_card(&IdentityCard { backup: Some(backup(102)), ..card("cosigner", 2) }, 9, "").unwrap();
+    succeed(&mut store, IdentityCard { backup: Some(backup(102)), ..card("cosigner", 2) }, 9).unwrap();
     let late = |number| card("late", number);
     let with = |number| IdentityCard { backup: Some(backup(number)), ..card("late", 200) };
     for taken in [2, 102, 3, 103, 1, 101] {
@@ -210,7 +218,7 @@ fn what_was_revoked_never_comes_back() {
     let gone = IdentityCard { backup: Some(backup(101)), ..card("cosigner", 1) };
     store.add_card(&gone, "").unwrap();
     let after = IdentityCard { backup: Some(backup(102)), ..card("cosigner", 2) };
-    store.succeed_card(&after, u64::MAX / 4, "").unwrap();
+    succeed(&mut store, after.clone(), u64::MAX).unwrap();
     let bare = Peer { onion_address: None, client_auth: None, token: None, ..peer("bare", 5) };
     store.add_peer(&bare, "").unwrap();
     assert_eq!(store.revoke(&name("cosigner"), "lost on a train\n").unwrap().card(), Some(after.clone()));
@@ -238,7 +246,7 @@ fn what_was_revoked_never_comes_back() {
         assert_eq!(kind(store.check_peer(&Peer::from_card(&card))), ErrorKind::PeerRevoked);
     }
     store.add_card(&card("cosigner", 9), "").unwrap();
-    assert_eq!(kind(store.succeed_card(&card("cosigner", 1), 0, "")), ErrorKind::PeerRevoked);
+    assert_eq!(kind(succeed(&mut store, card("cosigner", 1), 0)), ErrorKind::PeerRevoked);
     assert_eq!(kind(store.rotate(&next(card("wallet", 102), 0).0, &[])), ErrorKind::PeerRevoked);
 }
 
@@ -250,8 +258,8 @@ fn keys_hold_until_they_do_not() {
     let is = IdentityCard { backup: Some(backup(101)), ..card("cosigner", 2) };
     store.add_card(&was, "").unwrap();
     store.set_expiry(&was.identifier, Some(200)).unwrap();
-    store.succeed_card(&is, 100, "vouched for").unwrap();
-    store.succeed_card(&is, 100, "vouched for").unwrap();
+    succeed(&mut store, is.clone(), 100).unwrap();
+    succeed(&mut store, is.clone(), 100).unwrap();
     let peer = store.peer(&was.identifier).unwrap();
     assert_eq!(peer.former, Some(Former { card: was.clone(), until: 100 }));
     assert_eq!(store.peers().unwrap(), std::slice::from_ref(&peer));
@@ -286,7 +294,21 @@ fn keys_hold_until_they_do_not() {
             (Event::ExpirySet, "without limit".to_owned()),
         ]
     );
-    assert_eq!(kind(store.succeed_card(&card("nobody", 7), 0, "")), ErrorKind::PeerUnknown);
+    assert_eq!(kind(succeed(&mut store, card("nobody", 7), 0)), ErrorKind::PeerUnknown);
+}
+
+/// Two commands that import successions at once: the one that is slower does not go back behind the other.
+#[test]
+fn a_succession_follows_upon_the_card_that_is_there() {
+    let (_home, mut store) = store();
+    let [first, second, third] = [1, 2, 3].map(|number| card("cosigner", number));
+    store.add_card(&first, "").unwrap();
+    let slower = Succession::new(&first, KeyPlace::Primary, second.clone(), 100);
+    succeed(&mut store, second.clone(), 100).unwrap();
+    succeed(&mut store, third.clone(), 100).unwrap();
+    assert_eq!(kind(store.succeed_card(&slower, "")), ErrorKind::SuccessionInvalid);
+    let peer = store.peer(&name("cosigner")).unwrap();
+    assert_eq!((peer.card(), peer.former.map(|former| former.card)), (Some(third), Some(second)));
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn a_sealed_store_is_read_without_the_token_and_changed_with_it() {
         store.remove_peer(&name).map(drop),
         store.revoke(&name, "").map(drop),
         store.set_expiry(&name, Some(1)).map(drop),
-        store.succeed_card(&card("cosigner", 2), 1, ""),
+        super::life::succeed(&mut store, card("cosigner", 2), 1),
         store.finish_rotation().map(drop),
         store.activate(KeyPlace::Primary),
         store.note(Event::Witnessed, &name, Fingerprint::from_bytes([0; 16]), ""),

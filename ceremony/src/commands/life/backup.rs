@@ -7,7 +7,7 @@ use claviger::store::{NewIdentity, SealState};
 
 use super::out::around;
 use super::rotate::{refuse_key, refuse_present, told};
-use super::vouch::{members, operations, times, vouched};
+use super::vouch::{members, operations, times, unchanged, vouched};
 use super::{locator_of, now};
 use crate::attestation::roots;
 use crate::cli::{BackupAdd, Cli, Output};
@@ -40,6 +40,7 @@ pub(super) fn add(cli: &Cli, command: &BackupAdd, terminal: &Terminal) -> Result
         times(operations(&members))
     ));
     let (mut store, mut present) = opened(cli, terminal)?.with_token(terminal)?;
+    unchanged(&store, &machine, &members)?;
     let roots = roots(&machine.attestation.roots, &[])?;
     let mut second = Fresh::open(&locator, KeyPlace::Backup, (!command.no_attestation).then_some(&roots), terminal)?;
     refuse_key(&second, &machine)?;
@@ -89,6 +90,7 @@ pub(super) fn again(cli: &Cli, output: &Output, terminal: &Terminal) -> Result<(
     let members = members(&store, &machine.card)?;
     drop(store);
     let (store, mut present) = opened(cli, terminal)?.with_token(terminal)?;
+    unchanged(&store, &machine, &members)?;
     let former = IdentityCard { backup: None, ..machine.card.clone() };
     let until = now();
     let card = machine.card.clone();

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::losses::{list, wrapped};
 use super::out::{Written, around, carry};
-use super::vouch::{Member, members, operations, times, vouched};
+use super::vouch::{Member, members, operations, times, unchanged, vouched};
 use super::{confirmed, now};
 use crate::attestation::roots;
 use crate::cli::{Cli, OVERLAP, Rotate};
@@ -54,6 +54,7 @@ pub(super) fn rotate(cli: &Cli, command: &Rotate, terminal: &Terminal) -> Result
     confirmed(&consequence(&machine, &members, command, until), "rotate", &name, command.confirm.as_ref(), terminal)?;
 
     let (mut store, mut present) = opened(cli, terminal)?.with_token(terminal)?;
+    unchanged(&store, &machine, &members)?;
     let roots = roots(&machine.attestation.roots, &[])?;
     let attest = (!command.no_attestation).then_some(&roots);
     let mut first = Fresh::open(&locator, KeyPlace::Primary, attest, terminal)?;

@@ -70,7 +70,7 @@ pub(crate) fn import_succession(
         confirm(card, &machine.card.fingerprint(), &roots, terminal)?
     };
     let how = format!("{how}; vouched for by its {} key; {}", succession.by, logged(&proven));
-    store.succeed_card(card, succession.until, &how)?;
+    store.succeed_card(succession, &how)?;
     terminal.note(&format!("\"{name}\" has its next card."));
     Ok(Succeeded { added: Added::New, proven })
 }

@@ -1,15 +1,16 @@
 //! The present key vouches for the next card, to each key of each member.
 
-use claviger::ceremony::succession::Succession;
-use claviger::error::Result;
+use claviger::ceremony::succession::{MAX_MACS, Succession};
+use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::{Identifier, IdentityCard, KeyPlace, StaticPublic};
 use claviger::program::Terminal;
-use claviger::store::Store;
+use claviger::store::{Machine, Store};
 
 use super::now;
 use crate::commands::opened::OpenToken;
 
 /// Who can verify a succession, with which keys.
+#[derive(PartialEq, Eq)]
 pub(super) struct Member {
     pub(super) name: Identifier,
     keys: Vec<(KeyPlace, StaticPublic)>,
@@ -47,6 +48,19 @@ pub(super) fn members(store: &Store, own: &IdentityCard) -> Result<Vec<Member>> 
     Ok(members)
 }
 
+/// What people were told, and agreed to, was read before the seal was opened. Under it everything must read the same: else somebody changed the file for the
+/// time of the question, and the token would vouch for what that one wrote.
+pub(super) fn unchanged(store: &Store, machine: &Machine, shown: &[Member]) -> Result<()> {
+    if store.machine()? == *machine && members(store, &machine.card)? == shown {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::StoreTampered,
+        "The store's file was changed between the question and the opening of its seal; nothing was changed by this command.",
+        "If another command ran meanwhile, run this one again. If none did, find out who else writes to that file.",
+    ))
+}
+
 /// How often the token is asked.
 pub(super) fn operations(members: &[Member]) -> usize {
     members.iter().map(|member| member.keys.len()).sum()
@@ -71,6 +85,16 @@ pub(super) fn vouched(
     token: &mut OpenToken,
     terminal: &Terminal,
 ) -> Result<Succession> {
+    if operations(members) > MAX_MACS {
+        return Err(Error::new(
+            ErrorKind::SuccessionInvalid,
+            format!(
+                "The members have {} keys, and a succession is for {MAX_MACS} at most; no token was asked, and nothing was changed.",
+                operations(members)
+            ),
+            "Set this machine up anew with `claviger-ceremony init`, and have its peers import that card.",
+        ));
+    }
     let mut succession = Succession::new(former, by, card, until);
     for member in members {
         for (place, key) in &member.keys {

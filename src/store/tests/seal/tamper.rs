@@ -301,7 +301,8 @@ fn a_seal_that_is_removed_takes_the_secrets_along() {
     drop(store);
     sqlite(&dir).execute_batch("DELETE FROM seal; DELETE FROM seal_keys").unwrap();
     let mut store = Store::open(&dir).unwrap();
-    assert_eq!(store.seal_state().unwrap(), SealState::Unsealed, "whoever opens it for a sealed machine has to object");
+    assert_eq!(kind(store.seal_state()), ErrorKind::StoreTampered);
+    assert_eq!(kind(store.add_peer(&peer("mallory", 90), "")), ErrorKind::StoreTampered);
     store.unlock(&own()).unwrap();
     for refused in [
         store.onion_secret().map(drop),
@@ -312,6 +313,16 @@ fn a_seal_that_is_removed_takes_the_secrets_along() {
         assert_eq!(kind(refused), ErrorKind::StoreTampered);
     }
     assert_eq!(kind(store.seal(&[own()])), ErrorKind::StoreTampered, "wrapped secrets are not wrapped again");
+    // With secrets in the clear, as an unsealed store has them, the log still tells of the seal.
+    let fresh = OnionKeys::generate().unwrap().secret;
+    without_triggers(&dir, "DELETE FROM secrets");
+    without_triggers(&dir, "DELETE FROM challenges");
+    for (name, value) in [("onion", fresh.expose().as_slice()), ("client-auth", &[7; 32])] {
+        sqlite(&dir).execute("INSERT INTO secrets VALUES (?1, ?2)", rusqlite::params![name, value]).unwrap();
+    }
+    let mut store = Store::open(&dir).unwrap();
+    assert_eq!(kind(store.seal_state()), ErrorKind::StoreTampered);
+    assert_eq!(kind(store.seal(&[own()])), ErrorKind::StoreTampered, "nothing that was changed is sealed in");
 }
 
 #[test]
@@ -327,6 +338,22 @@ fn an_older_copy_is_found_only_by_whoever_has_it_open() {
     let again = opened(&dir).unwrap();
     assert_eq!(again.peers().unwrap().len(), 1);
     assert!(again.log().unwrap().iter().all(|entry| entry.hash != head), "what the printed transcript shows");
+}
+
+#[test]
+fn an_older_copy_that_went_on_by_itself_is_found_by_whoever_has_it_open() {
+    let (_home, mut store) = sealed();
+    store.add_peer(&peer("cosigner", 1), "").unwrap();
+    let dir = store.dir().to_owned();
+    let older = fs::read(dir.join("store.db")).unwrap();
+    store.revoke(&"cosigner".parse().unwrap(), "stolen").unwrap();
+    fs::write(dir.join("store.db"), &older).unwrap();
+    let mut again = opened(&dir).unwrap();
+    for number in 2..5 {
+        again.add_peer(&peer(&format!("peer-{number}"), number), "").unwrap();
+    }
+    assert_eq!(kind(store.peers()), ErrorKind::StoreTampered, "its log is longer, and not the same");
+    assert_eq!(kind(store.add_peer(&peer("late", 9), "")), ErrorKind::StoreTampered);
 }
 
 /// A trigger runs within the change that comes next, and what it wrote would be sealed in.
