@@ -82,7 +82,7 @@ pub(crate) fn policies(fields: &[u8], slot: u8) -> Result<(PinPolicy, TouchPolic
 enum Secret {
     P256(p256::SecretKey),
     X25519(x25519_dalek::StaticSecret),
-    Ed25519(salty::Keypair),
+    Ed25519(Box<salty::Keypair>),
 }
 
 /// A key in a slot.
@@ -103,7 +103,7 @@ impl Key {
             Curve::Ed25519 => {
                 let mut seed = [0; 32];
                 OsRng.fill_bytes(&mut seed);
-                Secret::Ed25519(salty::Keypair::from(&seed))
+                Secret::Ed25519(Box::new(salty::Keypair::from(&seed)))
             }
         };
         Self { secret, pin, touch, generated: true }
@@ -120,7 +120,7 @@ impl Key {
         let secret = match curve {
             Curve::P256 => Secret::P256(p256::SecretKey::from_slice(&bytes).map_err(|_| WRONG_DATA)?),
             Curve::X25519 => Secret::X25519(bytes.into()),
-            Curve::Ed25519 => Secret::Ed25519(salty::Keypair::from(&bytes)),
+            Curve::Ed25519 => Secret::Ed25519(Box::new(salty::Keypair::from(&bytes))),
         };
         Ok(Self { secret, pin, touch, generated: false })
     }
