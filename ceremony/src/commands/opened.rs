@@ -67,9 +67,6 @@ pub(crate) struct Opened {
 pub(crate) fn opened(cli: &Cli, terminal: &Terminal) -> Result<Opened> {
     let mut store = open(cli)?;
     if store.seal_state()? == SealState::Unsealed {
-        // Where something else than `unseal` took the seal off they are still wrapped: refused as changed.
-        store.onion_secret()?;
-        store.client_auth_secret()?;
         terminal.warn("the store is not sealed: whoever can write to it can change it unseen. Seal it with `claviger-ceremony seal`.");
         return Ok(Opened { store, token: None });
     }

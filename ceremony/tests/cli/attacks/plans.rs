@@ -31,6 +31,7 @@ fn swapped_before_init() {
     let lab = room.exported.copy();
     lab.write("changed.toml", changed());
     assert_ne!(words(&lab, "changed.toml"), words(&lab, "plan.toml"));
+    let theirs = lab.at("cosigner", &["preflight"]);
     // The same token, set up with the wrong plan.
     let locator = lab.at("wallet", &["show"])["locator"].as_str().unwrap().to_owned();
     fs::remove_dir_all(lab.path("wallet")).unwrap();
@@ -38,6 +39,13 @@ fn swapped_before_init() {
     for file in ["wallet.card", "wallet.challenge"] {
         fs::remove_file(lab.path(file)).unwrap();
     }
+    // Where the machines are compared beforehand.
+    lab.write("cosigner.preflight", theirs.to_string());
+    let output = lab.run_with(&["--store", "wallet", "preflight", "cosigner.preflight", "--json"], b"");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let plans = report["checks"].as_array().unwrap().iter().find(|check| check["check"] == "plans").unwrap();
+    assert!(plans["verdict"] == "fail" && plans["message"].as_str().unwrap().contains("cosigner"), "{report}");
+
     lab.at("wallet", &["export"]);
     lab.at("wallet", &["challenge"]);
     lab.import_unread("wallet", &["cosigner.card", "watchtower.card", "auditor.card"]);

@@ -1,5 +1,7 @@
 //! A transcript that is edited on its way to who compares them.
 
+use claviger::ceremony::log::{Event, ROOT, chained};
+use claviger::ceremony::transcript::Transcript;
 use serde_json::{Value, json};
 
 use super::{Room, Said};
@@ -85,4 +87,32 @@ fn every_field_is_compared() {
         assert!(said.text.contains("wallet"), "{path}: {}", said.text);
     }
     assert_eq!(unseen, UNSEEN);
+}
+
+/// Whoever writes the log anew, with all its hashes, has a transcript that holds: the head on paper is not his to write, nor a signature.
+#[test]
+fn the_log_is_written_anew() {
+    let room = Room::enter();
+    let lab = room.confirmed.copy();
+    let good = Transcript::from_json(lab.read("wallet.transcript").trim_end()).unwrap();
+    let mut forged = good.clone();
+    let mut before = ROOT;
+    for entry in &mut forged.log {
+        if entry.event == Event::Witnessed {
+            entry.detail = "Mallory".into();
+        }
+        entry.hash = chained(&before, entry);
+        before = entry.hash;
+    }
+    lab.write("wallet.transcript", forged.to_json());
+    let (output, report) = lab.compared(&[]);
+    assert!(output.status.success() && report["same"] == true, "{report}");
+    let (output, _) = lab.compared(&["--head", &good.head_print().words()]);
+    let said = Said::of(&output);
+    assert_eq!((output.status.code(), said.kind.as_str()), (Some(4), "transcripts-differ"));
+    assert!(said.text.contains("the log was written anew"), "{}", said.text);
+    // Beside the one that was there.
+    lab.write("good.transcript", good.to_json());
+    let (output, _) = lab.compared(&["good.transcript"]);
+    assert_eq!(Said::of(&output).kind, "transcripts-differ");
 }
