@@ -4,6 +4,9 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::identity::{Fingerprint, Identifier};
 
+/// The detail of an entry by which a new plan moves a card that is recorded between peers and cards that are only held.
+pub const MOVED: &str = "by the plan's edges";
+
 /// Longest [`LogEntry::detail`], in bytes. Longer text is cut.
 pub const MAX_DETAIL_LEN: usize = 256;
 
@@ -119,6 +122,24 @@ pub fn chained(before: &[u8; 32], entry: &LogEntry) -> [u8; 32] {
     hash
 }
 
+/// Whether a token proved that it holds the key of that fingerprint, for the card that is recorded of `subject`. A proof is for a card, every line of it: one for a card that
+/// was removed says nothing of another that was imported afterwards, be it with the same key. A card that its present key vouches for goes on with it.
+pub fn is_proven(log: &[LogEntry], subject: &Identifier, key: &Fingerprint) -> bool {
+    let (mut card, mut proven) = (None, false);
+    for entry in log.iter().filter(|entry| entry.subject == *subject) {
+        match entry.event {
+            Event::PeerAdded | Event::CardAdded => {
+                proven &= card == Some(entry.fingerprint);
+                card = Some(entry.fingerprint);
+            }
+            Event::CardSucceeded => card = Some(entry.fingerprint),
+            Event::ProofVerified if entry.fingerprint == *key => proven = true,
+            _ => {}
+        }
+    }
+    proven
+}
+
 /// `detail` as it may be stored and shown: no control characters, bounded.
 pub fn plain(detail: &str) -> String {
     let mut text = String::new();
@@ -141,6 +162,35 @@ mod tests {
         let long = "ä".repeat(MAX_DETAIL_LEN);
         assert_eq!(plain(&long).len(), MAX_DETAIL_LEN);
         assert_eq!(plain(&format!("x{long}")).len(), MAX_DETAIL_LEN - 1);
+    }
+
+    #[test]
+    fn a_proof_is_for_the_card_that_was_there() {
+        let print = |byte| Fingerprint::from_bytes([byte; 16]);
+        let (card, other, key) = (print(1), print(2), print(9));
+        let proven = |events: &[(Event, Fingerprint)]| {
+            let entry = |&(event, fingerprint): &(Event, Fingerprint)| LogEntry {
+                sequence: 1,
+                time: 0,
+                event,
+                subject: "cosigner".parse().unwrap(),
+                fingerprint,
+                version: String::new(),
+                detail: String::new(),
+                hash: ROOT,
+            };
+            let log: Vec<LogEntry> = events.iter().map(entry).collect();
+            assert!(!is_proven(&log, &"other".parse().unwrap(), &key));
+            is_proven(&log, &"cosigner".parse().unwrap(), &key)
+        };
+        let (added, held, gone) = (Event::PeerAdded, Event::CardAdded, Event::PeerRemoved);
+        let proof = (Event::ProofVerified, key);
+        assert!(proven(&[(added, card), proof]));
+        assert!(!proven(&[(added, card), (Event::ProofVerified, other)]));
+        assert!(proven(&[(held, card), proof, (gone, card), (added, card)]), "the same card");
+        assert!(!proven(&[(added, card), proof, (gone, card), (added, other)]), "the same key, another address");
+        assert!(proven(&[(added, card), proof, (gone, card), (added, other), proof]));
+        assert!(proven(&[(added, card), proof, (Event::CardSucceeded, other), (gone, other), (held, other)]));
     }
 
     #[test]

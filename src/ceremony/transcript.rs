@@ -11,7 +11,7 @@ mod tests;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::log::{Event, LogEntry, ROOT, chained};
+use super::log::{Event, LogEntry, ROOT, chained, is_proven};
 use super::phrase;
 use super::plan::Plan;
 use crate::error::{Error, ErrorKind, Result};
@@ -178,7 +178,8 @@ impl Transcript {
 
     /// The card of that machine, if it is held.
     pub fn card(&self, identifier: &Identifier) -> Option<&HeldCard> {
-        self.cards.iter().find(|card| card.identifier == *identifier)
+        let at = self.cards.binary_search_by(|card| card.identifier.cmp(identifier)).ok()?;
+        self.cards.get(at)
     }
 
     /// The last confirmation of the phrase under the present plan; without a plan, of this machine's card as it is.
@@ -223,10 +224,7 @@ impl Transcript {
 
     /// Whether a token proved that it holds this key of that machine.
     pub fn is_proven(&self, identifier: &Identifier, key: &Fingerprint) -> bool {
-        let fits = |entry: &&LogEntry| {
-            entry.event == Event::ProofVerified && entry.subject == *identifier && entry.fingerprint == *key
-        };
-        self.log.iter().any(|entry| fits(&entry))
+        is_proven(&self.log, identifier, key)
     }
 
     fn check(&self) -> Result<()> {

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use claviger::ceremony::document::Document;
+use claviger::ceremony::log::is_proven;
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::{Fingerprint, Identifier, KeyPlace, StaticPublic};
 use claviger::program::Terminal;
-use claviger::store::{Event, LogEntry, Peer, Store};
+use claviger::store::{Peer, Store};
 
 use crate::cli::{Cli, Output, Proof};
 use crate::files::{check_file, failed, read_documents};
@@ -29,7 +30,7 @@ pub(super) fn lacking(store: &Store) -> Result<Vec<(Identifier, KeyPlace)>> {
     let log = store.log()?;
     let peers = store.peers()?;
     let lacking = peers.iter().flat_map(|peer| {
-        let unproven = keys(peer).filter(|(_, key)| !proven(&log, &peer.identifier, key));
+        let unproven = keys(peer).filter(|(_, key)| !is_proven(&log, &peer.identifier, &Fingerprint::of_key(key)));
         unproven.map(|(place, _)| (peer.identifier.clone(), place))
     });
     Ok(lacking.collect())
@@ -38,11 +39,6 @@ pub(super) fn lacking(store: &Store) -> Result<Vec<(Identifier, KeyPlace)>> {
 fn keys(peer: &Peer) -> impl Iterator<Item = (KeyPlace, &StaticPublic)> {
     let backup = peer.backup.iter().map(|backup| (KeyPlace::Backup, &backup.static_public));
     std::iter::once((KeyPlace::Primary, &peer.static_public)).chain(backup)
-}
-
-fn proven(log: &[LogEntry], name: &Identifier, key: &StaticPublic) -> bool {
-    let print = Fingerprint::of_key(key);
-    log.iter().any(|entry| entry.event == Event::ProofVerified && entry.subject == *name && entry.fingerprint == print)
 }
 
 /// Seconds since 1970 by this machine's clock; one before 1970 is 1970.

@@ -248,6 +248,8 @@ fn on_cards() {
         let (_next, next) = lab.key("next", "x25519");
         lab.ok(&["export"]);
         lab.ok(&["--store", "cosigner", "import", "wallet.card", "--fingerprint", &words()]);
+        let declined = lab.fails(4, &["rotate", "--token", &next, "--confirm", "cosigner"]);
+        assert!(declined.contains("peers take the key of the primary token, too"), "{declined}");
         text += &lab.transcript(&[&["rotate", "--token", &next, "--overlap", "0s", "--confirm", "wallet"]]);
         lab.ok(&["--store", "cosigner", "import", "wallet.succession", "--fingerprint", &words()]);
         text += &lab.transcript(&[&["--store", "cosigner", "log"], &["rotate", "--finish"], &["seal", "--check"]]);

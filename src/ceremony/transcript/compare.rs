@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{HeldCard, Transcript};
-use crate::ceremony::log::{Event, LogEntry};
+use crate::ceremony::log::{Event, LogEntry, MOVED};
 use crate::ceremony::plan::Plan;
 use crate::identity::{Fingerprint, Identifier};
 
@@ -137,9 +137,7 @@ pub fn compare(transcripts: &[Transcript]) -> Comparison {
     let machines = latest(transcripts, &mut found);
     let all: Vec<&Transcript> = machines.values().copied().collect();
     plans(&all, &mut found);
-    let plan = most(all.iter().map(|one| one.plan.as_ref().map(Plan::fingerprint))).and_then(|print| {
-        all.iter().find_map(|one| one.plan.as_ref().filter(|plan| Some(plan.fingerprint()) == print))
-    });
+    let plan = most(all.iter().map(|one| one.plan.as_ref())).flatten();
     members(&all, plan, &mut found);
     cards(&all, plan, &mut found);
     phrases(&all, &mut found);
@@ -207,9 +205,9 @@ fn extends(earlier: &Transcript, later: &Transcript, found: &mut Comparison) {
 }
 
 fn plans(all: &[&Transcript], found: &mut Comparison) {
-    let print = |one: &Transcript| one.plan.as_ref().map(Plan::fingerprint);
-    let Some(usual) = most(all.iter().map(|one| print(one))) else { return };
-    for one in all.iter().filter(|one| print(one) != usual) {
+    // In full: two plans of one fingerprint could be made by who writes the plan.
+    let Some(usual) = most(all.iter().map(|one| one.plan.as_ref())) else { return };
+    for one in all.iter().filter(|one| one.plan.as_ref() != usual) {
         let what = if one.plan.is_some() { "goes by another plan than" } else { "goes by no plan;" };
         let text = format!("{} {what} {}.", one.machine, others(all, one));
         found.differs(DifferenceKind::Plan, one, None, text);
@@ -221,6 +219,16 @@ fn members(all: &[&Transcript], plan: Option<&Plan>, found: &mut Comparison) {
     for one in all.iter().filter(|one| plan.member(&one.machine).is_none()) {
         let text = format!("{} is not a member of the plan {}.", one.machine, plan.name);
         found.differs(DifferenceKind::Stranger, one, None, text);
+    }
+    for one in all {
+        for card in
+            one.cards.iter().filter(|card| plan.member(&card.identifier).is_none() && card.identifier != one.machine)
+        {
+            let stranger = &card.identifier;
+            let text =
+                format!("{} holds a card of {stranger}, who is not a member of the plan {}.", one.machine, plan.name);
+            found.differs(DifferenceKind::Stranger, one, Some(stranger), text);
+        }
     }
     // One machine alone is looked at by itself.
     let compared = if all.len() > 1 { plan.members.as_slice() } else { &[] };
@@ -258,6 +266,10 @@ fn cards(all: &[&Transcript], plan: Option<&Plan>, found: &mut Comparison) {
                     } else {
                         format!("{} holds another card of {member} than {}.", one.machine, others(all, one))
                     };
+                    found.differs(DifferenceKind::Card, one, Some(member), text);
+                }
+                Some(card) if recorded(one, card).is_none() => {
+                    let text = format!("{} holds a card of {member} that its log does not tell of.", one.machine);
                     found.differs(DifferenceKind::Card, one, Some(member), text);
                 }
                 Some(_) => {}
@@ -322,9 +334,15 @@ fn rules(one: &Transcript, found: &mut Comparison) {
     let Some(rules) = one.plan.as_ref().map(|plan| &plan.rules) else { return };
     let name = &one.machine;
     if rules.proof_of_possession {
-        for card in peers(one).filter(|card| !one.is_proven(&card.identifier, &card.primary)) {
-            let text = format!("{name} has no proof that a token holds the key of {}.", card.identifier);
-            found.differs(DifferenceKind::ProofMissing, one, Some(&card.identifier), text);
+        for card in peers(one) {
+            let member = &card.identifier;
+            let keys = [("key", Some(&card.primary)), ("backup key", card.backup.as_ref())];
+            for (which, key) in keys {
+                if key.is_some_and(|key| !one.is_proven(member, key)) {
+                    let text = format!("{name} has no proof that a token holds the {which} of {member}.");
+                    found.differs(DifferenceKind::ProofMissing, one, Some(member), text);
+                }
+            }
         }
     }
     for card in &one.cards {
@@ -359,12 +377,15 @@ fn rules(one: &Transcript, found: &mut Comparison) {
     }
 }
 
-/// The entry by which a card came.
+/// The entry by which a card came, or this machine's own. Releases that wrote no version told of cards by the fingerprints that these had then.
 fn recorded<'a>(one: &'a Transcript, card: &HeldCard) -> Option<&'a LogEntry> {
     one.log.iter().rev().find(|entry| {
-        matches!(entry.event, Event::PeerAdded | Event::CardAdded | Event::CardSucceeded)
+        matches!(
+            entry.event,
+            Event::PeerAdded | Event::CardAdded | Event::CardSucceeded | Event::Created | Event::Rotated
+        ) && entry.detail != MOVED
             && entry.subject == card.identifier
-            && entry.fingerprint == card.fingerprint
+            && (entry.fingerprint == card.fingerprint || entry.version.is_empty())
     })
 }
 

@@ -310,13 +310,13 @@ fn rules_on_cards_are_checked() {
     assert_eq!(differences(&all), []);
     all[0].cards[0].attestation = Some(Attested { holds: false, verdict: "No root.".into() });
     all[0].cards[1].attestation = None;
-    all[0].cards[2].backup = None;
+    all.iter_mut().for_each(|one| one.cards[2].backup = None);
     let texts: Vec<String> = differences(&all).into_iter().map(|one| one.1).collect();
     assert_eq!(
         texts,
         [
-            // Its digest is that of the card with the key.
-            "wallet-1 shows another card of itself than the others hold.",
+            "The card of wallet-1 on cosigner-1 has no backup key.",
+            "The card of wallet-1 on cosigner-2 has no backup key.",
             "The attestation of cosigner-1 does not hold on wallet-1: No root.",
             "The card of cosigner-2 on wallet-1 carries no attestation.",
             "The card of wallet-1 on wallet-1 has no backup key.",
@@ -324,11 +324,64 @@ fn rules_on_cards_are_checked() {
     );
 }
 
+/// The log is bound by its hashes to the head on paper; the cards are not, and must be those that it tells of.
+#[test]
+fn what_is_said_beside_the_log_is_held_against_it() {
+    let demands = plan(1);
+    let (_, right) = ceremony(Some(&demands));
+    let found = |change: &dyn Fn(&mut Vec<Transcript>)| {
+        let mut all = right.clone();
+        change(&mut all);
+        let found = differences(&all);
+        assert!(!found.is_empty());
+        found
+    };
+    let (other, stranger) = (a_card("cosigner-1"), a_card("mallory"));
+    let print = Fingerprint::of_key(&other.static_public);
+    let text = "wallet-1 holds another card of cosigner-1 than the others do.";
+    let changes: [&dyn Fn(&mut HeldCard); 5] = [
+        &|card| card.primary = print,
+        &|card| card.backup = Some(print),
+        &|card| card.fingerprint = other.fingerprint(),
+        &|card| card.token = TokenKind::Software,
+        &|card| card.role = "spare".parse().unwrap(),
+    ];
+    for change in changes {
+        let found = found(&|all| change(&mut all[0].cards[0]));
+        assert_eq!(found[0], (DifferenceKind::Card, text.to_owned()));
+    }
+    let everywhere = found(&|all| all.iter_mut().for_each(|one| one.cards[0] = HeldCard::new(&other, None)));
+    let text = "wallet-1 holds a card of cosigner-1 that its log does not tell of.";
+    assert!(everywhere.contains(&(DifferenceKind::Card, text.into())), "{everywhere:?}");
+    let more = found(&|all| all[2].cards.insert(2, HeldCard::new(&stranger, None)));
+    let text = "cosigner-2 holds a card of mallory, who is not a member of the plan vault.";
+    assert_eq!(more[0], (DifferenceKind::Stranger, text.into()));
+    // A backup key is proven, too.
+    let backup = found(&|all| all.iter_mut().for_each(|one| one.cards[2].backup = Some(print)));
+    let text = "cosigner-1 has no proof that a token holds the backup key of wallet-1.";
+    assert!(backup.contains(&(DifferenceKind::ProofMissing, text.into())), "{backup:?}");
+}
+
+/// That a new plan moved a card tells nothing of how it came.
+#[test]
+fn a_card_that_was_moved_came_as_it_came() {
+    let (_, mut all) = ceremony(Some(&plan(1)));
+    let card = all[2].cards[2].clone();
+    all[2].log[2].detail = "fingerprint given".into();
+    entry(&mut all[2].log, Event::CardAdded, &card.identifier, card.fingerprint, crate::ceremony::log::MOVED);
+    all.iter_mut().for_each(rechain);
+    let kinds: Vec<DifferenceKind> = differences(&all).into_iter().map(|one| one.0).collect();
+    assert_eq!(kinds, [DifferenceKind::NotSpoken]);
+}
+
 #[test]
 fn a_card_that_came_after_the_phrase_is_named() {
     let (_, mut all) = ceremony(None);
     let more = HeldCard::new(&a_card("zebra"), None);
-    all.iter_mut().for_each(|one| one.cards.push(more.clone()));
+    for one in &mut all {
+        one.cards.push(more.clone());
+        entry(&mut one.log, Event::PeerAdded, &more.identifier, more.fingerprint, "words compared");
+    }
     let found = differences(&all);
     assert!(found.len() == 3 && found.iter().all(|one| one.0 == DifferenceKind::ChangedSince), "{found:?}");
 }

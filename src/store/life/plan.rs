@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::ceremony::log::Event;
+use crate::ceremony::log::{Event, MOVED};
 use crate::ceremony::plan::{MAX_PLAN_LEN, Plan};
 use crate::error::Result;
 use crate::store::cards::{Place, check_plan, check_shared};
@@ -68,7 +68,7 @@ impl Store {
         let member = Peer { former: None, expires: None, ..member.clone() };
         self.take_out(connection, &member.identifier)?;
         self.put(connection, &member, to)?;
-        let told = |event| self.log_peer(connection, event, &member, "by the plan's edges");
+        let told = |event| self.log_peer(connection, event, &member, MOVED);
         match to {
             Place::Peer => told(Event::PeerAdded),
             Place::Held => told(Event::PeerRemoved).and_then(|()| told(Event::CardAdded)),

@@ -136,6 +136,19 @@ fn consequence(machine: &Machine, members: &[Member], command: &Rotate, until: u
         text += "\n\n";
         text += &wrapped("The next identity has no backup token: none is given with --backup-token.", "", "");
     }
+    if machine.active == KeyPlace::Backup && until > now() {
+        // Both keys of the former card hold until then, and who goes on with the backup token has often lost the other.
+        text += "\n\n";
+        text += &wrapped(
+            &format!(
+                "Until {} peers take the key of the primary token, too. If that token is lost, give `--overlap 0s`: whoever found it is shut out by each \
+                 peer when that imports the file.",
+                utc(until)
+            ),
+            "",
+            "",
+        );
+    }
     text += "\n\n";
     if members.is_empty() {
         return text + "Nobody is cut off: no peer is recorded.";
