@@ -41,8 +41,10 @@ Exit codes:
     1  a local file, process or this machine failed
     2  the command line is wrong
     3  the configuration is wrong
-    4  a card or a step of the ceremony was refused (malformed, mismatch, conflict, declined)
-    5  the store is absent, there already, newer, busy, damaged, or open to others
+    4  a card or a step of the ceremony was refused (malformed, mismatch, conflict, declined),
+       or something is missing for it
+    5  the store is absent, there already, newer, busy, damaged, open to others, not sealed,
+       sealed to other keys, or was changed outside this tool
     6  the token or its key is absent, another, in use, or failed
     7  the PIN or passphrase is wrong, missing or locked
    12  no peer of that name is recorded
@@ -244,6 +246,106 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Every command that does something has an example of itself in its help.
+    #[test]
+    fn every_command_has_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+                let path = format!("{path} {}", command.get_name());
+                check(command, &path);
+                if command.is_subcommand_required_set() {
+                    continue;
+                }
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example") && help.contains(&format!("  {path}")), "{path}");
+            }
+        }
+        check(&Cli::command(), "claviger-ceremony");
+    }
+
+    /// What messages and documents tell people to type is there: commands, and their options.
+    #[test]
+    fn commands_that_are_named_are_there() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut files = vec![root.join("README.md")];
+        let mut directories = ["docs", "src", "ceremony/src"].map(|name| root.join(name)).to_vec();
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                let ends = |end| path.extension().is_some_and(|extension| extension == end);
+                if path.is_dir() {
+                    directories.push(path);
+                } else if ends("rs") || ends("md") {
+                    files.push(path);
+                }
+            }
+        }
+        let mut all = Cli::command();
+        all.build();
+        let (mut seen, mut wrong) = (0, Vec::new());
+        for file in files {
+            for command in commands(&std::fs::read_to_string(&file).unwrap()) {
+                seen += 1;
+                if let Err(what) = known(&all, &command) {
+                    wrong.push(format!("{}: {what}: {command}", file.display()));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(seen > 100, "{seen}");
+    }
+
+    /// What stands in backticks, and what a prompt or an example shows.
+    fn commands(text: &str) -> Vec<String> {
+        const NAME: &str = "claviger-ceremony ";
+        // A string, or a shell's command, that goes on in the next line.
+        let lines: Vec<&str> = text.lines().collect();
+        let mut whole = String::new();
+        for line in lines {
+            let line = line.trim_end();
+            match line.strip_suffix('\\') {
+                Some(begun) => whole += &format!("{} ", begun.trim_end_matches('\\').trim()),
+                None => whole += &format!("{}\n", line.trim_start()),
+            }
+        }
+        let mut found = Vec::new();
+        for (at, _) in whole.match_indices(NAME) {
+            let before = whole[..at].chars().next_back();
+            let end = match before {
+                Some('`') => '`',
+                Some(' ' | '\n') if whole[..at].ends_with("$ ") || whole[..at].ends_with('\n') => '\n',
+                _ => continue,
+            };
+            let command = whole[at + NAME.len()..].split(end).next().unwrap_or_default();
+            // What a shell does with it, and what is said about it.
+            let command = command.split(" | ").next().unwrap_or_default().split("    ").next().unwrap_or_default();
+            found.push(command.replace("\\n", " "));
+        }
+        found
+    }
+
+    fn known(all: &clap::Command, command: &str) -> Result<(), String> {
+        let mut at = all;
+        let mut positional = false;
+        for word in command.split_whitespace() {
+            let word = word.trim_end_matches(['.', ',', ';', '"', ')']);
+            if let Some(option) = word.strip_prefix("--") {
+                let option = option.split('=').next().unwrap_or_default();
+                let is = |argument: &clap::Arg| argument.get_long() == Some(option);
+                if !option.is_empty() && !["help", "version"].contains(&option) && !at.get_arguments().any(is) {
+                    return Err(format!("no option --{option}"));
+                }
+            } else if let Some(next) = at.find_subcommand(word).filter(|_| !positional) {
+                at = next;
+            } else if at.is_subcommand_required_set() && !word.starts_with(['{', '-']) {
+                return Err(format!("no command {word}"));
+            } else {
+                positional = true;
+            }
+        }
+        Ok(())
     }
 
     /// Every exit code that this program can give stands in `--help`.

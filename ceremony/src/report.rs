@@ -243,7 +243,8 @@ impl Identity {
             rows.push(("expires", utc(expires)));
         }
         if let Some(former) = &self.former {
-            rows.push(("former card", format!("{}, until {}", grouped(&former.fingerprint.hex), utc(former.until))));
+            rows.push(("former card", grouped(&former.fingerprint.hex)));
+            rows.push(("  until", utc(former.until)));
         }
         rows.push(("fingerprint", grouped(&self.fingerprint.hex)));
         rows.push(("words", self.fingerprint.words.clone()));
@@ -252,16 +253,30 @@ impl Identity {
         }
         let mut text = format!("{}\n", self.identifier);
         for (name, value) in rows {
-            let _ = writeln!(text, "  {name:<14} {value}");
+            text += &row(name, &value);
         }
         text
     }
 }
 
-/// What is known of where a key is.
+/// A name and its value on a line, or on lines of 80 columns. Below the name stands a value with a word that is too long to stand beside it, and whatever comes
+/// after a line feed.
+pub(crate) fn row(name: &str, value: &str) -> String {
+    if let Some((value, below)) = value.split_once('\n') {
+        return row(name, value) + &wrapped("      ", below);
+    }
+    let first = format!("  {name:<14} ");
+    let room = COLUMNS - first.chars().count();
+    if value.split(' ').any(|word| word.chars().count() > room) {
+        return format!("{}\n{}", first.trim_end(), wrapped("      ", value));
+    }
+    wrapped(&first, value)
+}
+
+/// What is known of where a key is; the locator on a line of its own.
 fn kind_and_place(kind: Option<&String>, locator: Option<&String>, attestation: Option<&Proof>) -> String {
     match (kind, locator) {
-        (Some(kind), Some(locator)) => format!("{kind}, {locator}"),
+        (Some(kind), Some(locator)) => format!("{kind}\n{locator}"),
         (Some(kind), None) if attestation.is_some_and(Proof::holds) => kind.clone(),
         (Some(kind), None) => format!("{kind}, by its own word"),
         (None, _) => "none recorded".into(),

@@ -14,9 +14,9 @@ pub enum ExitCode {
     Misuse = 2,
     /// The configuration is wrong.
     Configuration = 3,
-    /// A card or a step of the ceremony was refused: malformed, own, in conflict, fingerprint mismatch, declined.
+    /// A card or a step of the ceremony was refused: malformed, own, in conflict, fingerprint mismatch, declined; or something is missing for it.
     Refused = 4,
-    /// The store is absent, there already, busy, damaged, or open to others.
+    /// The store is absent, there already, newer, busy, damaged, open to others, not sealed, sealed to other keys, or was changed outside the tool.
     Store = 5,
     /// The token or its key is absent, in use, another, or failed.
     Token = 6,

@@ -330,7 +330,8 @@ fn conflict(name: &Identifier, at: Place, clash: &str) -> Error {
         ErrorKind::PeerConflict,
         format!("{who} \"{name}\" {clash}; nothing was changed."),
         format!(
-            "If that machine really changed, remove it with `claviger-ceremony remove {name}` and import its card again."
+            "One of the two cards may be an attacker's: have the eight words of `claviger-ceremony show` read aloud at that machine, and compare them with \
+             `claviger-ceremony show {name}` here. Only if it was set up anew, remove it with `claviger-ceremony remove {name}` and import its card again."
         ),
     )
 }

@@ -13,7 +13,7 @@ use super::open;
 use super::opened::opened;
 use crate::attestation::roots;
 use crate::cli::Cli;
-use crate::report::{Entry, Identity, Print, log_text, peers_text};
+use crate::report::{Entry, Identity, Print, log_text, peers_text, wrapped};
 use claviger::program::Terminal;
 
 /// `peers --json`: each as `show` gives it.
@@ -76,27 +76,46 @@ pub(super) fn remove(cli: &Cli, name: &Identifier, yes: bool, terminal: &Termina
     let store = open(cli)?;
     let machine = store.machine()?;
     let roots = kept(&machine)?;
-    let peer = Identity::of(&store.peer(name)?, &roots);
+    if *name == machine.card.identifier {
+        return Err(Error::new(
+            ErrorKind::PeerUnknown,
+            format!("\"{name}\" is this machine itself; nothing was removed."),
+            "Remove it on the others. To begin anew here, move the store's directory away and run `claviger-ceremony init`.",
+        ));
+    }
+    let peer = known(&store, name)?;
+    // A card that is only held counts for the phrase alone.
+    let held = store.peers()?.iter().all(|peer| peer.identifier != *name);
+    let peer = Identity::of(&peer, &roots);
     let losses = losses(&store, &machine.card.identifier, name)?;
     drop(store);
     if yes {
         terminal.note(&losses.join(" "));
     } else {
         let losses = sentences(&losses);
-        let text =
-            format!("{}\n{losses}\n\nIts handshakes will fail from now on. Type its name to remove it: ", peer.text());
+        let consequence = if held {
+            "Its card is only held, for the phrase, which is shown no more until a card of its is imported again."
+        } else {
+            "Its handshakes will fail from now on."
+        };
+        let consequence = wrapped("", &format!("{consequence} Type its name to remove it:"));
+        let text = format!("{}\n{losses}\n\n{} ", peer.text(), consequence.trim_end());
         let answer = terminal.ask(&text, "Run it on a terminal, or remove it without a question with `--yes`.")?;
         if answer != name.as_str() {
             return Err(Error::new(
                 ErrorKind::Declined,
-                format!("Peer \"{name}\" was not removed: what was typed is not its name."),
+                format!("\"{name}\" was not removed: what was typed is not its name."),
                 format!("Run `claviger-ceremony remove {name}` again and type the name."),
             ));
         }
     }
     let mut store = opened(cli, terminal)?.store;
     let removed = Identity::of(&store.remove_peer(name)?, &roots);
-    terminal.note(&format!("Peer \"{name}\" is removed."));
+    terminal.note(&if held {
+        format!("The card of \"{name}\" is removed.")
+    } else {
+        format!("Peer \"{name}\" is removed.")
+    });
     // Without --json the note has said it all.
     terminal.result("", &Removed { removed })
 }

@@ -12,7 +12,7 @@ use claviger::program::Terminal;
 
 /// What [`deliver`] wrote, for `--json`: `{"file", "outcome", "png", "svg"}`. `outcome`, of the file, is `new` or `already-there`; what was not asked for is `null`,
 /// or absent.
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 pub(crate) struct Delivered {
     file: Option<String>,
     outcome: Option<&'static str>,

@@ -57,7 +57,7 @@ fn a_software_machine() {
     let mut session = lab.on_a_terminal(&init);
     type_at(&mut session, "Passphrase of", "correct horse");
     let (shown, code) = ended(session);
-    assert!(code == 0 && shown.contains("software, file:/"), "{shown}");
+    assert!(code == 0 && shown.contains("  token          software") && shown.contains("      file:/"), "{shown}");
     lab.ok(&["export"]);
     assert!(lab.read("wallet.card").contains("token: software\n"));
 

@@ -193,7 +193,7 @@ fn challenges_that_are_not_answered() {
     text += &lab.fails(6, &["--store", "wallet", "prove", "good.challenge", "--backup"]);
     // No edge joins them.
     meet(&lab, "watchtower");
-    text += &lab.fails(4, &["--store", "watchtower", "prove", "good.challenge"]);
+    text += &lab.transcript(&[&["--store", "watchtower", "prove", "good.challenge"]]);
     // A clock that is an hour behind is told, and decides nothing: it is the verifier's that counts.
     made("early", &|challenge| (challenge.issued, challenge.expires) = (now() + 3600, now() + 7200));
     text += &lab.transcript(&[&["--store", "wallet", "prove", "early.challenge"]]);
@@ -269,4 +269,34 @@ fn a_challenge_expires() {
     let text = text + &lab.fails(4, &["--store", "watchtower", "prove", "wallet.challenge"]);
     snapshot("proofs-expired", &text);
     assert!(!fs::exists(lab.path("watchtower.proofs")).unwrap());
+}
+
+/// A member whom no edge joins to anybody takes every step with the others, and can let go of a card.
+#[test]
+fn a_member_without_an_edge() {
+    let lab = members(&PLAN.replace("to = [\"cosigner\", \"watchtower\"]", "to = \"cosigner\""));
+    NAMES.into_iter().for_each(|name| meet(&lab, name));
+    NAMES.into_iter().for_each(|name| drop(lab.ok(&["--store", name, "challenge"])));
+    let challenges = NAMES.map(|name| format!("{name}.challenge"));
+    let [one, two, three] = challenges.each_ref().map(String::as_str);
+    lab.ok(&["--store", "wallet", "prove", one, two, three]);
+    let mut text = lab.transcript(&[
+        &["--store", "watchtower", "prove", one, two, three],
+        &["--store", "watchtower", "prove", one, two, three, "--json"],
+        &["--store", "watchtower", "prove", one, two, three, "--json", "--out", "-"],
+        &["--store", "watchtower", "verify-proof", "wallet.proofs"],
+        &["--store", "watchtower", "verify-proof", "wallet.proofs", "--json"],
+    ]);
+    assert!(!lab.path("watchtower.proofs").exists());
+    // Again, after the only peer's keys were all proven.
+    lab.ok(&["--store", "cosigner", "verify-proof", "wallet.proofs"]);
+    text += &lab.fails(4, &["--store", "cosigner", "verify-proof", "wallet.proofs"]);
+    text += &lab.fails(12, &["--store", "watchtower", "remove", "watchtower", "--yes"]);
+    text += &lab.fails(4, &["--store", "watchtower", "remove", "wallet"]);
+    text += &lab.transcript(&[
+        &["--store", "watchtower", "remove", "wallet", "--yes"],
+        &["--store", "watchtower", "seal", "--check", "-q"],
+    ]);
+    text += &lab.fails(4, &["--store", "watchtower", "phrase"]);
+    snapshot("no-edge", &masked(&text));
 }

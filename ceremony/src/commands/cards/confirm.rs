@@ -7,7 +7,7 @@ use claviger::identity::{Attestation, Fingerprint, IdentityCard, StaticPublic, T
 use claviger::token::attestation::AttestationRoots;
 
 use crate::attestation::Proof;
-use crate::report::wrapped;
+use crate::report::{row, wrapped};
 use claviger::program::Terminal;
 
 /// How often a word that is on no list may be typed.
@@ -139,7 +139,7 @@ fn screen(
         ("suites", card.suites.to_string()),
         ("fingerprint", card.fingerprint().to_string()),
     ] {
-        text += &wrapped(&format!("  {name:<14} "), &value);
+        text += &row(name, &value);
     }
     let _ = writeln!(text, "{}", words_shown(words));
     let name = &card.identifier;

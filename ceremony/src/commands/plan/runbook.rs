@@ -210,7 +210,7 @@ impl Runbook<'_> {
         if plan.rules.proof_of_possession {
             steps.push(step(
                 "Proofs",
-                format!("Two rounds of the stick: it collects {members} challenges, then {members} files of proofs; everybody verifies them. Within the hour: a challenge expires."),
+                format!("Three rounds of the stick: it collects {members} challenges, then the files of proofs; then everybody verifies them. Within the hour: a challenge expires."),
             ));
         }
         steps.push(Step {
@@ -304,7 +304,11 @@ fn proofs(own: &str, backup: bool) -> Step {
     commands.push("claviger-ceremony verify-proof *.proofs".into());
     Step {
         title: "Proofs",
-        text: "The stick goes round three times: a command each. Touch the token when asked.".into(),
+        text: if backup {
+            "The stick goes round three times: challenge, prove, verify. Touch the token when asked.".into()
+        } else {
+            "The stick goes round three times: a command each. Touch the token when asked. With a backup token prove again, with --backup.".into()
+        },
         commands,
         otherwise: Some("that token does not hold the key on the card, or the hour is over. Who verifies makes a new challenge, once.".into()),
         ..Step::default()

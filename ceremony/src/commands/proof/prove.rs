@@ -1,6 +1,6 @@
 //! `prove`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use claviger::ceremony::document::Document;
 use claviger::ceremony::plan::Plan;
@@ -17,6 +17,9 @@ use crate::cli::{Cli, Prove};
 use crate::commands::opened::{OpenToken, Opened, opened};
 use crate::files::{Delivered, deliver};
 use crate::report::utc;
+
+/// Why a challenge is left out.
+const OWN: &str = "It is this machine's own.";
 
 /// How far the challenger's clock may be ahead before it is told, in seconds.
 const SKEW: u64 = 120;
@@ -56,6 +59,15 @@ pub(super) fn prove(cli: &Cli, command: &Prove, terminal: &Terminal) -> Result<(
     let Sorted { asked, left_out } = sort(challenges, &machine.card, plan.as_ref(), &opened.store, terminal)?;
     for left_out in &left_out {
         terminal.note(&format!("Left out: the challenge of \"{}\". {}", left_out.verifier, left_out.why));
+    }
+    if asked.is_empty() {
+        terminal.note("Nothing to answer, and nothing was written: no edge of the plan joins this machine to those that ask. Go on with the next step.");
+        let stdout = |place: &Option<PathBuf>| place.as_deref() == Some(Path::new("-"));
+        if [&command.out, &command.png, &command.svg].into_iter().any(stdout) {
+            return Ok(());
+        }
+        let proven = Proven { proofs: Vec::new(), left_out, delivered: Delivered::default() };
+        return terminal.result("", &proven);
     }
     let file = if command.backup { format!("{own}.backup.proofs") } else { format!("{own}.proofs") };
     // What will be written is not known yet; what is there and is not proofs of this machine is not overwritten.
@@ -140,7 +152,7 @@ fn sort(
         let name = challenge.verifier.clone();
         let leave = |why| LeftOut { verifier: name.to_string(), why };
         if name == own.identifier {
-            sorted.left_out.push(leave("It is this machine's own."));
+            sorted.left_out.push(leave(OWN));
             continue;
         }
         same_ceremony(&challenge, plan)?;
@@ -165,11 +177,11 @@ fn sort(
         }
         sorted.asked.push((challenge, card.clone()));
     }
-    if sorted.asked.is_empty() {
-        let why = sorted.left_out.first().map_or("", |left_out| left_out.why);
+    // A member whom no edge joins to those that ask has done its step.
+    if sorted.left_out.iter().all(|left_out| left_out.why == OWN) && sorted.asked.is_empty() {
         return Err(Error::new(
             ErrorKind::ProofInvalid,
-            format!("There is no challenge to answer. {why}"),
+            "There is no challenge to answer: this machine's own alone was given.",
             "Give the challenges of this machine's peers.",
         ));
     }

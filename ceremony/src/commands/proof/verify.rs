@@ -76,6 +76,10 @@ pub(super) fn verify(cli: &Cli, command: &VerifyProof, terminal: &Terminal) -> R
     }
     // What came with new ones is a stick that came round again; alone it is a replay.
     if let Some(used) = used.filter(|_| verified.iter().all(|outcome| outcome.outcome != "new")) {
+        if lacking(&store)?.is_empty() {
+            let hint = "Every key of every peer is proven already: go on with the next step.";
+            return Err(Error::new(used.kind(), used.to_string(), hint));
+        }
         return Err(used);
     }
     if elsewhere > 0 {
@@ -83,25 +87,31 @@ pub(super) fn verify(cli: &Cli, command: &VerifyProof, terminal: &Terminal) -> R
             .note(&format!("Left out: {elsewhere} for challenges that are not open here, such as other machines'."));
     }
     let lacking = lacking(&store)?;
-    terminal.note(&if lacking.is_empty() {
+    terminal.note(&if store.peers()?.is_empty() {
+        "Nothing to verify: this machine has no peer, of whom it could want a proof.".into()
+    } else if lacking.is_empty() {
         "Every key of every peer is proven.".into()
     } else {
         let names: Vec<String> = lacking.iter().map(|(name, place)| format!("{name} ({place})")).collect();
         format!("Not proven yet: {}.", names.join(", "))
     });
-    let text = table(
-        ["PROVER", "KEY", "KEY'S FINGERPRINT", "RESULT"],
-        verified.iter().map(|outcome| {
-            let result = if outcome.outcome == "new" { "proven" } else { "counted before" };
-            [outcome.prover.clone(), outcome.key.clone(), outcome.grouped.clone(), result.to_owned()]
-        }),
-    );
+    let text = if verified.is_empty() { String::new() } else { outcomes(&verified) };
     let lacking =
         lacking.into_iter().map(|(name, place)| Lacking { identifier: name.to_string(), key: place.to_string() });
     terminal.result(&text, &Verified { verified, elsewhere, lacking: lacking.collect() })
 }
 
-/// The proofs that are for challenges of this machine, which all hold, and how many others there are.
+fn outcomes(verified: &[Outcome]) -> String {
+    table(
+        ["PROVER", "KEY", "KEY'S FINGERPRINT", "RESULT"],
+        verified.iter().map(|outcome| {
+            let result = if outcome.outcome == "new" { "proven" } else { "counted before" };
+            [outcome.prover.clone(), outcome.key.clone(), outcome.grouped.clone(), result.to_owned()]
+        }),
+    )
+}
+
+/// The proofs that are for challenges of this machine, which all hold, and how many others there are. None of them only where there is no peer.
 fn check(proofs: Vec<Proof>, store: &Store) -> Result<(Vec<Holds>, usize)> {
     let (now, cards) = (now(), store.cards()?);
     let plan = store.plan()?.as_ref().map(Plan::fingerprint);
@@ -145,7 +155,8 @@ fn check(proofs: Vec<Proof>, store: &Store) -> Result<(Vec<Holds>, usize)> {
         let Some(key) = card.key(proof.place).cloned() else { continue };
         holding.push(Holds { proof, key });
     }
-    if holding.is_empty() {
+    // A member whom no edge joins to anybody waits for no proof.
+    if holding.is_empty() && !store.peers()?.is_empty() {
         return Err(Error::new(
             ErrorKind::ProofInvalid,
             "No proof is for a challenge that is open on this machine: they are for other machines', or for one that expired.",

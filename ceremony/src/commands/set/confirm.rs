@@ -38,7 +38,9 @@ pub(super) fn confirm(cli: &Cli, command: &Confirm, terminal: &Terminal) -> Resu
     let (whole, mut lacking) = Whole::of(&store)?;
     let mut witnesses: Vec<String> = Vec::new();
     for name in &command.witness {
-        if *name != command.by && !witnesses.contains(name) {
+        if *name == command.by {
+            terminal.note(&format!("Left out as a witness: {name}, who confirms."));
+        } else if !witnesses.contains(name) {
             witnesses.push(name.clone());
         }
     }

@@ -246,8 +246,9 @@ fn text(report: &Verified, rows: &[Row]) -> String {
         text += &format!("\nThe plan {}, {}\n", plan.name, plan.fingerprint.grouped());
     }
     text += "\nHeads of the logs:\n";
+    let width = report.machines.iter().map(|machine| machine.identifier.len()).max().unwrap_or(0);
     for machine in &report.machines {
-        text += &wrapped(&format!("  {}  ", machine.identifier), &machine.head.words);
+        text += &wrapped(&format!("  {:<width$}  ", machine.identifier), &machine.head.words);
     }
     for found in &report.heads {
         let line =
