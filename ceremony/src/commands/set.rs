@@ -35,8 +35,14 @@ impl Whole {
         let missing = match &plan {
             Some(plan) => {
                 let held = |name: &Identifier| cards.iter().any(|card| card.identifier == *name);
+                let revoked = store.revoked()?;
                 let names = plan.members.iter().map(|member| &member.identifier).filter(|name| !held(name));
-                names.map(|name| format!("the card of \"{name}\"")).collect()
+                names
+                    .map(|name| match revoked.iter().any(|revoked| revoked.identifier == *name) {
+                        true => format!("a card of \"{name}\", which was {REVOKED}"),
+                        false => format!("the card of \"{name}\""),
+                    })
+                    .collect()
             }
             None if cards.len() < 2 => vec!["the card of a peer".to_owned()],
             None => {
@@ -72,6 +78,17 @@ fn incomplete(missing: &[String], hint: &str) -> Error {
         format!("The ceremony is not complete. Missing: {}.", missing.join("; ")),
         hint,
     )
+}
+
+const REVOKED: &str = "revoked here";
+
+/// What to do about what [`Whole::of`] misses.
+fn complete(missing: &[String]) -> &'static str {
+    if missing.iter().any(|what| what.ends_with(REVOKED)) {
+        "Who was revoked leaves the plan, with `claviger-ceremony plan record FILE` on every machine, or is set up anew; what else is missing, import with `claviger-ceremony import FILE`."
+    } else {
+        "Import what is missing with `claviger-ceremony import FILE`."
+    }
 }
 
 /// A phrase's words in three numbered groups of four.

@@ -298,5 +298,8 @@ fn a_member_without_an_edge() {
         &["--store", "watchtower", "seal", "--check", "-q"],
     ]);
     text += &lab.fails(4, &["--store", "watchtower", "phrase"]);
+    text += &lab.fails(12, &["--store", "watchtower", "expire", "cosigner", "--in", "3d", "--confirm", "cosigner"]);
+    lab.ok(&["--store", "watchtower", "revoke", "cosigner", "--reason", "lost", "--confirm", "cosigner"]);
+    text += &lab.fails(4, &["--store", "watchtower", "phrase"]);
     snapshot("no-edge", &masked(&text));
 }

@@ -1,6 +1,6 @@
 //! `expire`: a peer's time.
 
-use claviger::error::Result;
+use claviger::error::{Error, Result};
 use claviger::program::Terminal;
 use serde::Serialize;
 
@@ -22,7 +22,16 @@ pub(super) fn expire(cli: &Cli, command: &Expire, terminal: &Terminal) -> Result
     let name = &command.name;
     let store = open(cli)?;
     let own = store.machine()?.card.identifier;
-    let before = store.peer(name)?.expires;
+    let before = match store.peer(name) {
+        Err(error) if store.cards()?.iter().any(|card| card.identifier == *name) => {
+            return Err(Error::new(
+                error.kind(),
+                format!("\"{name}\" is no peer of this machine, which holds its card alone; nothing was changed."),
+                "Only a peer has a time that can be limited.",
+            ));
+        }
+        peer => peer?.expires,
+    };
     let expires = command.at.or_else(|| command.r#in.map(|time| now().saturating_add(time.as_secs())));
     if let Some(at) = expires {
         let sooner = before.is_none_or(|before| at < before);

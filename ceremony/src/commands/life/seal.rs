@@ -59,6 +59,13 @@ pub(super) fn seal(cli: &Cli, both: bool, terminal: &Terminal) -> Result<()> {
     store.seal(&keys)?;
     let state = State::of(&store)?;
     terminal.note(&format!("The store is sealed to {}.", state.seal.text()));
+    if !both && machine.card.key(other(machine.active)).is_some() {
+        terminal.warn(&format!(
+            "the {} token does not open it: if the {} token is lost, so is what is in it. Seal to both with `claviger-ceremony reseal --backup`.",
+            other(machine.active),
+            machine.active
+        ));
+    }
     terminal.note("Copies of the file from before hold its secrets in the clear: destroy them.");
     terminal.result("", &state)
 }

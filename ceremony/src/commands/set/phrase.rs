@@ -7,7 +7,7 @@ use claviger::identity::IdentityCard;
 use claviger::program::Terminal;
 use serde::Serialize;
 
-use super::{Whole, groups, incomplete};
+use super::{Whole, complete, groups, incomplete};
 use crate::cli::Cli;
 use crate::commands::opened::opened;
 use crate::report::Print;
@@ -44,7 +44,7 @@ pub(super) fn phrase(cli: &Cli, terminal: &Terminal) -> Result<()> {
     let opened = opened(cli, terminal)?;
     let (whole, missing) = Whole::of(&opened.store)?;
     if !missing.is_empty() {
-        return Err(incomplete(&missing, "Import what is missing with `claviger-ceremony import FILE`."));
+        return Err(incomplete(&missing, complete(&missing)));
     }
     let named = |plan: &claviger::ceremony::plan::Plan| Named {
         name: plan.name.to_string(),

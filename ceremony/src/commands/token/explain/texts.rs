@@ -17,8 +17,11 @@ pub(super) const MACHINE: Rows = &[
         "on the token. All it does is agree: the Diffie-Hellman by which a peer knows that this machine is this machine. It signs \
          nothing and never leaves the token.",
     ),
-    ("onion key", "in the store. It makes the onion address, and tor or arti needs it in memory. It opens no session."),
-    ("client auth key", "in the store. With it tor or arti can read the descriptors of peers' onion services."),
+    (
+        "onion key",
+        "in the store, sealed to the token. It makes the onion address, and tor or arti needs it in memory. It opens no session.",
+    ),
+    ("client auth key", "in the store, sealed to the token. With it tor or arti can read the descriptors of peers' onion services."),
     ("identity card", "public: the public halves of the three, with name and role."),
 ];
 
@@ -29,14 +32,14 @@ pub(super) const THIEF: Rows = &[
     ),
     (
         "token and PIN",
-        "this machine's identity, until its peers run `claviger-ceremony remove`. The key can not be copied: once the token is back, \
+        "this machine's identity, until its peers run `claviger-ceremony revoke`. The key can not be copied: once the token is back, \
          nobody else has it.",
     ),
     ("the PIN", "nothing without the token."),
     (
         "the store",
-        "the names, keys and addresses of all peers, and the onion address: the thief can stand in its place, and no handshake \
-         succeeds there.",
+        "the names, keys and addresses of all peers, and no secret: those are sealed to the token. From a store that is not sealed \
+         the onion address, too: the thief can stand in its place, and no handshake succeeds there.",
     ),
     (
         "the computer, on",
