@@ -7,7 +7,7 @@ mod problem;
 mod value;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::Identifier;
+use crate::identity::{Fingerprint, Identifier, StaticPublic};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -303,6 +303,19 @@ pub struct Store {
     /// Whether a store that is not sealed is used, with a warning. Whoever can write to its file could take a seal off, so without this an unsealed store
     /// ends the start. Default: `false`.
     pub allow_unsealed: bool,
+    /// The fingerprints of the keys that this machine may use, as [`Fingerprint::of_key`](crate::identity::Fingerprint::of_key) gives them: words, or 32 hexadecimal
+    /// digits. A seal says that the store belongs to its token, and not that the token is the right one: whoever exchanges store and token together is found by this
+    /// list alone. Looked at before the token is opened. Default: empty, any key.
+    #[serde(deserialize_with = "value::fingerprints")]
+    pub keys: Vec<String>,
+}
+
+impl Store {
+    /// Whether a key is one of [`keys`](Self::keys), or any may be used.
+    pub fn allows(&self, key: &StaticPublic) -> bool {
+        let print = Fingerprint::of_key(key);
+        self.keys.is_empty() || self.keys.iter().any(|listed| print.matches(listed) == Ok(true))
+    }
 }
 
 impl Config {

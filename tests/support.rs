@@ -271,8 +271,9 @@ impl Machine {
     pub fn configure(&mut self, more: &str) -> PathBuf {
         self.reserved = None;
         let mut text = format!(
-            "{more}\n[store]\nallow-unsealed = {}\n[transport]\nkind = \"tcp\"\n[transport.tcp]\nlisten = \"{}\"\n",
+            "{more}\n[store]\nallow-unsealed = {}\nkeys = {:?}\n[transport]\nkind = \"tcp\"\n[transport.tcp]\nlisten = \"{}\"\n",
             self.config.store.allow_unsealed,
+            self.config.store.keys,
             self.address()
         );
         text.push_str("[transport.tcp.peers]\n");

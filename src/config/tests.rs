@@ -119,3 +119,11 @@ fn files_that_can_not_be_configurations() {
     std::fs::write(&path, "[transport]\nport = 80\n").unwrap();
     assert_eq!(Config::load(&path).unwrap().transport.port, 80);
 }
+
+#[test]
+fn keys_are_fingerprints() {
+    let good = "[store]\nkeys = [\"0f67 a461 37b5 b217 1f49 2a40 3473 959b\", \"abandon abandon abandon abandon abandon abandon abandon about\"]";
+    assert_eq!(parse(good).unwrap().store.keys.len(), 2);
+    let (what, _) = refused("[store]\nkeys = [\"0f67\"]");
+    assert!(what.contains("line 2") && what.contains("\"0f67\" is not a fingerprint"), "{what}");
+}

@@ -1,7 +1,7 @@
 //! Values that are checked while they are read, so that an error has a place in the file.
 
 use super::{Pattern, PinEntryProgram};
-use crate::identity::Identifier;
+use crate::identity::{Fingerprint, Identifier};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -70,6 +70,17 @@ fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
 
 pub(super) fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     parse_loopback(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+pub(super) fn fingerprints<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    for text in &texts {
+        // Whose it is does not matter here: text that is none at all is refused.
+        Fingerprint::from_bytes([0; 16])
+            .matches(text)
+            .map_err(|error| D::Error::custom(error.to_string().trim_end_matches('.')))?;
+    }
+    Ok(texts)
 }
 
 pub(super) fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {

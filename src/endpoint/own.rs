@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{IdentityCard, KeyPlace, StaticPublic};
+use crate::identity::{Fingerprint, IdentityCard, KeyPlace, StaticPublic};
 use crate::store::{FormerIdentity, Machine, SealKey, SealState, Store, seal_point};
 use crate::token::{Reason, TokenHandle};
 
@@ -62,11 +62,23 @@ pub async fn unlock(store: &mut Store, token: &TokenHandle) -> Result<()> {
     store.unlock(&SealKey { key, agreed })
 }
 
-/// Whether the store is sealed; asked before its token is.
+/// Whether the store is sealed; asked before its token is, so that no PIN is given for a store of another machine.
 ///
 /// # Errors
-/// [`ErrorKind::StoreUnsealed`] when it is not, and `config` does not allow that; the store's errors.
+/// [`ErrorKind::KeyMismatch`] when the store's key is not among those of `config`; [`ErrorKind::StoreUnsealed`] when it is not sealed, and `config` does not
+/// allow that; the store's errors.
 pub fn is_sealed(store: &Store, config: &Config) -> Result<bool> {
+    let key = store.machine()?.key().clone();
+    if !config.store.allows(&key) {
+        return Err(Error::new(
+            ErrorKind::KeyMismatch,
+            format!(
+                "The store's key has the fingerprint {}, which is not among `keys` under [store].",
+                Fingerprint::of_key(&key)
+            ),
+            "If this machine was rotated or goes on with its other token, add that fingerprint to the configuration; if not, somebody exchanged the store.",
+        ));
+    }
     match store.seal_state()? {
         SealState::Sealed(_) => Ok(true),
         SealState::Unsealed if config.store.allow_unsealed => Ok(false),

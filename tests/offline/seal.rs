@@ -4,6 +4,7 @@ use crate::cli::{run as program, shown, snapshot, text};
 use crate::support::{Machine, pin_file, run, talk};
 use claviger::config::Pattern;
 use claviger::endpoint::WATCH;
+use claviger::identity::Fingerprint;
 use claviger::session::error_of;
 use claviger::{Endpoint, ErrorKind, Session, transport};
 use std::time::Duration;
@@ -110,4 +111,25 @@ fn a_listener_finds_what_is_changed() {
         let ended = timeout(Duration::from_secs(5), last.read_u8()).await.unwrap().unwrap_err();
         assert_ne!(error_of(ended).kind(), ErrorKind::SessionRevoked, "it is the other end that ended it");
     });
+}
+
+/// Another store, sealed to another token, in the place of this machine's: its own seal holds.
+#[test]
+fn a_configuration_says_which_key_may_be_used() {
+    let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+    wallet.introduce(&mut cosigner);
+    cosigner.configure("");
+    let file = pin_file(&wallet);
+    let print = Fingerprint::of_key(&wallet.card.static_public);
+    wallet.config.store.keys = vec![Fingerprint::of_key(&cosigner.card.static_public).words(), print.to_string()];
+    let store = wallet.configure(&file);
+    let connect = ["connect", "cosigner", "--store", text(&store)];
+    assert_eq!(program(&connect, b"").status.code(), Some(9), "its key is the second of the list");
+
+    wallet.config.store.keys.pop();
+    // No passphrase is given: none is asked for.
+    wallet.configure("");
+    let refused = program(&connect, b"");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(6) && said.contains(&print.to_string()) && said.contains("`keys`"), "{said}");
 }
