@@ -21,7 +21,10 @@ pub(super) const MACHINE: Rows = &[
         "onion key",
         "in the store, sealed to the token. It makes the onion address, and tor or arti needs it in memory. It opens no session.",
     ),
-    ("client auth key", "in the store, sealed to the token. With it tor or arti can read the descriptors of peers' onion services."),
+    (
+        "client auth key",
+        "in the store, sealed to the token. With it tor or arti can read the descriptors of peers' onion services.",
+    ),
     ("identity card", "public: the public halves of the three, with name and role."),
 ];
 
