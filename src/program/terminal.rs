@@ -121,8 +121,9 @@ impl Terminal {
             return if shown.is_ok() { ExitCode::Success } else { ExitCode::Failure };
         }
         if std::env::args_os().any(|argument| argument == "--json") {
-            let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            json_line(&Line::Error { kind: "misuse", message, hint: &format!("See `{program} --help`."), cause: None });
+            let message = misuse(error.kind(), &text);
+            let hint = format!("See `{program} --help`.");
+            json_line(&Line::Error { kind: "misuse", message: &message, hint: &hint, cause: None });
         } else {
             to_stderr(text.trim_end());
         }
@@ -194,6 +195,15 @@ impl Terminal {
         let end = if last { "\n" } else { "" };
         let _ = write!(stderr, "\r{text:before$}{end}").and_then(|()| stderr.flush());
     }
+}
+
+/// What clap says is wrong, on one line: the names of what is missing stand below its first.
+fn misuse(kind: clap::error::ErrorKind, text: &str) -> String {
+    if kind == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command, or an argument of it, is missing".into();
+    }
+    let what = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+    what.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// At most `width` characters: a line that wraps could not be written over. What is left out is in the middle, for how much time is left, and how it ended, stand last.
@@ -312,6 +322,23 @@ mod tests {
         for width in 0..10 {
             assert_eq!(super::shortened(line, width).chars().count(), width);
         }
+    }
+
+    #[test]
+    fn misuse_is_told_in_full() {
+        let command = clap::Command::new("program").arg(clap::Arg::new("name").required(true).long("name")).subcommand(
+            clap::Command::new("plan")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(clap::Command::new("check")),
+        );
+        let told = |arguments: &[&str]| {
+            let error = command.clone().try_get_matches_from(arguments).unwrap_err();
+            super::misuse(error.kind(), &error.render().to_string())
+        };
+        assert_eq!(told(&["program"]), "the following required arguments were not provided: --name <name>");
+        assert_eq!(told(&["program", "--name", "x", "plan"]), "a command, or an argument of it, is missing");
+        assert_eq!(told(&["program", "--nam", "x"]), "unexpected argument '--nam' found");
     }
 
     #[test]
