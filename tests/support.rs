@@ -14,6 +14,7 @@ use claviger_hsm::{KeepPin, NewKey, Operation, Pin, PinEntry, PinRequest, Purpos
 use claviger_testkit::{cards, token};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -76,6 +77,15 @@ pub fn pin_file(machine: &Machine) -> String {
     std::fs::write(&pin, Pins::of(&machine.locator).0).unwrap();
     std::fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     format!("[token]\npin-file = \"{}\"", pin.display())
+}
+
+/// A port of this test alone. Below those that the kernel gives out by itself: a program takes it after it was let go, and nobody may have it in between.
+fn reserve() -> TcpListener {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(101);
+    let ports = std::iter::repeat_with(|| 10_000 + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
+    let mut bound = ports.filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port as u16)).ok());
+    bound.next().unwrap()
 }
 
 /// Seconds since 1970.
@@ -169,7 +179,7 @@ impl Machine {
         }
         let keys: Vec<SealKey> = answers.iter().map(seal_key).collect();
         Store::create(&dir.path().join("store"), &machine, &keys).unwrap();
-        let reserved = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let reserved = reserve();
         let mut config = Config::default();
         config.transport.kind = TransportKind::Tcp;
         config.transport.tcp.listen = reserved.local_addr().unwrap();

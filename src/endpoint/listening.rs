@@ -375,10 +375,11 @@ impl Door {
         if Arc::ptr_eq(&known, &self.known) {
             return;
         }
-        self.keeper.set_peers(&own.key, keys(&known));
+        let now = now_ms();
+        self.keeper.set_peers(&own.key, keys(&known), now);
         self.former = self.former.take().filter(|(own, _)| shared.owns(own));
         if let Some((own, keeper)) = &mut self.former {
-            keeper.set_peers(&own.key, keys(&known));
+            keeper.set_peers(&own.key, keys(&known), now);
         }
         self.shares.retain(|name, _| known.peer(name).is_some());
         self.known = known;

@@ -3,7 +3,7 @@
 //! On each edge the caller sends one line, `claviger rollcall 1 SERVICE`, and the other end answers with the same and one more word: `present`, or `unknown` when
 //! no edge of its own plan is called so. Both ends show the same words, from the session's handshake hash, to be said on the phone.
 
-use super::{Direction, Endpoint};
+use super::{Direction, Endpoint, Listening};
 use crate::ceremony::phrase::spoken;
 use crate::error::{Error, ErrorKind, ExitCode, Result};
 use crate::identity::{Identifier, ServiceName};
@@ -11,11 +11,12 @@ use crate::session::{Session, error_of};
 use crate::store::Event;
 use crate::token::Trouble;
 use crate::wire::Pattern;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// What begins the line.
 const LINE: &str = "claviger rollcall 1";
@@ -35,6 +36,8 @@ pub const WORDS: usize = 4;
 pub struct RollCall {
     endpoint: Endpoint,
     edges: Vec<Edge>,
+    /// Whose calls are left for another time: edges of the plan that were not asked for.
+    others: Vec<Edge>,
     started: Instant,
 }
 
@@ -136,7 +139,7 @@ impl RollCall {
     pub fn new(endpoint: &Endpoint, only: Option<&Identifier>) -> Result<Self> {
         let own = &endpoint.identity().identifier;
         let plan = endpoint.store().plan()?;
-        let mut edges: Vec<Edge> = match plan {
+        let edges: Vec<Edge> = match plan {
             Some(plan) => {
                 let from = plan.edges.iter().filter(|edge| edge.from == *own);
                 let to = plan.edges.iter().filter(|edge| edge.to == *own);
@@ -152,7 +155,8 @@ impl RollCall {
                 to.chain(from.map(|peer| Edge::new(Direction::Incoming, &peer.identifier, any.clone()))).collect()
             }
         };
-        edges.retain(|edge| only.is_none_or(|only| edge.peer == *only));
+        let (edges, others): (Vec<Edge>, Vec<Edge>) =
+            edges.into_iter().partition(|edge| only.is_none_or(|only| edge.peer == *only));
         if edges.is_empty() {
             let with = only.map_or_else(String::new, |only| format!(" with `{only}`"));
             return Err(Error::new(
@@ -163,7 +167,7 @@ impl RollCall {
                 "Look at the plan with `claviger-ceremony plan print`, and at the peers with `claviger-ceremony peers`.",
             ));
         }
-        Ok(Self { endpoint: endpoint.clone(), edges, started: Instant::now() })
+        Ok(Self { endpoint: endpoint.clone(), edges, others, started: Instant::now() })
     }
 
     /// The edges, those that this machine dials first.
@@ -181,27 +185,17 @@ impl RollCall {
     /// done, it leaves the edges as they are, to be shown.
     ///
     /// # Errors
-    /// Those of [`Endpoint::listen`]. An edge that failed is none.
+    /// Those of [`Endpoint::listen`], and [`ErrorKind::TransportUnavailable`] when the listener ends. An edge that failed is none.
     pub async fn run(&mut self, patience: Duration, mut changed: impl FnMut(&Edge)) -> Result<()> {
         self.started = Instant::now();
         let deadline = self.started + patience;
         let (sender, mut seen) = mpsc::channel(16);
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut answers) = (JoinSet::new(), JoinSet::new());
+        let mut listening = None;
+        let (edges, others): (Arc<[Edge]>, Arc<[Edge]>) = (self.edges.clone().into(), self.others.clone().into());
         if self.listens() {
             let own = self.endpoint.identity().onion_address;
-            let mut listening = self.endpoint.listen(&own, self.endpoint.config().transport.port).await?;
-            let (sender, edges) = (sender.clone(), self.edges.clone());
-            tasks.spawn(async move {
-                let mut answers = JoinSet::new();
-                while let Some(session) = listening.accept().await {
-                    let (sender, edges) = (sender.clone(), edges.clone());
-                    answers.spawn(async move {
-                        if let Some(seen) = answer(session, &edges).await {
-                            let _ = sender.send(seen).await;
-                        }
-                    });
-                }
-            });
+            listening = Some(self.endpoint.listen(&own, self.endpoint.config().transport.port).await?);
         }
         for (at, edge) in self.edges.iter().enumerate() {
             if edge.direction == Direction::Outgoing {
@@ -209,7 +203,21 @@ impl RollCall {
             }
         }
         while self.edges.iter().any(|edge| edge.outcome.is_none()) {
-            let Ok(Some(seen)) = tokio::time::timeout_at(deadline, seen.recv()).await else { break };
+            let seen = tokio::select! {
+                () = sleep_until(deadline) => break,
+                Some(seen) = seen.recv() => seen,
+                Some(Ok(answered)) = answers.join_next() => match answered {
+                    Some(seen) => seen,
+                    None => continue,
+                },
+                session = accepted(&mut listening) => match session {
+                    Some(session) => {
+                        answers.spawn(answer(session, Arc::clone(&edges), Arc::clone(&others)));
+                        continue;
+                    }
+                    None => return Err(ended()),
+                },
+            };
             self.take(seen, &mut changed).await;
         }
         for at in 0..self.edges.len() {
@@ -264,7 +272,9 @@ impl RollCall {
         let detail = format!("{way}, {}: {told}", edge.service);
         edge.outcome = Some(outcome);
         edge.trouble = None;
-        let (shared, name) = (std::sync::Arc::clone(&self.endpoint.0.shared), edge.peer.clone());
+        let (shared, name) = (Arc::clone(&self.endpoint.0.shared), edge.peer.clone());
+        // A seal that was made anew meanwhile is opened before it is written under.
+        shared.look().await;
         let noted = tokio::task::spawn_blocking(move || {
             let known = shared.known();
             // A member that is no peer has no fingerprint here; the line is about this machine's edge to it.
@@ -352,7 +362,7 @@ fn other(peer: &Identifier) -> Error {
 }
 
 /// Answers a caller. `None`: it did not call the roll, or for no edge of ours.
-async fn answer(mut session: Session, edges: &[Edge]) -> Option<Seen> {
+async fn answer(mut session: Session, edges: Arc<[Edge]>, others: Arc<[Edge]>) -> Option<Seen> {
     let started = Instant::now();
     let peer = session.peer().clone();
     let words = spoken(session.handshake_hash(), WORDS);
@@ -360,9 +370,13 @@ async fn answer(mut session: Session, edges: &[Edge]) -> Option<Seen> {
     timeout(EXCHANGE, (&mut session).take(MAX_LINE).read_to_end(&mut line)).await.ok()?.ok()?;
     let line = String::from_utf8(line).ok()?;
     let service: ServiceName = line.strip_prefix(LINE)?.strip_prefix(' ')?.strip_suffix('\n')?.parse().ok()?;
-    let edge = edges.iter().position(|edge| {
-        edge.direction == Direction::Incoming && edge.peer == peer.identifier && edge.service == service
-    });
+    let called =
+        |edge: &Edge| edge.direction == Direction::Incoming && edge.peer == peer.identifier && edge.service == service;
+    if others.iter().any(called) {
+        // It stands in the plan and is not called here this time: without an answer the other end tries again.
+        return None;
+    }
+    let edge = edges.iter().position(called);
     let word = if edge.is_some() { "present" } else { "unknown" };
     let said = format!("{LINE} {service} {word}\n");
     let saying = session.write_all(said.as_bytes());
@@ -378,6 +392,22 @@ async fn answer(mut session: Session, edges: &[Edge]) -> Option<Seen> {
     }
     let (pattern, operations) = (peer.protocol.pattern, peer.operations);
     Some(Seen::Present { edge, pattern, operations, words, took: started.elapsed() })
+}
+
+/// The next session of the listener; for ever without one.
+async fn accepted(listening: &mut Option<Listening>) -> Option<Session> {
+    match listening {
+        Some(listening) => listening.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn ended() -> Error {
+    Error::new(
+        ErrorKind::TransportUnavailable,
+        "The onion service has ended.",
+        "Look at the messages above and start it again.",
+    )
 }
 
 /// Why an edge has come to nothing of which nothing was heard.

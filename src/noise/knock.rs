@@ -106,6 +106,8 @@ struct Entry {
 pub struct Doorkeeper {
     curve: Curve,
     peers: Vec<Entry>,
+    /// Those that were taken away and have knocked lately: they may come back, and their knocks with them.
+    gone: HashMap<StaticPublic, Entry>,
     window_ms: u64,
     not_before_ms: u64,
 }
@@ -121,15 +123,23 @@ impl Doorkeeper {
         now_ms: u64,
     ) -> Self {
         let peers = peers.into_iter().map(|public| Entry::new(public, local)).collect();
-        Self { curve: local.curve(), peers, window_ms, not_before_ms: now_ms }
+        Self { curve: local.curve(), peers, gone: HashMap::new(), window_ms, not_before_ms: now_ms }
     }
 
-    /// Takes a changed list of peers. What was seen of those that stay is kept.
-    pub fn set_peers<'a>(&mut self, local: &StaticPublic, peers: impl IntoIterator<Item = &'a StaticPublic>) {
-        let old = std::mem::take(&mut self.peers).into_iter().map(|entry| (entry.public.clone(), entry));
-        let mut old: HashMap<StaticPublic, Entry> = old.collect();
+    /// Takes a changed list of peers, at time `now_ms`. What was seen is kept, also of those that leave, for as long as it could be replayed.
+    pub fn set_peers<'a>(
+        &mut self,
+        local: &StaticPublic,
+        peers: impl IntoIterator<Item = &'a StaticPublic>,
+        now_ms: u64,
+    ) {
+        let mut old = std::mem::take(&mut self.gone);
+        old.extend(std::mem::take(&mut self.peers).into_iter().map(|entry| (entry.public.clone(), entry)));
         self.peers =
             peers.into_iter().map(|public| old.remove(public).unwrap_or_else(|| Entry::new(public, local))).collect();
+        let oldest = now_ms.saturating_sub(self.window_ms);
+        old.retain(|_, entry| entry.seen.iter().any(|(time, _)| *time >= oldest));
+        self.gone = old;
     }
 
     /// Decides about a first packet at time `now_ms` (Unix, milliseconds). Costs one hash, and one compression a peer, whoever it is from.
@@ -256,9 +266,15 @@ mod tests {
         let mut door = doorkeeper(&local, &peers);
         let knock = packet(&key(&peers[1], &local), Pattern::Kk, NOW, &[2; 48]);
         assert!(door.admit(&knock, NOW).is_ok());
-        door.set_peers(&local, [&peers[1]]);
+        door.set_peers(&local, [&peers[1]], NOW);
         assert_eq!(door.admit(&knock, NOW), Err(Refused::Replayed { peer: 0 }));
-        door.set_peers(&local, [&peers[0]]);
+        door.set_peers(&local, [&peers[0]], NOW);
         assert_eq!(door.admit(&knock, NOW), Err(Refused::Unknown));
+        // It comes back within the window: its time was given back to it, say.
+        door.set_peers(&local, [&peers[0]], NOW + 1);
+        door.set_peers(&local, [&peers[0], &peers[1]], NOW + WINDOW);
+        assert_eq!(door.admit(&knock, NOW + WINDOW), Err(Refused::Replayed { peer: 1 }));
+        door.set_peers(&local, [&peers[0]], NOW + WINDOW + 1);
+        assert!(door.gone.is_empty(), "nothing is remembered that could not be replayed");
     }
 }

@@ -21,7 +21,6 @@ use arti_client::{BootstrapBehavior, IsolationToken, StreamPrefs, TorClient, Tor
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -48,8 +47,8 @@ pub struct Arti {
     /// Whether arti has bootstrapped, and the task that does it.
     ready: watch::Sender<bool>,
     task: Mutex<Option<AbortOnDropHandle<()>>>,
-    /// The services that run, and the lock that they share.
-    listening: Mutex<Vec<(OnionAddress, Weak<File>)>>,
+    /// The services that run.
+    listening: Mutex<Vec<Weak<service::Published>>>,
     /// Services launched so far.
     launched: AtomicU32,
     _progress: AbortOnDropHandle<()>,

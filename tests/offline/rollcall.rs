@@ -165,14 +165,33 @@ fn for_people() {
     }
     snapshot("rollcall", &seen);
 
-    let child = start(&dirs["cosigner"], &[]);
+    let children = [start(&dirs["cosigner"], &[]), start(&dirs["tower"], &["--json"])];
     std::thread::sleep(Duration::from_secs(4));
-    let leader = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process_group(leader, rustix::process::Signal::INT).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
-    let out = String::from_utf8(output.stdout).unwrap();
-    assert!(out.contains("not yet") && out.contains("coordinator"), "{out}");
+    let [people, program] = children.map(|child| {
+        let leader = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process_group(leader, rustix::process::Signal::INT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    });
+    assert!(people.contains("not yet") && people.contains("coordinator"), "{people}");
+    let line: Value = serde_json::from_str(program.trim_end()).unwrap();
+    assert_eq!([&line["peer"], &line["outcome"]], ["coordinator", "unfinished"]);
+    drop(machines);
+}
+
+/// A machine that calls some edges only has no word for the others: who dials one of those tries again, and is not told that the plans differ.
+#[test]
+fn others_are_left_for_later() {
+    let (machines, dirs) = four();
+    let cosigner = start(&dirs["cosigner"], &["--only", "coordinator", "--timeout", "50s", "--json"]);
+    for (only, patience, code) in [("wallet", "8s", 11), ("cosigner", "40s", 0)] {
+        let coordinator = start(&dirs["coordinator"], &["--only", only, "--timeout", patience, "--json"]);
+        let output = coordinator.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let output = cosigner.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
     drop(machines);
 }
 

@@ -49,7 +49,12 @@ pub(crate) async fn run(endpoint: Endpoint, mut stop: Stop, options: &Rollcall, 
         () = telling => Ok(()),
     };
     terminal.progress(&waiting.borrow().to_string(), false, true);
-    if !terminal.is_json() {
+    if terminal.is_json() {
+        // Those that have ended were told when they did.
+        for edge in call.edges().iter().filter(|edge| edge.outcome.is_none()) {
+            terminal.result("", &Line::of(edge))?;
+        }
+    } else {
         terminal.note("");
         terminal.data(table(call.edges()).as_bytes())?;
     }
@@ -230,7 +235,7 @@ struct Line<'a> {
     direction: &'static str,
     peer: &'a str,
     service: &'a str,
-    /// `present` or `failed`.
+    /// `present` or `failed`; `unfinished` when the roll call was interrupted, with the reason of the last try.
     outcome: &'static str,
     reached: bool,
     authenticated: bool,
@@ -281,7 +286,13 @@ impl<'a> Line<'a> {
                 line.reason = Some(trouble.kind.as_str());
                 (line.message, line.hint) = (Some(trouble.what.as_str()), Some(trouble.hint.as_str()));
             }
-            None => {}
+            None => {
+                line.outcome = "unfinished";
+                if let Some(trouble) = &edge.trouble {
+                    line.reason = Some(trouble.kind.as_str());
+                    (line.message, line.hint) = (Some(trouble.what.as_str()), Some(trouble.hint.as_str()));
+                }
+            }
         }
         line
     }

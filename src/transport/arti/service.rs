@@ -15,7 +15,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -42,7 +42,13 @@ pub(super) struct ArtiService {
     _accept: AbortOnDropHandle<()>,
     _watch: AbortOnDropHandle<()>,
     /// Locked: one listening process for each state directory.
-    _lock: Arc<File>,
+    _lock: Arc<Published>,
+}
+
+/// A service that runs, and the lock that it shares with the others of this process.
+pub(super) struct Published {
+    address: OnionAddress,
+    lock: Arc<File>,
 }
 
 impl ArtiService {
@@ -99,17 +105,18 @@ fn keypair(onion: &OnionSecretKey, address: &OnionAddress) -> Result<HsIdKeypair
 }
 
 /// Takes the lock of the one process that listens, or shares it with this process's other addresses.
-fn lock(arti: &Arti, address: &OnionAddress) -> Result<Arc<File>> {
+fn lock(arti: &Arti, address: &OnionAddress) -> Result<Arc<Published>> {
     let state = arti.state.as_path();
     let mut listening = arti.listening.lock().unwrap_or_else(PoisonError::into_inner);
-    listening.retain(|(_, lock)| lock.strong_count() > 0);
-    if listening.iter().any(|(published, _)| published == address) {
+    let running: Vec<_> = listening.iter().filter_map(Weak::upgrade).collect();
+    if running.iter().any(|published| published.address == *address) {
         return Err(occupied(state));
     }
-    let shared = listening.first().and_then(|(_, lock)| lock.upgrade());
+    let shared = running.first().map(|published| Arc::clone(&published.lock));
     let lock = shared.map_or_else(|| exclusive(state).map(Arc::new), Ok)?;
-    listening.push((*address, Arc::downgrade(&lock)));
-    Ok(lock)
+    let published = Arc::new(Published { address: *address, lock });
+    *listening = running.iter().chain([&published]).map(Arc::downgrade).collect();
+    Ok(published)
 }
 
 fn exclusive(state: &Path) -> Result<File> {
