@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::ceremony::log::{Event, MOVED};
 use crate::ceremony::plan::{MAX_PLAN_LEN, Plan};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::cards::{Place, check_plan, check_shared};
 use crate::store::seal::Step;
 use crate::store::{Added, Machine, Peer, Store, fail, log, row};
@@ -29,8 +29,8 @@ impl Store {
     /// peers that no edge joins any more become cards that are only held; each is logged.
     ///
     /// # Errors
-    /// [`PlanMismatch`](crate::ErrorKind::PlanMismatch) when this machine, a peer or a card that is held is not according to it;
-    /// [`NoSharedCurve`](crate::ErrorKind::NoSharedCurve) and [`NoSharedSuite`](crate::ErrorKind::NoSharedSuite) for a member that is joined and can not be talked
+    /// [`PlanMismatch`](crate::ErrorKind::PlanMismatch) when this machine, a peer or a card that is held is not according to it, and when a peer whose time is
+    /// limited would become a card that is only held, which keeps no limit; [`NoSharedCurve`](crate::ErrorKind::NoSharedCurve) and [`NoSharedSuite`](crate::ErrorKind::NoSharedSuite) for a member that is joined and can not be talked
     /// to: nothing was changed. [`StoreLocked`](crate::ErrorKind::StoreLocked); and as [`machine`](Self::machine).
     pub fn set_plan(&mut self, plan: &Plan, how: &str) -> Result<Added> {
         self.change("record the plan", |connection| {
@@ -49,6 +49,7 @@ impl Store {
                 let joined = plan.joins(&own.identifier, &peer.identifier) || peer.card().is_none();
                 check_plan(plan, &own.identifier, peer, if joined { Place::Peer } else { Place::Held })?;
                 if !joined {
+                    check_unlimited(peer)?;
                     self.r#move(connection, peer, Place::Held)?;
                 }
             }
@@ -107,4 +108,21 @@ impl Store {
             .optional()
             .map_err(|error| row::unreadable(&self.dir, "plan", error))
     }
+}
+
+/// Refuses to forget a peer's limit: another plan that joins it again would let it in for good.
+fn check_unlimited(peer: &Peer) -> Result<()> {
+    if peer.expires.is_none() {
+        return Ok(());
+    }
+    let name = &peer.identifier;
+    Err(Error::new(
+        ErrorKind::PlanMismatch,
+        format!(
+            "No edge of the plan joins \"{name}\" to this machine any more, and a card that is only held keeps no limit of its time; nothing was changed."
+        ),
+        format!(
+            "Revoke it with `claviger-ceremony revoke {name} --reason TEXT`, or take its limit away with `claviger-ceremony expire {name} --never`; then record the plan."
+        ),
+    ))
 }

@@ -148,6 +148,27 @@ fn the_plan_says_who_is_a_peer_and_whose_card_is_only_held() {
     assert_eq!(kind(store.peer(&name("watchtower"))), ErrorKind::PeerUnknown);
 }
 
+/// A plan that takes an edge away and one that gives it back must not let somebody in for good whose time is over.
+#[test]
+fn no_plan_takes_a_limit_away() {
+    let (_home, mut store) = store();
+    let members = ["wallet", "cosigner", "guardian"];
+    let joined = plan(&members, &[("wallet", "cosigner"), ("guardian", "cosigner")]);
+    let apart = plan(&members, &[("guardian", "cosigner"), ("wallet", "guardian")]);
+    store.set_plan(&joined, "").unwrap();
+    store.add_card(&card("cosigner", 1), "").unwrap();
+    store.add_card(&card("guardian", 3), "").unwrap();
+    let limited = store.set_expiry(&name("cosigner"), Some(100)).unwrap();
+    let (before, log) = (recorded(&store), store.log().unwrap());
+    assert_eq!(kind(store.set_plan(&apart, "")), ErrorKind::PlanMismatch);
+    assert_eq!((recorded(&store), store.log().unwrap()), (before, log));
+    assert_eq!((store.plan().unwrap(), store.peer(&name("cosigner")).unwrap()), (Some(joined.clone()), limited));
+    store.set_expiry(&name("cosigner"), None).unwrap();
+    assert_eq!(store.set_plan(&apart, "").unwrap(), Added::New);
+    assert_eq!(store.set_plan(&joined, "").unwrap(), Added::New);
+    assert_eq!(store.peer(&name("cosigner")).unwrap().expires, None);
+}
+
 #[test]
 fn a_plan_of_the_first_day_is_recorded_and_demanded() {
     let (home, dir) = place();
