@@ -91,15 +91,10 @@ pub(super) fn import<'a>(cards: impl Iterator<Item = &'a (String, &'a String)> +
 
 /// Challenges, proofs, and their verification.
 fn proofs(play: &mut Play<'_>) -> Result<()> {
-    let (plan, runner) = (play.plan, play.runner);
-    // Whom no edge joins to anybody has nobody to prove anything to.
-    let alone = |machine: &Machine| plan.edges_of(&machine.member.identifier).next().is_none();
+    let runner = play.runner;
     play.command("challenge", |machine| words(["challenge", &format!("{}.challenge", machine.name())]))?;
     keep(play, CHALLENGED)?;
     play.step("prove", |machine| {
-        if alone(machine) {
-            return Ok(Vec::new());
-        }
         let prove = |more: &[&str], out: &str| {
             let out = format!("{}.{out}", machine.name());
             let arguments = ["prove", "*.challenge"].iter().chain(more).copied().chain(["--out", &out]);
@@ -111,12 +106,7 @@ fn proofs(play: &mut Play<'_>) -> Result<()> {
         }
         Ok(runs)
     })?;
-    play.step("verify-proof", |machine| {
-        if alone(machine) {
-            return Ok(Vec::new());
-        }
-        Ok(vec![runner.ok(&machine.seat, &["verify-proof", "*.proofs"])?])
-    })?;
+    play.step("verify-proof", |machine| Ok(vec![runner.ok(&machine.seat, &["verify-proof", "*.proofs"])?]))?;
     Ok(())
 }
 
