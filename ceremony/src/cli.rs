@@ -146,14 +146,16 @@ An attestation on a card is verified, and the card refused when it does not hold
         name: Option<Identifier>,
     },
     /// Remove a peer: from now on neither side's handshakes succeed
-    #[command(after_help = "Examples:\n  claviger-ceremony remove cosigner\n  claviger-ceremony remove cosigner --yes")]
+    #[command(
+        after_help = "Examples:\n  claviger-ceremony remove cosigner\n  claviger-ceremony remove cosigner --confirm cosigner"
+    )]
     Remove {
         /// The peer
         #[arg(value_parser = parsed::<Identifier>)]
         name: Identifier,
-        /// Do not ask to type the name again
-        #[arg(long)]
-        yes: bool,
+        /// Its name again: do not ask to type it
+        #[arg(long, value_name = "NAME", value_parser = parsed::<Identifier>)]
+        confirm: Option<Identifier>,
     },
     #[command(flatten)]
     Plan(Plan),

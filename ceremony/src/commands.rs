@@ -32,7 +32,7 @@ pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
         Command::Import(import) => cards::import(cli, import, terminal),
         Command::Peers => peers::list(&open(cli)?, terminal),
         Command::Show { name } => peers::show(&open(cli)?, name.as_ref(), terminal),
-        Command::Remove { name, yes } => peers::remove(cli, name, *yes, terminal),
+        Command::Remove { name, confirm } => peers::remove(cli, name, confirm.as_ref(), terminal),
         Command::Log => peers::log(&open(cli)?, terminal),
         Command::Plan(command) => plan::run(cli, command, terminal),
         Command::Proof(command) => proof::run(cli, command, terminal),

@@ -51,7 +51,7 @@ fn now() -> u64 {
 }
 
 /// Says what `action` brings about, and has `name` typed, unless `--confirm` gave it.
-fn confirmed(
+pub(super) fn confirmed(
     consequence: &str,
     action: &str,
     name: &Identifier,

@@ -8,7 +8,7 @@ use claviger::store::{Machine, Peer, Store};
 use claviger::token::attestation::AttestationRoots;
 use serde::Serialize;
 
-use super::life::{list as sentences, losses};
+use super::life::{confirmed, list as sentences, losses};
 use super::open;
 use super::opened::opened;
 use crate::attestation::roots;
@@ -72,7 +72,7 @@ fn known(store: &Store, name: &Identifier) -> Result<Peer> {
     }
 }
 
-pub(super) fn remove(cli: &Cli, name: &Identifier, yes: bool, terminal: &Terminal) -> Result<()> {
+pub(super) fn remove(cli: &Cli, name: &Identifier, given: Option<&Identifier>, terminal: &Terminal) -> Result<()> {
     let store = open(cli)?;
     let machine = store.machine()?;
     let roots = kept(&machine)?;
@@ -89,26 +89,14 @@ pub(super) fn remove(cli: &Cli, name: &Identifier, yes: bool, terminal: &Termina
     let peer = Identity::of(&peer, &roots);
     let losses = losses(&store, &machine.card.identifier, name)?;
     drop(store);
-    if yes {
-        terminal.note(&losses.join(" "));
+    let consequence = if held {
+        "Its card is only held, for the phrase, which is shown no more until a card of its is imported again."
     } else {
-        let losses = sentences(&losses);
-        let consequence = if held {
-            "Its card is only held, for the phrase, which is shown no more until a card of its is imported again."
-        } else {
-            "Its handshakes will fail from now on."
-        };
-        let consequence = wrapped("", &format!("{consequence} Type its name to remove it:"));
-        let text = format!("{}\n{losses}\n\n{} ", peer.text(), consequence.trim_end());
-        let answer = terminal.ask(&text, "Run it on a terminal, or remove it without a question with `--yes`.")?;
-        if answer != name.as_str() {
-            return Err(Error::new(
-                ErrorKind::Declined,
-                format!("\"{name}\" was not removed: what was typed is not its name."),
-                format!("Run `claviger-ceremony remove {name}` again and type the name."),
-            ));
-        }
-    }
+        "Its handshakes will fail from now on."
+    };
+    let consequence = wrapped("", consequence);
+    let text = format!("{}\n{}\n\n{}", peer.text(), sentences(&losses), consequence.trim_end());
+    confirmed(&text, "remove it", name, given, terminal)?;
     let mut store = opened(cli, terminal)?.store;
     let removed = Identity::of(&store.remove_peer(name)?, &roots);
     terminal.note(&if held {

@@ -63,7 +63,7 @@ fn the_primary_token_is_lost() {
     // Both are there: nothing is lost by going there and back.
     let mut text = lab.transcript(&[&["switch", "primary"], &["switch", "backup"], &["switch", "primary", "--json"]]);
     first.pull();
-    text += &lab.fails(6, &["remove", "cosigner", "--yes"]);
+    text += &lab.fails(6, &["remove", "cosigner", "--confirm", "cosigner"]);
     text += &lab.transcript(&[&["switch", "backup"], &["show"]]);
     text += &lab.fails(6, &["switch", "primary"]);
     lab.ok(&["expire", "cosigner", "--in", "90d", "--confirm", "cosigner"]);
@@ -74,7 +74,7 @@ fn the_primary_token_is_lost() {
     text += &lab.fails(6, &["switch", "primary"]);
     text += &lab.transcript(&[&["reseal", "--backup"], &["switch", "primary"], &["log"]]);
     second.pull();
-    lab.ok(&["remove", "cosigner", "--yes"]);
+    lab.ok(&["remove", "cosigner", "--confirm", "cosigner"]);
     text += &lab.fails(6, &["switch", "backup"]);
     snapshot("backup-lost", &settled(&text));
 }

@@ -14,7 +14,9 @@ use tempfile::TempDir;
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger-ceremony");
 
 /// What differs from run to run, and its name in snapshots.
-const FILTERS: [(&str, &str); 16] = [
+const FILTERS: [(&str, &str); 17] = [
+    // A block of an identity, in JSON, too.
+    (r"words          [a-z ]+", "words          [WORDS]"),
     // Times of operations, for people and in JSON.
     (r"\b[0-9]+\.[0-9]+ m?s\b", "[MS]"),
     (r#"("[a-z]+_ms":)(\[[0-9.,e-]+\]|[0-9.e-]+)"#, "$1[MS]"),

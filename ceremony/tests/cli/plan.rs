@@ -194,7 +194,7 @@ fn a_plan_is_recorded_and_grows() {
 
     // Back to the smaller plan, when the member has left.
     let text = lab.fails(4, &["--store", "wallet", "plan", "record", "plan.toml", "--yes"]);
-    lab.ok(&["--store", "wallet", "remove", "spare", "--yes"]);
+    lab.ok(&["--store", "wallet", "remove", "spare", "--confirm", "spare"]);
     let text = text + &wallet(&["plan", "record", "plan.toml", "--yes"]);
     lab.write("fewer.toml", lab.read("plan.toml").replace("from = \"wallet\"", "from = \"tower\""));
     let fewer = lab.plan_words("fewer.toml");

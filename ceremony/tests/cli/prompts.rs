@@ -156,10 +156,10 @@ fn words_are_compared() {
 
     let remove = ["--store", "wallet", "remove", "cosigner"];
     let mut session = lab.on_a_terminal(&remove);
-    type_at(&mut session, "Type its name to remove it: ", "yes");
+    type_at(&mut session, "Type cosigner to remove it: ", "yes");
     assert_eq!(ended(session).1, 4);
     let mut session = lab.on_a_terminal(&remove);
-    type_at(&mut session, "Type its name to remove it: ", "cosigner");
+    type_at(&mut session, "Type cosigner to remove it: ", "cosigner");
     let (shown, code) = ended(session);
     assert!(code == 0 && shown.contains("is removed"), "{shown}");
 }

@@ -291,10 +291,10 @@ fn a_member_without_an_edge() {
     // Again, after the only peer's keys were all proven.
     lab.ok(&["--store", "cosigner", "verify-proof", "wallet.proofs"]);
     text += &lab.fails(4, &["--store", "cosigner", "verify-proof", "wallet.proofs"]);
-    text += &lab.fails(12, &["--store", "watchtower", "remove", "watchtower", "--yes"]);
+    text += &lab.fails(12, &["--store", "watchtower", "remove", "watchtower", "--confirm", "watchtower"]);
     text += &lab.fails(4, &["--store", "watchtower", "remove", "wallet"]);
     text += &lab.transcript(&[
-        &["--store", "watchtower", "remove", "wallet", "--yes"],
+        &["--store", "watchtower", "remove", "wallet", "--confirm", "wallet"],
         &["--store", "watchtower", "seal", "--check", "-q"],
     ]);
     text += &lab.fails(4, &["--store", "watchtower", "phrase"]);

@@ -132,7 +132,7 @@ fn cards() {
     snapshot("import-refused", &text);
 
     let mut text = lab.fails(12, &["--store", "wallet", "show", "cosinger"]);
-    text += &lab.fails(12, &["--store", "wallet", "remove", "nobody", "--yes"]);
+    text += &lab.fails(12, &["--store", "wallet", "remove", "nobody", "--confirm", "nobody"]);
     text += &lab.fails(4, &["--store", "wallet", "remove", "cosigner"]);
     text += &lab.fails(1, &["--store", "wallet", "export", "absent/wallet.card"]);
     text += &lab.fails(1, &["--store", "wallet", "export", "--force", "directory.card"]);

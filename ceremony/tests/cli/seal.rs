@@ -118,7 +118,7 @@ fn a_changed_store_is_found() {
         &["seal", "--check"],
         &["unseal", "--confirm", "wallet"],
         &["reseal"],
-        &["remove", "cosigner", "--yes"],
+        &["remove", "cosigner", "--confirm", "cosigner"],
         &["revoke", "cosigner", "--reason", "stolen", "--confirm", "cosigner"],
         &["expire", "cosigner", "--in", "90d", "--confirm", "cosigner"],
         &["rotate", "--token", &next, "--confirm", "wallet"],
@@ -154,7 +154,7 @@ fn a_token_that_is_not_there_is_named() {
     for command in [
         &["seal", "--check"][..],
         &["reseal"],
-        &["remove", "cosigner", "--yes"],
+        &["remove", "cosigner", "--confirm", "cosigner"],
         &["revoke", "cosigner", "--reason", "stolen", "--confirm", "cosigner"],
         &["expire", "cosigner", "--never"],
     ] {

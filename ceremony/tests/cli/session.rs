@@ -75,8 +75,8 @@ fn a_ceremony() {
     snapshot(
         "remove",
         &lab.transcript(&[
-            &["remove", "wallet", "--yes"],
-            &["remove", "watchtower", "--yes", "--json"],
+            &["remove", "wallet", "--confirm", "wallet"],
+            &["remove", "watchtower", "--confirm", "watchtower", "--json"],
             &["peers"],
             &["log"],
             &["log", "--json"],

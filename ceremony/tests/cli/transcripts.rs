@@ -113,7 +113,7 @@ fn a_machine_writes_its_own() {
     // The head on paper is one that the log has passed, also later.
     let log = lab.json(&["--store", "wallet", "log"]);
     let (head, passed) = (log["head"]["words"].as_str().unwrap(), log["log"].as_array().unwrap().len());
-    lab.ok(&["--store", "wallet", "remove", "cosigner", "--yes"]);
+    lab.ok(&["--store", "wallet", "remove", "cosigner", "--confirm", "cosigner"]);
     lab.ok(&["--store", "wallet", "transcript", "later.json", "--json"]);
     let found = lab.run_with(&["transcript", "verify", "later.json", "--head", head, "--json"], b"");
     let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();

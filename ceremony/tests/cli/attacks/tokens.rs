@@ -69,7 +69,7 @@ const OPENING: &[&[&str]] = &[
     &["plan", "record", "changed.toml", "--fingerprint", "PLAN"],
     &["revoke", "cosigner", "--reason", "stolen", "--confirm", "cosigner"],
     &["expire", "cosigner", "--never"],
-    &["remove", "cosigner", "--yes"],
+    &["remove", "cosigner", "--confirm", "cosigner"],
     &["seal", "--check"],
     &["reseal"],
     &["unseal", "--confirm", "wallet"],
