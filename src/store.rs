@@ -385,6 +385,13 @@ impl Store {
         log::last(&self.connection).map_err(fail::sql(&self.dir, "read the ceremony log"))
     }
 
+    /// A number that changes when another connection commits, and not when this one does (`PRAGMA data_version`).
+    #[cfg(feature = "net")]
+    pub(crate) fn data_version(&self) -> Result<i64> {
+        let version = self.connection.pragma_query_value(None, "data_version", |row| row.get(0));
+        version.map_err(fail::sql(&self.dir, "look at the store"))
+    }
+
     /// The ceremony log, oldest entry first. Its chain is verified.
     ///
     /// # Errors

@@ -111,7 +111,7 @@ impl Endpoint {
         let mut attempt = self.attempt(Direction::Outgoing, Some(identifier));
         attempt.pattern = Some(pattern);
         self.look().await;
-        let (peer, ways) = match self.ways(identifier) {
+        let (peer, ways) = match self.ways(identifier).await {
             Ok(found) => found,
             Err(error) => {
                 attempt.end(Some(&error));
@@ -154,12 +154,13 @@ impl Endpoint {
     }
 
     /// A peer by name, and every way to it, the best first.
-    fn ways(&self, identifier: &Identifier) -> Result<(Peer, Vec<Way>)> {
+    async fn ways(&self, identifier: &Identifier) -> Result<(Peer, Vec<Way>)> {
         let known = self.0.shared.known();
         let Some(peer) = known.peer(identifier) else {
             // It names those that are near. A peer that it does know is not believed yet.
-            let unknown = self.store().peer(identifier).err();
-            return Err(unknown.unwrap_or_else(|| {
+            let name = identifier.clone();
+            let recorded = self.0.shared.with_store(move |store| store.peer(&name)).await?;
+            return Err(recorded.err().unwrap_or_else(|| {
                 Error::new(
                     ErrorKind::PeerUnknown,
                     format!("`{identifier}` was recorded, but the store can not be believed."),

@@ -10,13 +10,18 @@ use crate::store::{Contact, Machine, Peer, PeerKey, SealKey, Store, seal_point};
 use crate::token::{Reason, TokenHandle, Trouble};
 use crate::transport::BoxPipe;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+
+#[cfg(test)]
+mod tests;
 
 /// How often the store is looked at for changed peers. Never by a caller's packet: a stranger must not make the store work, nor wait for it.
 pub const WATCH: Duration = Duration::from_millis(250);
@@ -24,45 +29,64 @@ pub const WATCH: Duration = Duration::from_millis(250);
 /// A pair of keys is noted as in use no more often than this.
 const NOTED: Duration = Duration::from_secs(60);
 
-/// The peers of a moment.
+/// After a token was asked in vain to open the seal, it, or whoever is to touch it or give its PIN, is left in peace for so long.
+const ASKED: Duration = Duration::from_secs(30);
+
+/// The peers of a moment. Looked up by hash: there may be thousands of them, and of their sessions.
 pub(super) struct Known {
     pub(super) peers: Vec<Peer>,
     /// Their keys that hold, each once, most wanted first within a peer; whose, as a place in `peers`.
     pub(super) keys: Vec<(usize, PeerKey)>,
+    /// By name: the place in `peers`, and those in `keys`.
+    names: HashMap<Identifier, (usize, Range<usize>)>,
+    /// By key: the place in `keys`.
+    places: HashMap<StaticPublic, usize>,
     /// This machine's former key, and until when it holds.
     former: Option<(StaticPublic, u64)>,
+    /// For when this was made, seconds since 1970: a clock that was put back is before it.
+    since: u64,
     /// When something of this ends, seconds since 1970.
     until: u64,
 }
 
 impl Known {
     fn new(peers: Vec<Peer>, former: Option<(StaticPublic, u64)>, now: u64) -> Self {
-        let mut keys: Vec<(usize, PeerKey)> = Vec::new();
+        let mut keys: Vec<(usize, PeerKey)> = Vec::with_capacity(peers.len());
+        let (mut names, mut places) = (HashMap::with_capacity(peers.len()), HashMap::with_capacity(peers.len()));
         for (at, peer) in peers.iter().enumerate() {
+            let first = keys.len();
             for key in peer.keys(now) {
                 // A next card may keep the key at another address: those are two ways to call, and one to be called by.
-                if !keys.iter().any(|(_, known)| known.static_public == key.static_public) {
+                if let Entry::Vacant(place) = places.entry(key.static_public.clone()) {
+                    place.insert(keys.len());
                     keys.push((at, key));
                 }
             }
+            names.insert(peer.identifier.clone(), (at, first..keys.len()));
         }
         let ends = peers.iter().flat_map(|peer| [peer.expires, peer.former.as_ref().map(|former| former.until)]);
         let ends = ends.flatten().chain(former.as_ref().map(|(_, until)| *until));
         // The second itself, and the one after it: whichever of them is the first without.
         let until = ends.flat_map(|end| [end, end.saturating_add(1)]).filter(|end| *end > now).min();
-        Self { peers, keys, former, until: until.unwrap_or(u64::MAX) }
+        Self { peers, keys, names, places, former, since: now, until: until.unwrap_or(u64::MAX) }
     }
 
     pub(super) fn peer(&self, identifier: &Identifier) -> Option<&Peer> {
-        self.peers.iter().find(|peer| peer.identifier == *identifier)
+        self.names.get(identifier).map(|(at, _)| &self.peers[*at])
     }
 
     pub(super) fn keys_of(&self, identifier: &Identifier) -> impl Iterator<Item = &PeerKey> {
-        self.keys.iter().filter(move |(at, _)| self.peers[*at].identifier == *identifier).map(|(_, key)| key)
+        let keys = self.names.get(identifier).map(|(_, keys)| &self.keys[keys.clone()]);
+        keys.into_iter().flatten().map(|(_, key)| key)
     }
 
     pub(super) fn by_key(&self, key: &StaticPublic) -> Option<(&Peer, &PeerKey)> {
-        self.keys.iter().find(|(_, held)| held.static_public == *key).map(|(at, held)| (&self.peers[*at], held))
+        self.places.get(key).map(|place| &self.keys[*place]).map(|(at, held)| (&self.peers[*at], held))
+    }
+
+    /// Whether time alone has made it another one.
+    fn is_past(&self, now: u64) -> bool {
+        self.until <= now || now < self.since
     }
 
     /// Whether this machine may still be who it is by `own`.
@@ -90,6 +114,12 @@ pub(super) struct Shared {
     /// It was told that the machine goes on with another key.
     differs: AtomicBool,
     noted: Mutex<HashMap<(StaticPublic, StaticPublic), Instant>>,
+    /// The store's file as it was opened: its inode.
+    file: Option<i64>,
+    /// One look at a time; how many were begun, and which of them was the last that was finished.
+    looking: tokio::sync::Mutex<()>,
+    begun: AtomicU64,
+    finished: AtomicU64,
     trouble: watch::Sender<Option<Trouble>>,
     watch: OnceLock<AbortOnDropHandle<()>>,
 }
@@ -97,8 +127,10 @@ pub(super) struct Shared {
 struct State {
     known: Arc<Known>,
     stamp: Stamp,
-    /// The store as it was refused for good, not to be verified again and again.
-    refused: Option<Stamp>,
+    /// The store as it was refused for good, not to be verified again and again; and why.
+    refused: Option<(Stamp, Trouble)>,
+    /// When the token was last asked in vain to open the seal.
+    asked: Option<Instant>,
     live: Vec<Live>,
 }
 
@@ -112,7 +144,7 @@ struct Live {
 }
 
 /// What differs when the store was written to: the log's end, and what the file system says of the file.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     sequence: u64,
     file: Option<[i64; 4]>,
@@ -124,19 +156,28 @@ impl Stamp {
         let file = file.map(|meta| [meta.ino() as i64, meta.size() as i64, meta.ctime(), meta.ctime_nsec()]);
         Ok(Self { sequence: store.changed()?, file })
     }
+
+    fn inode(&self) -> Option<i64> {
+        self.file.map(|[inode, ..]| inode)
+    }
 }
 
 impl Shared {
     pub(super) fn new(store: Store, token: TokenHandle) -> Result<Arc<Self>> {
         let stamp = Stamp::of(&store)?;
         let known = Arc::new(Known::new(store.peers()?, former(&store)?, now()));
+        let file = stamp.inode();
         Ok(Arc::new(Self {
             store: Mutex::new(store),
             token,
-            state: Mutex::new(State { known, stamp, refused: None, live: Vec::new() }),
+            state: Mutex::new(State { known, stamp, refused: None, asked: None, live: Vec::new() }),
             worked: Mutex::default(),
             differs: AtomicBool::new(false),
             noted: Mutex::default(),
+            file,
+            looking: tokio::sync::Mutex::default(),
+            begun: AtomicU64::new(0),
+            finished: AtomicU64::new(0),
             trouble: watch::Sender::new(None),
             watch: OnceLock::new(),
         }))
@@ -169,22 +210,53 @@ impl Shared {
         self.watch.get_or_init(|| AbortOnDropHandle::new(tokio::spawn(watch_store(Arc::downgrade(self)))));
     }
 
+    /// Runs `work` on the store where blocking harms nobody: SQLite waits for other processes by blocking.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when it panicked.
+    pub(super) async fn with_store<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&mut Store) -> T + Send + 'static,
+    ) -> Result<T> {
+        let shared = Arc::clone(self);
+        let worked = tokio::task::spawn_blocking(move || work(&mut shared.store()));
+        worked.await.map_err(|error| super::drive::internal("the store's reader ended early").because(error))
+    }
+
     /// Looks at the store now. What goes wrong is told as by the watch.
     pub(super) async fn look(self: &Arc<Self>) {
-        // SQLite waits for other processes by blocking.
+        let before = self.begun.load(Ordering::Relaxed);
+        // One at a time: what was seen last is told last, and a token that opens the seal is asked once.
+        let _turn = self.looking.lock().await;
+        // One that began after this was called saw what this one would see.
+        if self.finished.load(Ordering::Relaxed) <= before {
+            let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+            self.look_now().await;
+            self.finished.store(number, Ordering::Relaxed);
+        }
+    }
+
+    async fn look_now(self: &Arc<Self>) {
         let refresh = || {
             let shared = Arc::clone(self);
             tokio::task::spawn_blocking(move || shared.refresh())
         };
         let Ok(mut looked) = refresh().await else { return };
-        let locked = looked.as_ref().is_err_and(|error| error.kind() == ErrorKind::StoreLocked);
-        if locked && self.state().refused.is_none() {
+        if looked.as_ref().is_err_and(|error| error.kind() == ErrorKind::StoreLocked) && !self.is_refused() {
+            if self.state().asked.is_some_and(|at| at.elapsed() < ASKED) {
+                // What came of it is told already.
+                return;
+            }
             looked = match self.unlock().await {
                 Ok(()) => refresh().await.unwrap_or(Ok(())),
                 Err(error) => Err(error),
             };
         }
         self.tell(looked.err());
+    }
+
+    fn is_refused(&self) -> bool {
+        self.state().refused.is_some()
     }
 
     /// Has the pipe cut when the peer's key, or this machine's own, holds no more.
@@ -234,36 +306,54 @@ impl Shared {
         let contact = Contact { peer: peer.clone(), own: own.clone(), theirs: theirs.clone(), time: now() };
         let shared = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = shared.store().note_contact(&contact) {
+            if let Err(error) = shared.write_contact(&contact) {
                 tracing::warn!(target: "claviger::store", peer = %contact.peer, reason = error.kind().as_str(), "a contact could not be noted: {error}");
             }
         });
+    }
+
+    /// Writes a contact, and takes the file as it is then for the one that was read: this change is this program's own, and no reason to verify everything.
+    fn write_contact(&self, contact: &Contact) -> Result<()> {
+        let mut store = self.store();
+        if let Some((before, after)) = write_alone(&mut store, contact)? {
+            let mut state = self.state();
+            let State { stamp, refused, .. } = &mut *state;
+            for stamp in [Some(stamp), refused.as_mut().map(|(stamp, _)| stamp)].into_iter().flatten() {
+                if *stamp == before {
+                    *stamp = after;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes over what changed: in the store, and by the clock. A store that can not be read or believed leaves the peers as they were.
     fn refresh(&self) -> Result<()> {
         // Held to the end, so that nobody's older reading replaces a newer one.
         let store = self.store();
-        let read = self.read(&store);
-        let now = now();
+        let (read, outcome) = match self.read(&store) {
+            Ok(read) => (read, Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        let (now, old) = (now(), self.known());
+        let (known, stamp) = match read {
+            Some((stamp, peers, former)) => (Known::new(peers, former, now), Some(stamp)),
+            // Time passes in a store that is not believed, too.
+            None if old.is_past(now) => (Known::new(old.peers.clone(), old.former.clone(), now), None),
+            None => return outcome,
+        };
+        let known = Arc::new(known);
         let ended = {
             let mut state = self.state();
-            let known = match read {
-                Ok(Some((stamp, peers, former))) => {
-                    state.stamp = stamp;
-                    state.refused = None;
-                    Known::new(peers, former, now)
-                }
-                _ if state.known.until <= now => Known::new(state.known.peers.clone(), state.known.former.clone(), now),
-                outcome => return outcome.map(drop),
-            };
-            state.known = Arc::new(known);
-            let known = Arc::clone(&state.known);
+            if let Some(stamp) = stamp {
+                (state.stamp, state.refused, state.asked) = (stamp, None, None);
+            }
+            state.known = Arc::clone(&known);
             let mut over = Vec::new();
             state.live.retain(|live| {
-                let why = ended(live, &known, now);
-                over.extend(why.and_then(|why| Some((live.held.upgrade()?, live.peer.clone(), why))));
-                live.held.strong_count() > 0
+                let Some(why) = ended(live, &known, now) else { return live.held.strong_count() > 0 };
+                over.extend(live.held.upgrade().map(|held| (held, live.peer.clone(), why)));
+                false
             });
             over
         };
@@ -271,20 +361,22 @@ impl Shared {
             tracing::warn!(target: "claviger::connection", %peer, reason = ErrorKind::SessionRevoked.as_str(), "a session was ended: {why}");
             held.cut(why);
         }
-        Ok(())
+        outcome
     }
 
     /// The store's content if it is another than before, verified.
     #[allow(clippy::type_complexity, reason = "taken apart where it is made")]
     fn read(&self, store: &Store) -> Result<Option<(Stamp, Vec<Peer>, Option<(StaticPublic, u64)>)>> {
         let stamp = Stamp::of(store)?;
+        if stamp.inode() != self.file {
+            return Err(replaced(store));
+        }
         {
             let state = self.state();
-            if state.refused == Some(stamp) {
-                // Told already, and nothing has changed since.
-                return Err(self.trouble.borrow().as_ref().map_or_else(unreadable, |trouble| {
-                    Error::new(trouble.kind, trouble.what.clone(), trouble.hint.clone())
-                }));
+            if let Some((refused, trouble)) = &state.refused
+                && *refused == stamp
+            {
+                return Err(Error::new(trouble.kind, trouble.what.clone(), trouble.hint.clone()));
             }
             if state.stamp == stamp {
                 return Ok(None);
@@ -294,12 +386,15 @@ impl Shared {
             self.compare(&store.machine()?);
             Ok(Some((stamp, store.peers()?, former(store)?)))
         });
-        if let Err(error) = &read
-            && matches!(error.kind(), ErrorKind::StoreTampered | ErrorKind::StoreUnsealed | ErrorKind::StoreCorrupt)
-        {
-            self.state().refused = Some(stamp);
+        read.map_err(|error| self.refused(stamp, error))
+    }
+
+    /// Remembers a failure that only another change of the store ends. What passes, like another process's lock, is none.
+    fn refused(&self, stamp: Stamp, error: Error) -> Error {
+        if matches!(error.kind(), ErrorKind::StoreTampered | ErrorKind::StoreUnsealed | ErrorKind::StoreCorrupt) {
+            self.state().refused = Some((stamp, Trouble::from(&error)));
         }
-        read
+        error
     }
 
     /// Tells when the machine goes on with another key than this program, which can not: it has the token that it began with.
@@ -312,23 +407,32 @@ impl Shared {
         }
     }
 
-    /// Opens the seal again: another process sealed the store anew. What it is not sealed to is not asked a second time.
-    async fn unlock(&self) -> Result<()> {
+    /// Opens the seal again: another process sealed the store anew. What it is not sealed to is not asked a second time, and people not at once.
+    async fn unlock(self: &Arc<Self>) -> Result<()> {
         let key = self.token.public().clone();
-        let agreed = self.token.agree(&seal_point(&key), &Reason::UNLOCKING).await?;
-        let unlocked = {
-            let mut store = self.store();
-            let stamp = Stamp::of(&store)?;
-            store.unlock(&SealKey { key, agreed }).inspect_err(|_| self.state().refused = Some(stamp))
-        };
-        unlocked.map_err(|error| match error.kind() {
-            ErrorKind::KeyMismatch => Error::new(
-                ErrorKind::StoreLocked,
-                "The store is sealed to other tokens than the one in use here: this machine was rotated or its token replaced.",
-                "Start this program again, with the new token.",
-            ),
-            _ => error,
+        let agreed = self.token.agree(&seal_point(&key), &Reason::UNLOCKING).await.inspect_err(|error| {
+            // A token that is away asks nobody; when it is back, it is asked at once.
+            if !matches!(error.kind(), ErrorKind::TokenAbsent | ErrorKind::TokenBusy) {
+                self.state().asked = Some(Instant::now());
+            }
+        })?;
+        let shared = Arc::clone(self);
+        self.with_store(move |store| {
+            let stamp = Stamp::of(store)?;
+            store.unlock(&SealKey { key, agreed }).map_err(|error| {
+                let told = match error.kind() {
+                    ErrorKind::KeyMismatch => Error::new(
+                        ErrorKind::StoreLocked,
+                        "The store is sealed to other tokens than the one in use here: this machine was rotated or its token replaced.",
+                        "Start this program again, with the new token.",
+                    ),
+                    _ => return shared.refused(stamp, error),
+                };
+                shared.state().refused = Some((stamp, Trouble::from(&told)));
+                told
+            })
         })
+        .await?
     }
 
     /// Tells of a failure when it begins, and when it is over.
@@ -383,8 +487,24 @@ fn former(store: &Store) -> Result<Option<(StaticPublic, u64)>> {
     }))
 }
 
-fn unreadable() -> Error {
-    Error::new(ErrorKind::StoreTampered, "The store was changed outside the tool.", "Look at the log.")
+/// Writes a contact. Returns what the file was like before and after it, if nobody else has written meanwhile.
+fn write_alone(store: &mut Store, contact: &Contact) -> Result<Option<(Stamp, Stamp)>> {
+    let (version, before) = (store.data_version()?, Stamp::of(store)?);
+    store.note_contact(contact)?;
+    let after = Stamp::of(store)?;
+    Ok((store.data_version()? == version).then_some((before, after)))
+}
+
+/// The file that is open is not the one in the directory: what is changed there is not seen here.
+fn replaced(store: &Store) -> Error {
+    let dir = store.dir().display();
+    Error::new(
+        ErrorKind::StoreTampered,
+        format!(
+            "The store in {dir} was removed, or another one was put in its place, while this program had it open: it goes on with the peers that it knew."
+        ),
+        "Put the store back, or start this program again with the one that is there now.",
+    )
 }
 
 /// Seconds since 1970; 0 for a clock before.

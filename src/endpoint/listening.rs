@@ -38,7 +38,7 @@ impl Listening {
         let incoming = endpoint.incoming(port)?;
         let Inner { shared, own, former, transport, config } = &*endpoint.0;
         let address = own.card.onion_address;
-        let onion = shared.store().onion_secret()?;
+        let onion = shared.with_store(|store| store.onion_secret()).await??;
         let listener = transport.listen(Service { onion, address, port }).await?;
         let state = listener.status();
         let former = match former
@@ -109,7 +109,8 @@ impl Drop for Listening {
 /// The listener at the former address. Without it the machine is still reached at the present one.
 async fn listen_as_former(endpoint: &Endpoint, own: &Arc<Own>, port: u16) -> Option<(Arc<Own>, Box<dyn Listener>)> {
     let listening = async {
-        let onion = endpoint.store().former_onion_secret()?.ok_or_else(|| {
+        let secret = endpoint.0.shared.with_store(|store| store.former_onion_secret()).await??;
+        let onion = secret.ok_or_else(|| {
             Error::new(
                 ErrorKind::StoreCorrupt,
                 "The store has no secret of the former address.",

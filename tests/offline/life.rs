@@ -235,6 +235,14 @@ fn a_store_that_is_sealed_anew_is_opened_again() {
         let mut listening = listen(&answerer).await;
         let spent = answerer.token().operations();
         cosigner.seal_anew();
+        // Whoever connects meanwhile waits for the same answer.
+        let looks = (0..8).map(|_| {
+            let answerer = answerer.clone();
+            tokio::spawn(async move { answerer.connect_peer(&name("tower"), None).await.err().unwrap().kind() })
+        });
+        for look in looks.collect::<Vec<_>>() {
+            assert_eq!(look.await.unwrap(), ErrorKind::PeerUnknown);
+        }
         cosigner.store().add_peer(&Peer::from_card(&tower.card), "test").unwrap();
         sleep(WATCH * 4).await;
         assert_eq!(answerer.token().operations() - spent, 1);

@@ -1,7 +1,7 @@
 //! A store that was changed by other hands, before a program starts and while it runs; and stores without a seal.
 
 use crate::cli::{run as program, shown, snapshot, text};
-use crate::support::{Machine, pin_file, run, talk};
+use crate::support::{Machine, now, pin_file, run, talk};
 use claviger::config::Pattern;
 use claviger::endpoint::WATCH;
 use claviger::identity::Fingerprint;
@@ -132,4 +132,64 @@ fn a_configuration_says_which_key_may_be_used() {
     let refused = program(&connect, b"");
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(refused.status.code() == Some(6) && said.contains(&print.to_string()) && said.contains("`keys`"), "{said}");
+}
+
+/// What was found stays told while time goes on: the end of a peer's time is no sign that the store can be believed.
+#[test]
+fn a_time_that_passes_takes_no_trouble_away() {
+    run(async {
+        let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+        wallet.introduce(&mut cosigner);
+        let mut tower = Machine::software("tower");
+        tower.introduce(&mut cosigner);
+        let until = now() + 4;
+        cosigner.store().set_expiry(&"tower".parse().unwrap(), Some(until)).unwrap();
+        let endpoint = cosigner.endpoint(Pattern::Kk).await;
+        let (mut kept, mut kept_here);
+        let _listening = {
+            let mut listening = endpoint.listen(&cosigner.card.onion_address, 4747).await.unwrap();
+            let caller = tower.endpoint(Pattern::Kk).await;
+            (kept, kept_here) = session(&caller, &mut listening).await;
+            listening
+        };
+        tamper(&cosigner, "UPDATE peers SET role = 'x' WHERE identifier = 'wallet'");
+        let mut trouble = endpoint.store_trouble();
+        let found = timeout(Duration::from_secs(5), trouble.wait_for(Option::is_some));
+        let found = found.await.expect("found").unwrap().clone().unwrap();
+        assert!(found.what.contains("wallet") && now() < until, "{}", found.what);
+
+        let ended = timeout(Duration::from_secs(10), kept_here.read_u8()).await.unwrap().unwrap_err();
+        assert_eq!(error_of(ended).to_string(), "The time of `tower` has passed.");
+        assert!(timeout(Duration::from_secs(5), kept.read_u8()).await.unwrap().is_err());
+        assert!(timeout(WATCH * 6, trouble.changed()).await.is_err(), "told once");
+        assert_eq!(*endpoint.store_trouble().borrow(), Some(found));
+    });
+}
+
+/// A file that is no longer the store's is not watched in silence.
+#[test]
+fn a_store_that_is_put_aside_is_told() {
+    run(async {
+        let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+        wallet.introduce(&mut cosigner);
+        let (caller, answerer) = (wallet.endpoint(Pattern::Kk).await, cosigner.endpoint(Pattern::Kk).await);
+        let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
+        let mut trouble = answerer.store_trouble();
+        let store = cosigner.dir.path().join("store");
+        let (file, aside) = (store.join("store.db"), store.join("aside.db"));
+        std::fs::rename(&file, &aside).unwrap();
+        std::fs::copy(&aside, &file).unwrap();
+        let found = timeout(Duration::from_secs(5), trouble.wait_for(Option::is_some));
+        let found = found.await.expect("found").unwrap().clone().unwrap();
+        assert_eq!(found.kind, ErrorKind::StoreTampered);
+        assert!(found.what.contains("put in its place"), "{}", found.what);
+        session(&caller, &mut listening).await;
+
+        std::fs::rename(&aside, &file).unwrap();
+        timeout(Duration::from_secs(5), trouble.wait_for(Option::is_none)).await.expect("over").unwrap();
+        cosigner.store().revoke(&"wallet".parse().unwrap(), "test").unwrap();
+        sleep(WATCH * 4).await;
+        let refused = caller.connect_peer(&"cosigner".parse().unwrap(), None).await.err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::HandshakeRefused);
+    });
 }
