@@ -18,7 +18,7 @@ use clap_complete::Shell;
 use claviger::identity::{Identifier, IdentityError, Role, Suites};
 
 pub(crate) use cards::{Export, Import, Output};
-pub(crate) use life::{Backup, BackupAdd, Expire, Life, OVERLAP, Reseal, Rotate};
+pub(crate) use life::{Backup, BackupAdd, Expire, Life, OVERLAP, Reseal, Rotate, Seal};
 pub(crate) use plan::{Add, Example, Format, New, Plan, PlanFile, Print, Record};
 pub(crate) use proof::{Challenge, Proof, Prove, VerifyProof};
 pub(crate) use ready::{Preflight, Ready, Rehearse};

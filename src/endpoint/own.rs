@@ -85,7 +85,7 @@ pub fn is_sealed(store: &Store, config: &Config) -> Result<bool> {
         SealState::Unsealed => Err(Error::new(
             ErrorKind::StoreUnsealed,
             "The store is not sealed: whoever can write to it could have changed it, or taken its seal off.",
-            "Seal it with `claviger-ceremony seal`, or set `allow-unsealed = true` under [store] in the configuration.",
+            "Look at `claviger-ceremony peers` first; then seal it with `claviger-ceremony seal`, or set `allow-unsealed = true` under [store] in the configuration.",
         )),
     }
 }

@@ -20,9 +20,11 @@ pub(crate) enum Life {
 Examples:
   claviger-ceremony seal                 an unsealed store, to the token in use
   claviger-ceremony seal --backup        to the other token, too
+  claviger-ceremony seal --confirm cosigner
   claviger-ceremony seal --check
 
-`init` seals. Without its token a sealed store's secrets can not be read, and a change made outside this tool is found and named.
+`init` seals. Whoever could write to an unsealed store could change it: what it holds is shown first, to be compared with the other \
+machines, and this machine's name is typed. Without its token a sealed store's secrets can not be read, and a change made outside this tool is found and named.
 
 --check verifies everything under the seal and prints how many changes there were and when the last was made. An older copy of the \
 store verifies as well: compare both with the last transcript, or with what is remembered.")]
@@ -140,6 +142,9 @@ pub(crate) struct Seal {
     /// Verify everything under the seal, and change nothing
     #[arg(long)]
     pub(crate) check: bool,
+    /// This machine's name: do not ask to type it
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Identifier>, conflicts_with = "check")]
+    pub(crate) confirm: Option<Identifier>,
 }
 
 #[derive(Args)]

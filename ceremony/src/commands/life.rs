@@ -30,7 +30,7 @@ pub(crate) use succeed::import_succession;
 pub(super) fn run(cli: &Cli, command: &Life, terminal: &Terminal) -> Result<()> {
     match command {
         Life::Seal(command) if command.check => seal::check(cli, terminal),
-        Life::Seal(command) => seal::seal(cli, command.backup, terminal),
+        Life::Seal(command) => seal::seal(cli, command, terminal),
         Life::Unseal { confirm } => seal::unseal(cli, confirm.as_ref(), terminal),
         Life::Reseal(command) => seal::reseal(cli, command, terminal),
         Life::Switch { token } => switch::switch(cli, (*token).into(), terminal),

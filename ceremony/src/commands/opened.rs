@@ -67,7 +67,7 @@ pub(crate) struct Opened {
 pub(crate) fn opened(cli: &Cli, terminal: &Terminal) -> Result<Opened> {
     let mut store = open(cli)?;
     if store.seal_state()? == SealState::Unsealed {
-        terminal.warn("the store is not sealed: whoever can write to it can change it unseen. Seal it with `claviger-ceremony seal`.");
+        terminal.warn("the store is not sealed: whoever can write to it can change it unseen. Look at `claviger-ceremony peers` first; then seal it with `claviger-ceremony seal`.");
         return Ok(Opened { store, token: None });
     }
     let machine = store.machine()?;

@@ -13,6 +13,8 @@ use claviger::store::Store;
 
 use crate::cli::{Cli, Set};
 
+pub(super) use phrase::spoken;
+
 pub(super) fn run(cli: &Cli, command: &Set, terminal: &Terminal) -> Result<()> {
     match command {
         Set::Phrase => phrase::phrase(cli, terminal),
@@ -22,7 +24,8 @@ pub(super) fn run(cli: &Cli, command: &Set, terminal: &Terminal) -> Result<()> {
 }
 
 /// The plan and every card of the set.
-struct Whole {
+#[derive(PartialEq, Eq)]
+pub(super) struct Whole {
     plan: Option<Plan>,
     cards: Vec<IdentityCard>,
     own: IdentityCard,
@@ -30,7 +33,7 @@ struct Whole {
 
 impl Whole {
     /// Reads it. What is missing of the set, if anything is: the second value.
-    fn of(store: &Store) -> Result<(Self, Vec<String>)> {
+    pub(super) fn of(store: &Store) -> Result<(Self, Vec<String>)> {
         let (plan, cards, own) = (store.plan()?, store.cards()?, store.machine()?.card);
         let missing = match &plan {
             Some(plan) => {
@@ -55,7 +58,16 @@ impl Whole {
         Ok((Self { plan, cards, own }, missing))
     }
 
-    fn phrase(&self) -> String {
+    pub(super) fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// All that are held, this machine's own among them.
+    pub(super) fn cards(&self) -> &[IdentityCard] {
+        &self.cards
+    }
+
+    pub(super) fn phrase(&self) -> String {
         claviger::ceremony::phrase::phrase(self.plan.as_ref(), self.cards.iter())
     }
 
@@ -92,7 +104,7 @@ fn complete(missing: &[String]) -> &'static str {
 }
 
 /// A phrase's words in three numbered groups of four.
-fn groups(words: &[&str]) -> String {
+pub(super) fn groups(words: &[&str]) -> String {
     let group = |at: usize| {
         let words: String = words[at..at + 4].iter().map(|word| format!("  {word:<8}")).collect();
         format!("  {:<4}{}\n", format!("{}-{}", at + 1, at + 4), words.trim_end())

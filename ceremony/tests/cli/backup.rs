@@ -191,7 +191,7 @@ fn without_a_seal() {
         &["--store", "wallet", "backup", "add", "--token", &two],
         &["--store", "wallet", "switch", "backup"],
         &["--store", "wallet", "rotate", "--token", &next, "--confirm", "wallet", "next.succession"],
-        &["--store", "wallet", "seal"],
+        &["--store", "wallet", "seal", "--confirm", "wallet"],
         &["--store", "wallet", "seal", "--check"],
     ]);
     snapshot("backup-unsealed", &text);

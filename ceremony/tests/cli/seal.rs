@@ -66,9 +66,16 @@ fn on_and_off() {
     text += &lab.fails(5, &at(&["seal", "--check"]));
     text += &lab.fails(5, &at(&["reseal"]));
     text += &lab.fails(6, &at(&["seal", "--backup"]));
-    text += &lab.transcript(&[&at(&["seal"]), &at(&["reseal", "--json"]), &at(&["show", "--json"])]);
+    text += &lab.fails(4, &at(&["seal"]));
+    text += &lab.fails(4, &at(&["seal", "--confirm", "wallet"]));
+    text += &lab.transcript(&[
+        &at(&["seal", "--confirm", "cosigner"]),
+        &at(&["reseal", "--json"]),
+        &at(&["show", "--json"]),
+    ]);
     text += &lab.fails(6, &at(&["reseal", "--backup"]));
     text += &lab.fails(2, &at(&["seal", "--check", "--backup"]));
+    text += &lab.fails(2, &at(&["seal", "--check", "--confirm", "cosigner"]));
     snapshot("seal", &text);
 }
 
@@ -78,10 +85,107 @@ fn a_store_need_not_be_sealed() {
     let (_token, locator) = lab.key("cosigner", "p256");
     let text = lab.transcript(&[
         &["init", "--name", "cosigner", "--role", "cosigner", "--unsealed", "--token", &locator],
-        &["seal"],
+        &["seal", "--confirm", "cosigner"],
         &["seal", "--check"],
     ]);
     snapshot("seal-later", &text);
+}
+
+/// Words of fingerprints and phrases, wherever they stand on a line.
+fn without_words(shown: &str, words: &[&str]) -> String {
+    let text = words.iter().fold(shown.replace('\r', ""), |text, words| {
+        let (at, _) = words.match_indices(' ').nth(3).unwrap();
+        let (head, tail) = words.split_at(at);
+        text.replace(words, "[WORDS]").replace(head, "[HALF]").replace(tail.trim(), "[HALF]")
+    });
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let four: Vec<&str> = line.split_whitespace().collect();
+        match (four.as_slice(), lines.last_mut()) {
+            ([at @ ("1-4" | "5-8" | "9-12"), _, _, _, _], _) => lines.push(format!("  {at:<4}  [FOUR]")),
+            (["[HALF]"], Some(last)) => *last = last.replace("[HALF]", "[WORDS]"),
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    lines.join("\n")
+}
+
+/// What is sealed in is shown first: whoever could write to the file could have put it there.
+#[test]
+fn what_is_sealed_in_is_shown() {
+    const SEAL: [&str; 3] = ["--store", "wallet", "seal"];
+    const PROMPT: &str = "Type wallet to seal it in: ";
+    let lab = Lab::new();
+    lab.machine("wallet", "x25519", &["--unsealed"]);
+    for name in ["cosigner", "watchtower", "stranger"] {
+        lab.machine(name, "x25519", &[]);
+    }
+    lab.meet(&["wallet", "cosigner"]);
+    let name = lab.words("wallet");
+    let (cosigner, watchtower) = (lab.words("cosigner"), lab.words("watchtower"));
+    let all = [name.as_str(), &cosigner, &watchtower];
+    lab.ok(&["--store", "wallet", "expire", "cosigner", "--at", "2100-01-31", "--confirm", "cosigner"]);
+    lab.ok(&["--store", "wallet", "import", "watchtower.card", "--fingerprint", &watchtower]);
+    lab.ok(&["--store", "wallet", "revoke", "watchtower", "--reason", "sold", "--confirm", "watchtower"]);
+    let mut session = lab.on_a_terminal(&SEAL);
+    let shown = type_at(&mut session, PROMPT, "yes");
+    assert!(shown.lines().count() < 24 && shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    snapshot("seal-question", &without_words(&shown, &all).replace("2100-01-31T00:00:00Z", "THEN"));
+    assert!(ended(session).1 == 4);
+    lab.fails(5, &["--store", "wallet", "seal", "--check"]);
+
+    // Somebody adds a peer while the words are compared.
+    let mut session = lab.on_a_terminal(&SEAL);
+    session.exp_string(PROMPT).unwrap();
+    lab.ok(&["--store", "wallet", "import", "stranger.card", "--fingerprint", &lab.words("stranger")]);
+    session.send_line("wallet").unwrap();
+    let (shown, code) = ended(session);
+    assert!(code == 5 && shown.contains("it was not sealed"), "{shown}");
+    lab.fails(5, &["--store", "wallet", "seal", "--check"]);
+
+    let mut session = lab.on_a_terminal(&SEAL);
+    let shown = type_at(&mut session, PROMPT, "wallet");
+    assert!(shown.contains("stranger"), "{shown}");
+    assert!(ended(session).1 == 0);
+    lab.ok(&["--store", "wallet", "seal", "--check"]);
+}
+
+/// With the plan and all its cards the phrase stands for them; what it does not cover is shown beside it.
+#[test]
+fn the_phrase_is_sealed_in() {
+    let lab = Lab::new();
+    let member = |name| format!("[[member]]\nname = \"{name}\"\nrole = \"signer\"\n");
+    let plan = format!(
+        "plan = 1\nname = \"three\"\n{}{}{}[[edge]]\nfrom = \"wallet\"\nto = \"cosigner\"\nservice = \"sign\"\n",
+        member("wallet"),
+        member("cosigner"),
+        member("watchtower")
+    );
+    lab.write("plan.toml", plan);
+    for (name, more) in [("wallet", &["--unsealed"][..]), ("cosigner", &[]), ("watchtower", &[])] {
+        let (_token, locator) = lab.key(name, "x25519");
+        let init = ["--store", name, "init", "--plan", "plan.toml", "--name", name, "--token", &locator];
+        lab.ok(&[&init[..], more].concat());
+        lab.ok(&["--store", name, "export"]);
+    }
+    let seal = ["--store", "wallet", "seal"];
+    let text = lab.fails(4, &seal);
+    assert!(text.contains("Missing: the card of \"cosigner\""), "{text}");
+    lab.meet(&["wallet", "cosigner", "watchtower"]);
+    let (_next, next) = lab.key("next", "x25519");
+    let former = lab.words("cosigner");
+    lab.ok(&["--store", "cosigner", "rotate", "--token", &next, "--confirm", "cosigner"]);
+    let import = ["import", "cosigner.succession", "--fingerprint", &lab.words("cosigner")];
+    lab.ok(&[&["--store", "wallet"], &import[..]].concat());
+    let text = lab.fails(4, &seal);
+    let phrase = lab.json(&["--store", "wallet", "phrase"])["phrase"].as_str().unwrap().to_owned();
+    for word in phrase.split(' ') {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let plan = lab.json(&["--store", "wallet", "plan", "show"])["fingerprint"]["words"].as_str().unwrap().to_owned();
+    let text: String = text.lines().map(|line| line.strip_prefix("err| ").unwrap_or(line).to_owned() + "\n").collect();
+    let text = without_words(&text, &[&former, &lab.words("wallet"), &plan]);
+    snapshot("seal-phrase", &text);
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, S
     }
     if !is_sealed {
         terminal.warn(
-            "the store is not sealed: whoever can write to it can change it unseen. Seal it with `claviger-ceremony seal`.",
+            "the store is not sealed: whoever can write to it can change it unseen. Look at `claviger-ceremony peers` first; then seal it with `claviger-ceremony seal`.",
         );
     }
     let former = machine.former.as_ref().and_then(|former| opener.former(former, &token));

@@ -1,14 +1,17 @@
 //! `seal`, `unseal`, `reseal`.
 
+mod contents;
+
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::{Fingerprint, Identifier, KeyPlace, StaticPublic};
 use claviger::program::Terminal;
 use claviger::store::{Machine, SealKey, SealState, Store};
 use serde::Serialize;
 
+use self::contents::Contents;
 use super::losses::{names, wrapped};
 use super::{confirmed, locator_of, other};
-use crate::cli::{Cli, Reseal};
+use crate::cli::{Cli, Reseal, Seal};
 use crate::commands::open;
 use crate::commands::opened::{OpenToken, opened};
 use crate::commands::token::parse;
@@ -43,8 +46,8 @@ impl State {
     }
 }
 
-pub(super) fn seal(cli: &Cli, both: bool, terminal: &Terminal) -> Result<()> {
-    let mut store = open(cli)?;
+pub(super) fn seal(cli: &Cli, command: &Seal, terminal: &Terminal) -> Result<()> {
+    let store = open(cli)?;
     let state = State::of(&store)?;
     if store.seal_state()? != SealState::Unsealed {
         terminal.note(&format!(
@@ -54,8 +57,18 @@ pub(super) fn seal(cli: &Cli, both: bool, terminal: &Terminal) -> Result<()> {
         return terminal.result("", &state);
     }
     let machine = store.machine()?;
+    let name = &machine.card.identifier;
+    let both = command.backup;
+    if both {
+        locator_of(&machine, other(machine.active))?;
+    }
+    let contents = Contents::of(&store)?;
+    drop(store);
+    confirmed(&contents.consequence(), "seal it in", name, command.confirm.as_ref(), terminal)?;
     let mut token = OpenToken::open(machine.locator(), Some(machine.key()), terminal)?;
     let keys = asked(&machine, &mut token, both, terminal)?;
+    let mut store = open(cli)?;
+    contents.unchanged(&store)?;
     store.seal(&keys)?;
     let state = State::of(&store)?;
     terminal.note(&format!("The store is sealed to {}.", state.seal.text()));
@@ -106,7 +119,7 @@ pub(super) fn unseal(cli: &Cli, given: Option<&Identifier>, terminal: &Terminal)
     confirmed(&consequence, "take the seal off", name, given, terminal)?;
     let mut store = opened(cli, terminal)?.store;
     store.unseal()?;
-    terminal.note("The store is not sealed any more. Seal it again with `claviger-ceremony seal`.");
+    terminal.note("The store is not sealed any more. Seal it again with `claviger-ceremony seal`, which shows first what it holds.");
     terminal.result("", &State::of(&store)?)
 }
 
@@ -166,7 +179,7 @@ fn unsealed() -> Error {
     Error::new(
         ErrorKind::StoreUnsealed,
         "The store is not sealed: there is nothing that could be verified, and whoever can write to it can change it unseen.",
-        "Look through it with `claviger-ceremony show`, `peers` and `log`, and seal it with `claviger-ceremony seal`.",
+        "Look through it first with `claviger-ceremony peers`, `show` and `log`; then seal it with `claviger-ceremony seal`.",
     )
 }
 

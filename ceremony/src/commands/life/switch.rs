@@ -58,7 +58,7 @@ pub(super) fn switch(cli: &Cli, place: KeyPlace, terminal: &Terminal) -> Result<
         Error::new(error.kind(), what, error.hint().to_owned())
     })?;
     if sealed == SealState::Unsealed {
-        terminal.warn("the store is not sealed: whoever can write to it can change it unseen. Seal it with `claviger-ceremony seal`.");
+        terminal.warn("the store is not sealed: whoever can write to it can change it unseen. Look at `claviger-ceremony peers` first; then seal it with `claviger-ceremony seal`.");
     } else {
         store.unlock(&token.seal_key(key, terminal)?)?;
     }

@@ -275,7 +275,7 @@ fn seal(here: &mut Here, found: &mut [(KeyPlace, Found)], list: &mut Checklist, 
     let Some(state) = list.take("seal", here.store.seal_state())? else { return Ok(()) };
     let SealState::Sealed(keys) = state else {
         let what = "The store is not sealed: whoever can write to it can change it unseen.";
-        list.fail("seal", what, "Seal it with `claviger-ceremony seal`.");
+        list.fail("seal", what, "Look at `claviger-ceremony peers` first; then seal it with `claviger-ceremony seal`.");
         return Ok(());
     };
     found.sort_by_key(|(place, _)| *place != here.machine.active);

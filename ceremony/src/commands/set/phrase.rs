@@ -77,7 +77,7 @@ fn text(whole: &Whole, phrase: &Phrase) -> String {
 }
 
 /// Names, each with its words: on one line where all fit, else on two, else under the name.
-fn spoken(rows: Vec<(String, String)>) -> String {
+pub(in crate::commands) fn spoken(rows: Vec<(String, String)>) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let longest = rows.iter().map(|(_, words)| words.len()).max().unwrap_or(0);
     let mut text = String::new();
