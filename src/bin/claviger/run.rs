@@ -3,7 +3,7 @@
 use crate::cli::{Cli, Command, Connect, Listen};
 use crate::{pump, rollcall};
 use clap::CommandFactory as _;
-use claviger::config::{Config, FILE_NAME};
+use claviger::config::{self, Config, FILE_NAME};
 use claviger::endpoint::{self, Endpoint, Listening};
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::StaticPublic;
@@ -12,6 +12,7 @@ use claviger::session::Session;
 use claviger::store::{self, FormerIdentity, Store};
 use claviger::token::{Notice, Phase, Settings, TokenHandle, What};
 use claviger::transport::{self, ServiceState};
+use std::cell::RefCell;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, block_in_place};
 
 pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
     match &cli.command {
@@ -60,7 +61,6 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, S
             "the store is not sealed: whoever can write to it can change it unseen. Look at `claviger-ceremony peers` first; then seal it with `claviger-ceremony seal`.",
         );
     }
-    let former = machine.former.as_ref().and_then(|former| opener.former(former, &token));
     let runtime = Runtime::new().map_err(|error| {
         Error::new(
             ErrorKind::Internal,
@@ -70,11 +70,15 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, S
         .because(error)
     })?;
     let patience = config.token.timeout;
-    let held: Vec<TokenHandle> = std::iter::once(&token).chain(&former).cloned().collect();
+    let held = RefCell::new(vec![token.clone()]);
     let outcome = runtime.block_on(async {
         let mut stop: Stop = Box::pin(ended(matches!(cli.command, Command::Listen(_))));
         let opening = async {
             open_seal(&mut store, &token, cli.waits_for_token(), terminal).await?;
+            // Its locator is not believed before the seal holds. It may ask for a PIN, and blocks.
+            let former = store.machine()?.former;
+            let former = block_in_place(|| former.and_then(|former| opener.former(&former, &token)));
+            held.borrow_mut().extend(former.clone());
             let transport = transport::open(&config.transport, &dir).await?;
             let endpoint = Endpoint::new(store, token, transport, config)?;
             former.map_or_else(|| Ok(endpoint.clone()), |former| endpoint.with_former(former))
@@ -89,7 +93,7 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, S
     // All that must end has ended; the process takes the rest with it.
     std::mem::forget(runtime);
     prompts_are_over();
-    for token in held {
+    for token in held.into_inner() {
         token.close(patience);
     }
     outcome
@@ -123,16 +127,16 @@ async fn open_seal(store: &mut Store, token: &TokenHandle, waits: bool, terminal
 /// Opens tokens, with the people at the terminal.
 struct Opener<'a> {
     terminal: &'a Terminal,
-    config: &'a Config,
+    config: config::Token,
     machine: &'a str,
     pins: Pins,
 }
 
 impl<'a> Opener<'a> {
-    fn new(terminal: &'a Terminal, config: &'a Config, machine: &'a store::Machine) -> Self {
+    fn new(terminal: &'a Terminal, config: &Config, machine: &'a store::Machine) -> Self {
         Self {
             terminal,
-            config,
+            config: config.token.clone(),
             machine: machine.card.identifier.as_str(),
             pins: Pins::configured(terminal, &config.token),
         }
@@ -147,7 +151,7 @@ impl<'a> Opener<'a> {
             _ => {}
         };
         let settings = Settings {
-            config: self.config.token.clone(),
+            config: self.config.clone(),
             notify: Some(Arc::new(notify)),
             ..Settings::new(self.machine, self.pins.clone())
         };

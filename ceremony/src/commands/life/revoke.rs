@@ -57,7 +57,7 @@ pub(super) fn revoke(
     let mut store = opened(cli, terminal)?.store;
     let peer = store.revoke(name, reason)?;
     let machine = store.machine()?;
-    terminal.note(&format!("{name} is revoked. A daemon that is running drops it now."));
+    terminal.note(&format!("{name} is revoked. A daemon that runs with this store's token drops it now; one that was started before a rotation or a switch has to be restarted."));
     if !elsewhere.is_empty() {
         terminal.note(&format!("Revoke it on {}, too.", names(&elsewhere)));
     }

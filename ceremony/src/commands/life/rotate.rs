@@ -96,7 +96,7 @@ pub(super) fn rotate(cli: &Cli, command: &Rotate, terminal: &Terminal) -> Result
     let succession = vouched(&machine.card, machine.active, card, until, &members, &mut present, terminal)?;
     let written = around(&succession, &command.output, terminal, || store.rotate(&next, &keys))?;
     terminal.note(&if until <= now() {
-        "This machine has its next key; the former one does not work any more.".to_owned()
+        "This machine has its next key; the former one does not work any more. Restart a daemon that is running: it still goes by the former one.".to_owned()
     } else {
         format!(
             "This machine has its next key. The former one works until {}, if its token stays plugged in beside the new one and the daemon \
