@@ -208,7 +208,10 @@ fn a_machine_is_rotated() {
     let mut text = runs(&["rotate", "--status"]) + &runs(&["rotate", "--status", "--json"]);
     text += &fails(4, &["rotate", "--finish"]);
     contact(&lab, "cosigner", "watchtower", machine.key(), 1_700_000_300);
-    text += &runs(&["rotate", "--finish"]);
+    // Who was seen is not under the seal: it is shown, and never the answer.
+    text += &fails(4, &["rotate", "--finish"]);
+    text += &fails(4, &["rotate", "--finish", "--confirm", "wallet"]);
+    text += &runs(&["rotate", "--finish", "--confirm", "cosigner"]);
     text += &fails(6, &["rotate", "--status"]);
     text += &runs(&["log"]);
     snapshot("rotate-status", &text);
