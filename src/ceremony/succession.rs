@@ -18,6 +18,8 @@
 //! checksum: 16 digits
 //! ```
 
+use std::time::Duration;
+
 use aws_lc_rs::hmac;
 use data_encoding::HEXLOWER;
 
@@ -32,6 +34,9 @@ pub const MAX_SUCCESSION_LEN: usize = 128 * 1024;
 
 /// Most MACs of a succession: two keys for each member of the largest plan.
 pub const MAX_MACS: usize = 512;
+
+/// Longest time that a former card holds beside the next one: 90 days.
+pub const MAX_OVERLAP: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// The salt of the keys, and the text's first line.
 const LABEL: &str = "claviger succession 1";
@@ -142,6 +147,12 @@ impl Succession {
         hmac::verify(&key(peer, place, agreed)?, self.body().as_bytes(), &mac.mac).or_else(|_| {
             refused(format!("The present key of \"{name}\" does not vouch for this succession: its next card is not from \"{name}\", or was changed."))
         })
+    }
+
+    /// Whether the former card holds for [`MAX_OVERLAP`] from `now` (seconds since 1970) at most. Who imports it asks this by a clock of its own: the key
+    /// that vouches may be a stolen one, and must not say itself how long it is good for.
+    pub fn is_bounded(&self, now: u64) -> bool {
+        self.until <= now.saturating_add(MAX_OVERLAP.as_secs())
     }
 
     /// What the MACs are over: the text's lines before `macs`.

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use claviger::ceremony::succession::MAX_OVERLAP;
 use claviger::identity::{Identifier, KeyPlace};
 
 use super::{Output, parsed};
@@ -10,7 +11,7 @@ use super::{Output, parsed};
 /// How long a key works beside the one that follows it, unless something else is said.
 pub(crate) const OVERLAP: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// Longest overlap of a rotation, and longest time until a peer expires by `--in`: ten years.
+/// Longest time until a peer expires by `--in`: ten years.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
 #[derive(Subcommand)]
@@ -224,7 +225,7 @@ pub(crate) struct Rotate {
     /// Where the next backup key is
     #[arg(long, value_name = "LOCATOR")]
     pub(crate) backup_token: Option<String>,
-    /// How long the present key works, too; 0s ends it at once, for a token that was stolen [default: 14d]
+    /// How long the present key works, too; 90d at most; 0s ends it at once, for a token that was stolen [default: 14d]
     #[arg(long, value_name = "TIME", value_parser = overlap)]
     pub(crate) overlap: Option<Duration>,
     /// Leave the tokens' attestations out of the next card
@@ -268,15 +269,25 @@ fn reason(text: &str) -> Result<String, String> {
 }
 
 fn span(text: &str) -> Result<Duration, String> {
-    match overlap(text)? {
+    match duration(text)? {
         Duration::ZERO => Err("that is now: end it with `claviger-ceremony revoke` or `remove`".into()),
+        time if time > LONGEST => Err("that is more than ten years".into()),
         time => Ok(time),
     }
 }
 
+/// What every member's import takes.
 fn overlap(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; write 12h, 14d or 6months"))?;
-    if time > LONGEST { Err("that is more than ten years".into()) } else { Ok(Duration::from_secs(time.as_secs())) }
+    let time = duration(text)?;
+    if time <= MAX_OVERLAP {
+        return Ok(time);
+    }
+    Err(format!("that is more than {} days, and no member would import it", MAX_OVERLAP.as_secs() / (24 * 60 * 60)))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; write 12h, 14d or 2months"))?;
+    Ok(Duration::from_secs(time.as_secs()))
 }
 
 /// Seconds since 1970 of a date in the future.
@@ -303,6 +314,10 @@ mod tests {
         }
         assert_eq!(span("90d"), Ok(Duration::from_secs(90 * 24 * 60 * 60)));
         assert_eq!(overlap("0s"), Ok(Duration::ZERO));
+        assert_eq!(overlap("90d"), Ok(MAX_OVERLAP));
+        for bad in ["90d 1s", "91d", "6months", "", "-1d"] {
+            assert!(overlap(bad).is_err(), "{bad}");
+        }
         for bad in ["", "0s", "90", "11years", "-1d", "99999999999999999999y"] {
             assert!(span(bad).is_err(), "{bad}");
         }

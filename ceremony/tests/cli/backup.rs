@@ -252,7 +252,11 @@ fn on_cards() {
         assert!(declined.contains("peers take the key of the primary token, too"), "{declined}");
         text += &lab.transcript(&[&["rotate", "--token", &next, "--overlap", "0s", "--confirm", "wallet"]]);
         lab.ok(&["--store", "cosigner", "import", "wallet.succession", "--fingerprint", &words()]);
-        text += &lab.transcript(&[&["--store", "cosigner", "log"], &["rotate", "--finish"], &["seal", "--check"]]);
+        text += &lab.transcript(&[
+            &["--store", "cosigner", "log"],
+            &["rotate", "--finish", "--confirm", "wallet"],
+            &["seal", "--check"],
+        ]);
         snapshot("backup-cards", &text);
     });
 }

@@ -1,7 +1,9 @@
 //! `revoke`, `expire`, `rotate`, and the import of successions.
 
 use std::fs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use claviger::ceremony::succession::{MAX_OVERLAP, Succession};
 use claviger::store::{Contact, Store};
 
 use crate::lab::{Lab, snapshot};
@@ -137,6 +139,7 @@ fn a_machine_is_rotated() {
     let mut text = fails(2, &["rotate"]);
     text += &fails(2, &["rotate", "--status", "--overlap", "1d"]);
     text += &fails(2, &["rotate", "--token", &next, "--overlap", "1"]);
+    text += &fails(2, &["rotate", "--token", &next, "--overlap", "91d"]);
     text += &fails(6, &["rotate", "--status"]);
     text += &fails(6, &["rotate", "--finish"]);
     text += &fails(6, &["rotate", "--again"]);
@@ -184,6 +187,12 @@ fn a_machine_is_rotated() {
     text += &lab
         .fails(4, &["--store", "watchtower", "import", "cosigner.succession", "--fingerprint", &lab.words("wallet")])
         .replace(&lab.words("wallet"), "OTHER");
+    // As long as nobody could wait for.
+    let mut long = Succession::from_text(&written).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    long.until = (now + MAX_OVERLAP + Duration::from_secs(3600)).as_secs();
+    lab.write("long.succession", long.to_text());
+    text += &lab.fails(4, &["--store", "watchtower", "import", "long.succession", "--fingerprint", &words]);
     snapshot("rotate-import", &text.replace(&words, "WORDS"));
     lab.ok(&import("watchtower"));
     lab.ok(&["--store", "watchtower", "seal", "--check"]);
@@ -199,7 +208,10 @@ fn a_machine_is_rotated() {
     let mut text = runs(&["rotate", "--status"]) + &runs(&["rotate", "--status", "--json"]);
     text += &fails(4, &["rotate", "--finish"]);
     contact(&lab, "cosigner", "watchtower", machine.key(), 1_700_000_300);
-    text += &runs(&["rotate", "--finish"]);
+    // Who was seen is not under the seal: it is shown, and never the answer.
+    text += &fails(4, &["rotate", "--finish"]);
+    text += &fails(4, &["rotate", "--finish", "--confirm", "wallet"]);
+    text += &runs(&["rotate", "--finish", "--confirm", "cosigner"]);
     text += &fails(6, &["rotate", "--status"]);
     text += &runs(&["log"]);
     snapshot("rotate-status", &text);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::lab::{Lab, PROGRAM, snapshot};
-use crate::prompts::ended;
+use crate::prompts::{ended, type_at};
 
 const VAULT: &str = include_str!("../../../docs/vault-plan.toml");
 
@@ -292,6 +292,81 @@ fn a_plans_words_are_asked_for() {
     let log = lab.json(&["--store", "wallet", "log"]);
     let last = log["log"].as_array().unwrap().last().unwrap();
     assert_eq!((last["event"].as_str(), last["detail"].as_str()), (Some("plan-recorded"), Some("words compared")));
+}
+
+/// Types the words of a plan that a machine asks for.
+fn type_words_of(session: &mut rexpect::session::PtySession, words: &str) {
+    let words: Vec<&str> = words.split(' ').collect();
+    for _ in 0..2 {
+        session.exp_string("Word ").unwrap();
+        let number: usize = session.exp_string(": ").unwrap().parse().unwrap();
+        session.send_line(words[number - 1]).unwrap();
+    }
+}
+
+/// What is shown and decided before the token is asked is what is recorded when it was.
+#[test]
+fn a_plan_that_changes_during_the_question_is_found() {
+    let lab = in_a_row();
+    let [plan, grown] = ["plan.toml", "grown.toml"].map(|file| lab.plan_words(file));
+    lab.write("looser.toml", mesh(&["wallet", "cosigner", "tower"], ""));
+    let looser = lab.plan_words("looser.toml");
+    let recorded =
+        || lab.json(&["--store", "wallet", "plan", "show"])["fingerprint"]["words"].as_str().unwrap().to_owned();
+    for (meanwhile, words, command, typed) in [
+        ("plan.toml", &plan, &["plan", "record", "grown.toml"][..], &grown),
+        // Of the plan that is recorded then, `grown` changes a rule.
+        ("looser.toml", &looser, &["add", "spare.card", "--plan", "grown.toml"], &grown),
+    ] {
+        let mut session = lab.on_a_terminal(&[&["--store", "wallet"], command].concat());
+        session.exp_string("Compare;").unwrap();
+        lab.ok(&["--store", "wallet", "plan", "record", meanwhile, "--fingerprint", words]);
+        type_words_of(&mut session, typed);
+        let (shown, code) = ended(session);
+        assert!(code == 5 && shown.contains("was not recorded"), "{shown}");
+        assert_eq!(recorded(), *words);
+        assert_eq!(lab.json(&["--store", "wallet", "peers"])["peers"].as_array().unwrap().len(), 0);
+    }
+}
+
+/// An older copy of the store fits the seal, and its plan lets in what the present one does not: put there until the token is asked, it must not decide.
+#[test]
+fn an_older_plan_does_not_decide_for_yes() {
+    let lab = Lab::new();
+    let member = |name| format!("[[member]]\nname = \"{name}\"\nrole = \"cosigner\"\n");
+    let edge = |from, to| format!("[[edge]]\nfrom = \"{from}\"\nto = \"{to}\"\nservice = \"sign\"\n");
+    let members = ["wallet", "cosigner", "tower"].map(member).concat();
+    let small = format!("plan = 1\nname = \"three\"\n{members}{}", edge("wallet", "cosigner"));
+    let medium = format!("{small}{}", edge("wallet", "tower"));
+    lab.write("small.toml", &small);
+    lab.write("medium.toml", &medium);
+    lab.write("big.toml", format!("{medium}{}", edge("cosigner", "tower")));
+    let token = lab.token("wallet");
+    lab.ok(&["token", "generate", "--curve", "x25519", &token.uri_with_pin("noise")]);
+    let at_the_pin = |arguments: &[&str], then: &dyn Fn()| {
+        let mut session = lab.on_a_terminal(&[&["--store", "wallet"], arguments].concat());
+        session.exp_string("PIN of").unwrap();
+        then();
+        type_at(&mut session, ": ", token.pin());
+        ended(session)
+    };
+    let locator = token.uri("noise");
+    let record = |file| ["plan", "record", file, "--fingerprint"];
+    let done = |(shown, code): (String, i32)| assert_eq!(code, 0, "{shown}");
+    done(at_the_pin(&["init", "--name", "wallet", "--role", "cosigner", "--token", &locator], &|| {}));
+    done(at_the_pin(&[&record("big.toml")[..], &[&lab.plan_words("big.toml")]].concat(), &|| {}));
+    let store = lab.path("wallet/store.db");
+    let older = fs::read(&store).unwrap();
+    done(at_the_pin(&[&record("small.toml")[..], &[&lab.plan_words("small.toml")]].concat(), &|| {}));
+    let present = fs::read(&store).unwrap();
+    let yes = ["plan", "record", "medium.toml", "--yes"];
+    let refused = lab.fails(4, &[&["--store", "wallet"], &yes[..]].concat());
+    assert!(refused.contains("lets more in"), "{refused}");
+
+    fs::write(&store, older).unwrap();
+    let (shown, code) = at_the_pin(&yes, &|| fs::write(&store, &present).unwrap());
+    assert!(code == 5 && shown.contains("was changed between the question"), "{shown}");
+    assert!(fs::read(&store).unwrap() == present, "something was changed");
 }
 
 #[test]

@@ -13,6 +13,19 @@ fn one_spelling_of_it() {
 }
 
 #[test]
+fn an_overlap_is_bounded() {
+    let [vector, _] = Vector::all();
+    let until = |until| Succession::new(&vector.cosigner, KeyPlace::Primary, next(&vector), until);
+    let most = MAX_OVERLAP.as_secs();
+    assert_eq!(most, 7_776_000);
+    for (time, now, bounded) in [(0, 0, true), (most, 0, true), (most + 1, 0, false), (most + 1, 1, true), (5, 9, true)]
+    {
+        assert_eq!(until(time).is_bounded(now), bounded, "until {time}, at {now}");
+    }
+    assert!(until(u64::MAX).is_bounded(u64::MAX) && !until(u64::MAX).is_bounded(1_800_000_000));
+}
+
+#[test]
 fn the_longest_fits() {
     let [_, vector] = Vector::all();
     let chain = vec![vec![1; Attestation::MAX_CERTIFICATE]; Attestation::MAX_CHAIN];

@@ -6,7 +6,7 @@ use claviger::program::Terminal;
 use claviger::store::{Contact, FormerIdentity, Machine, Store};
 use serde::Serialize;
 
-use super::losses::list;
+use super::losses::{list, wrapped};
 use super::rotate::not_under_way;
 use super::{confirmed, now};
 use crate::cli::Cli;
@@ -88,9 +88,29 @@ pub(super) fn finish(cli: &Cli, given: Option<&Identifier>, terminal: &Terminal)
     let Some(former) = &machine.former else { return Err(not_under_way()) };
     let status = Status::of(&store, &machine, former)?;
     drop(store);
-    let unseen: Vec<&Seen> = status.peers.iter().filter(|seen| seen.new.is_none()).collect();
-    let open = former.until > now();
-    if open && !unseen.is_empty() {
+    // Always: who was seen is not under the seal, and somebody else may have noted it.
+    let name = &machine.card.identifier;
+    confirmed(&consequence(&status, name, former.until), "forget them", name, given, terminal)?;
+    let mut store = opened(cli, terminal)?.store;
+    let finished = store.finish_rotation()?;
+    terminal.note("The former key, address and client-authorization key are forgotten.");
+    let unseen = status.peers.into_iter().filter(|seen| seen.new.is_none()).map(|seen| seen.identifier).collect();
+    terminal.result("", &Finished { finished, unseen })
+}
+
+/// What ends, and for whom.
+fn consequence(status: &Status, name: &Identifier, until: u64) -> String {
+    let open = until > now();
+    let end = if open { "end now, not" } else { "ended" };
+    let mut text = wrapped(&format!("The former key and address of {name} {end} at {}.", utc(until)), "", "");
+    let (seen, unseen): (Vec<&Seen>, Vec<&Seen>) = status.peers.iter().partition(|seen| seen.new.is_some());
+    if !seen.is_empty() {
+        let each: Vec<String> =
+            seen.iter().map(|seen| format!("{}, at {}", seen.identifier, utc(seen.new.unwrap_or_default()))).collect();
+        text += "\nSeen by the new key, as the daemon noted it, which is not under the seal:\n";
+        text += &list(&each);
+    }
+    if !unseen.is_empty() {
         let each: Vec<String> = unseen
             .iter()
             .map(|seen| match seen.former {
@@ -98,17 +118,12 @@ pub(super) fn finish(cli: &Cli, given: Option<&Identifier>, terminal: &Terminal)
                 None => format!("{}, never seen", seen.identifier),
             })
             .collect();
-        let consequence = format!(
-            "The former key and address of {} end now, not at {}.\nNot seen by the new key, and cut off now unless they imported the succession:\n{}",
-            machine.card.identifier,
-            utc(former.until),
-            list(&each)
-        );
-        confirmed(&consequence, "end them", &machine.card.identifier, given, terminal)?;
+        let cut = if open { "cut off now" } else { "cut off" };
+        text += &format!("\nNot seen by the new key, and {cut} unless they imported the succession:\n");
+        text += &list(&each);
     }
-    let mut store = opened(cli, terminal)?.store;
-    let finished = store.finish_rotation()?;
-    terminal.note("The former key, address and client-authorization key are forgotten.");
-    let unseen: Vec<String> = unseen.iter().map(|seen| seen.identifier.clone()).collect();
-    terminal.result("", &Finished { finished, unseen })
+    if status.peers.is_empty() {
+        text += "\nNobody is cut off: no peer is recorded.";
+    }
+    text
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use claviger::ceremony::succession::Succession;
+use claviger::ceremony::succession::{MAX_OVERLAP, Succession};
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::{Identifier, IdentityCard};
 use claviger::program::Terminal;
@@ -105,6 +105,19 @@ fn check(succession: &Succession, former: &IdentityCard, machine: &Machine) -> R
             ),
             format!(
                 "Remove \"{name}\" with `claviger-ceremony remove {name}`, import its present card and compare fingerprints."
+            ),
+        ));
+    }
+    if !succession.is_bounded(now()) {
+        return Err(Error::new(
+            ErrorKind::SuccessionInvalid,
+            format!(
+                "By the succession the former card of \"{name}\" holds until {}, more than {} days from now by this machine's clock; nothing was changed.",
+                utc(succession.until),
+                MAX_OVERLAP.as_secs() / (24 * 60 * 60)
+            ),
+            format!(
+                "See that the clocks of both machines are right. If this one's is, remove \"{name}\" with `claviger-ceremony remove {name}`, import its present card and compare fingerprints."
             ),
         ));
     }

@@ -39,6 +39,7 @@ pub(super) fn record(cli: &Cli, options: &Record, terminal: &Terminal) -> Result
     } else {
         let how = step.confirmed(options.fingerprint.as_deref(), options.yes, "--fingerprint", terminal)?;
         let mut opened = opened(cli, terminal)?;
+        step.unchanged(&opened.store)?;
         let outcome = opened.store.set_plan(&step.plan, how)?;
         terminal.note(&format!("The plan \"{}\" is recorded.", step.plan.name));
         outcome
@@ -98,6 +99,7 @@ pub(super) fn add(cli: &Cli, options: &Add, terminal: &Terminal) -> Result<()> {
     }
     let how = step.confirmed(options.plan_fingerprint.as_deref(), false, "--plan-fingerprint", terminal)?;
     let mut opened = opened(cli, terminal)?;
+    step.unchanged(&opened.store)?;
     opened.store.set_plan(&step.plan, how)?;
     terminal.note(&format!("The plan \"{}\" is recorded.", step.plan.name));
     import_into(opened, read, &options.import, terminal).inspect_err(|_| {
@@ -115,9 +117,11 @@ fn squeezed(line: &str) -> String {
 }
 
 /// A plan on its way into a store, and what it changes there.
+#[derive(PartialEq, Eq)]
 struct Step {
     plan: Plan,
     own: IdentityCard,
+    recorded: Option<Plan>,
     changes: Option<Changes>,
     /// What this machine loses, a sentence each.
     losses: Vec<String>,
@@ -154,8 +158,24 @@ impl Step {
         }
         let recorded = store.plan()?;
         let changes = recorded.as_ref().map(|recorded| recorded.changes(&plan));
-        let losses = recorded.map(|recorded| recorded.losses_by(&plan, own)).unwrap_or_default();
-        Ok(Self { own: machine.card, plan, changes, losses })
+        let losses = recorded.as_ref().map(|recorded| recorded.losses_by(&plan, own)).unwrap_or_default();
+        Ok(Self { own: machine.card, plan, recorded, changes, losses })
+    }
+
+    /// What was shown, and whether the plan had to be compared, was decided by the plan that was read before the seal was opened. Under the seal it must be the
+    /// same: else somebody changed the file for the time of the question.
+    fn unchanged(&self, verified: &Store) -> Result<()> {
+        if Self::new(verified, self.plan.clone())? == *self {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::StoreTampered,
+            format!(
+                "The store's file was changed between the question and the opening of its seal; the plan \"{}\" was not recorded.",
+                self.plan.name
+            ),
+            "If another command ran meanwhile, run this one again. If none did, find out who else writes to that file.",
+        ))
     }
 
     fn is_recorded(&self) -> bool {
