@@ -38,6 +38,9 @@ pub const MAX_MACS: usize = 512;
 /// Longest time that a former card holds beside the next one: 90 days.
 pub const MAX_OVERLAP: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
+/// By how much clocks may differ, in seconds.
+const DAY: u64 = 24 * 60 * 60;
+
 /// The salt of the keys, and the text's first line.
 const LABEL: &str = "claviger succession 1";
 
@@ -149,10 +152,10 @@ impl Succession {
         })
     }
 
-    /// Whether the former card holds for [`MAX_OVERLAP`] from `now` (seconds since 1970) at most. Who imports it asks this by a clock of its own: the key
+    /// Whether the former card holds for [`MAX_OVERLAP`] from `now` (seconds since 1970) at most, and a day for clocks that differ. Who imports it asks this by a clock of its own: the key
     /// that vouches may be a stolen one, and must not say itself how long it is good for.
     pub fn is_bounded(&self, now: u64) -> bool {
-        self.until <= now.saturating_add(MAX_OVERLAP.as_secs())
+        self.until <= now.saturating_add(MAX_OVERLAP.as_secs() + DAY)
     }
 
     /// What the MACs are over: the text's lines before `macs`.

@@ -190,7 +190,7 @@ fn a_machine_is_rotated() {
     // As long as nobody could wait for.
     let mut long = Succession::from_text(&written).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    long.until = (now + MAX_OVERLAP + Duration::from_secs(3600)).as_secs();
+    long.until = (now + MAX_OVERLAP + Duration::from_secs(25 * 3600)).as_secs();
     lab.write("long.succession", long.to_text());
     text += &lab.fails(4, &["--store", "watchtower", "import", "long.succession", "--fingerprint", &words]);
     snapshot("rotate-import", &text.replace(&words, "WORDS"));
