@@ -30,6 +30,8 @@ pub struct Config {
     pub transport: Transport,
     /// Which Noise handshakes are spoken.
     pub handshake: Handshake,
+    /// How long sessions last, and what keeps them alive.
+    pub session: Session,
     /// The token's deadlines, and where its PIN comes from.
     pub token: Token,
     /// What callers may use up.
@@ -277,6 +279,43 @@ pub enum PinEntryProgram {
     Named(String),
 }
 
+/// `[session]`: how long sessions last, and what keeps them alive. Each end keeps to its own; where they differ, the shorter time comes first.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Session {
+    /// How long after its last token operation a session takes on new streams; 1 min to 30 days. A new full handshake with the token is due then. Default: 1 day.
+    #[serde(deserialize_with = "value::age")]
+    pub max_age: Duration,
+    /// How long the streams of a session that takes on no new ones may go on; 1 s to 1 day. What is left then is reset. Default: 10 min.
+    #[serde(deserialize_with = "value::drain")]
+    pub drain: Duration,
+    /// How long after the last token operation a broken session may be resumed without one; 0 forbids it, at most 1 day. Resuming does not extend it. Default: 15 min.
+    #[serde(deserialize_with = "value::resume_for")]
+    pub resume_for: Duration,
+    /// After so long without a byte from the peer it is asked for a sign of life; 1 s to 1 h. Default: 60 s.
+    #[serde(deserialize_with = "value::seconds")]
+    pub keepalive: Duration,
+    /// How long it may take for one; then the session has broken; 1 s to 1 h. Default: 30 s.
+    #[serde(deserialize_with = "value::seconds")]
+    pub keepalive_timeout: Duration,
+    /// After so long without a stream a session that a peer began is closed; 0 never does, at most 30 days. Default: 30 min.
+    #[serde(deserialize_with = "value::idle")]
+    pub idle: Duration,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            max_age: Duration::from_secs(86_400),
+            drain: Duration::from_secs(600),
+            resume_for: Duration::from_secs(900),
+            keepalive: Duration::from_secs(60),
+            keepalive_timeout: Duration::from_secs(30),
+            idle: Duration::from_secs(1800),
+        }
+    }
+}
+
 /// `[limits]`: what callers may use up. Numbers from 1 to 1 000 000.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -288,11 +327,30 @@ pub struct Limits {
     /// Handshakes of one peer that may wait for the token at once. Default: 8.
     #[serde(deserialize_with = "value::count")]
     pub per_peer: u32,
+    /// Sessions at once. A peer that comes when so many are there is turned away before the token is asked. Default: 1024.
+    #[serde(deserialize_with = "value::count")]
+    pub sessions: u32,
+    /// Sessions of one peer at once; one more ends the oldest. Default: 8.
+    #[serde(deserialize_with = "value::count")]
+    pub sessions_per_peer: u32,
+    /// Streams of one peer at once, in all its sessions; one more is reset. 1 to 4096. Default: 256.
+    #[serde(deserialize_with = "value::streams")]
+    pub streams_per_peer: u32,
+    /// MiB of what one peer sent and nobody has read yet, in all its streams; then it waits until somebody does. At least 1 for every four streams. Default: 128.
+    #[serde(deserialize_with = "value::count")]
+    pub buffer_per_peer: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { pending: 4096, per_peer: 8 }
+        Self {
+            pending: 4096,
+            per_peer: 8,
+            sessions: 1024,
+            sessions_per_peer: 8,
+            streams_per_peer: 256,
+            buffer_per_peer: 128,
+        }
     }
 }
 
@@ -350,6 +408,13 @@ impl Config {
     /// As [`load`](Self::load).
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let mut config: Self = toml::from_str(text).map_err(|error| problem::of_toml(path, text, &error))?;
+        let Limits { streams_per_peer, buffer_per_peer, .. } = config.limits;
+        if buffer_per_peer < streams_per_peer.div_ceil(4) {
+            let what = format!(
+                "has `buffer-per-peer = {buffer_per_peer}` under [limits], too little for `streams-per-peer = {streams_per_peer}`: each stream needs 256 KiB"
+            );
+            return Err(problem::at(path, None, what, None));
+        }
         let dir = path.parent().unwrap_or(Path::new(""));
         let Self { transport: Transport { arti, tor, .. }, token, .. } = &mut config;
         tor.cookie_file = dir.join(&tor.cookie_file);

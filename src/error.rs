@@ -261,6 +261,14 @@ kinds! {
     RateLimited = "rate-limited",
     /// The peer asks for a pattern that is not allowed here.
     PatternRefused = "pattern-refused",
+    /// Both cards offer a key encapsulation mechanism and the handshake has none, or the other way round.
+    KemMismatch = "kem-mismatch",
+    /// One end has a pre-shared key for the other and the other has none.
+    PresharedKeyMismatch = "preshared-key-mismatch",
+    /// There is nothing here any more that the peer could resume.
+    ResumptionRefused = "resumption-refused",
+    /// There are as many sessions as there may be.
+    SessionLimit = "session-limit",
     // Session.
     /// The pipe ended without the end-of-session record.
     SessionTruncated = "session-truncated",
@@ -274,6 +282,28 @@ kinds! {
     RollCallFailed = "roll-call-failed",
     /// The session's pipe failed.
     SessionIo = "session-io",
+    /// The session broke before a stream had ended: what it carried is incomplete, and it can be carried on by another session.
+    SessionInterrupted = "session-interrupted",
+    /// The peer gave no sign of life.
+    PeerSilent = "peer-silent",
+    /// The session was closed by one of its ends.
+    SessionClosed = "session-closed",
+    /// The session takes on no new streams: it is about to be closed.
+    SessionDraining = "session-draining",
+    /// The session's time since the last token operation is over.
+    SessionAged = "session-aged",
+    /// The session was closed because nobody used it.
+    SessionIdle = "session-idle",
+    /// Another session of the peer took this one's place.
+    SessionReplaced = "session-replaced",
+    /// The peer does not keep to the session protocol.
+    SessionProtocol = "session-protocol",
+    /// The peer reset the stream.
+    StreamReset = "stream-reset",
+    /// There are as many streams as there may be.
+    StreamLimit = "stream-limit",
+    /// The peer serves nothing of that name, or not to this machine.
+    ServiceRefused = "service-refused",
     // Anything.
     /// A local file or process failed.
     Io = "io",

@@ -20,7 +20,7 @@ pub use fingerprint::{Fingerprint, WORDS};
 pub use key::{Curve, StaticPublic};
 pub use name::{Identifier, MAX_NAME_LEN, Role, ServiceName};
 pub use onion::{ClientAuthKeys, ClientAuthPublic, OnionAddress, OnionKeys};
-pub use suite::{Suite, Suites};
+pub use suite::{Kem, Suite, Suites};
 
 /// Why text or bytes were not taken as a part of an identity. Two sentences: what is wrong ([`Display`](std::fmt::Display)), what to do ([`hint`](Self::hint)).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,6 +31,7 @@
 //! # Features
 //! - `net` (default): transports, sessions, endpoint. Without it this crate has no async runtime and no socket; that is what the
 //!   ceremony is built on.
+//! - `arti` (default): Tor in this process. Without it the Tor transport is a tor daemon's.
 //! - `cli` (default): the `claviger` program. `program` is what the programs of this house share.
 
 pub mod ceremony;

@@ -61,6 +61,21 @@ secret! {
 }
 
 secret! {
+    /// A 32-byte key that two machines hold beside their static keys, exchanged in the ceremony on a medium that both trust. Mixed into every full handshake between them.
+    PresharedKey, 32
+}
+
+secret! {
+    /// A 32-byte link of the chain by which a broken session is resumed: see `docs/wire-format.md`, section 6. Memory only.
+    ResumptionSecret, 32
+}
+
+secret! {
+    /// The `psk` of a Noise handshake, 32 bytes (Noise, section 9).
+    NoisePsk, 32
+}
+
+secret! {
     /// An onion service's secret key: the 64-byte expanded Ed25519 key (clamped scalar, then hash prefix; RFC 8032, section 5.1.5),
     /// the form that both tor's `ADD_ONION ED25519-V3` and arti take.
     OnionSecretKey, 64

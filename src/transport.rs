@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+#[cfg(feature = "arti")]
 pub mod arti;
 mod retry;
 pub mod tcp;
@@ -104,10 +105,22 @@ pub enum ServiceState {
 /// not there is found by the first dial or listen.
 pub async fn open(config: &config::Transport, store_dir: &Path) -> Result<Arc<dyn Transport>> {
     Ok(match config.kind {
+        #[cfg(feature = "arti")]
         TransportKind::Arti => Arc::new(arti::Arti::open(&config.arti, store_dir).await?),
+        #[cfg(not(feature = "arti"))]
+        TransportKind::Arti => return Err(without_arti(store_dir)),
         TransportKind::Tor => Arc::new(tor::Tor::new(config.tor.clone())?),
         TransportKind::Tcp => Arc::new(tcp::Tcp::new(config.tcp.listen)),
     })
+}
+
+#[cfg(not(feature = "arti"))]
+fn without_arti(_store_dir: &Path) -> Error {
+    Error::new(
+        ErrorKind::TransportUnavailable,
+        "This program was built without arti, Tor in the same process.",
+        "Use `--transport tor` with a tor daemon, or build it with the feature `arti`.",
+    )
 }
 
 /// The onion address of a target of the Tor transports.

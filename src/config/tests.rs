@@ -38,9 +38,18 @@ fn the_example_is_complete() {
     assert_eq!(config.token.pin_file.as_deref(), Some(Path::new("/etc/claviger/token.pin")));
 
     // serde names every key of a table when it meets one that is not there.
-    for table in
-        ["", "transport", "transport.arti", "transport.tor", "transport.tcp", "handshake", "token", "limits", "store"]
-    {
+    for table in [
+        "",
+        "transport",
+        "transport.arti",
+        "transport.tor",
+        "transport.tcp",
+        "handshake",
+        "session",
+        "token",
+        "limits",
+        "store",
+    ] {
         let probe = if table.is_empty() { "zzz = 1".into() } else { format!("[{table}]\nzzz = 1") };
         let message = toml::from_str::<Config>(&probe).unwrap_err().message().to_owned();
         let (_, keys) = spelling::unknown(&message).unwrap_or_else(|| panic!("{message}"));
@@ -85,6 +94,11 @@ fn wrong_values_are_refused_where_they_stand() {
         ("[handshake]\nallow = []", "line 2, column 9"),
         ("[handshake]\nallow = [\"nn\"]", "line 2, column 10"),
         ("[limits]\npending = 0", "line 2, column 11"),
+        ("[limits]\nstreams-per-peer = 4097", "line 2, column 20"),
+        ("[limits]\nbuffer-per-peer = 63", "claviger.toml has `buffer-per-peer = 63`"),
+        ("[session]\nmax-age = 59", "line 2, column 11"),
+        ("[session]\nresume-for = 86401", "line 2, column 14"),
+        ("[session]\nidle = -1", "line 2, column 8"),
         ("[token]\ntimeout = \"2s\"", "line 2, column 11"),
         ("[token]\nkeep-pin = \"never\"", "line 2, column 12"),
         ("[token]\npinentry = \"bin/pinentry\"", "line 2, column 12"),

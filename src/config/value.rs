@@ -5,11 +5,15 @@ use crate::identity::{Fingerprint, Identifier};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Longest time that can be configured.
 const MAX_SECONDS: u64 = 3600;
+const DAY: u64 = 86_400;
+/// Most streams of one peer: each is promised 256 KiB of buffer.
+const MAX_STREAMS: u32 = 4096;
 /// Largest number that can be configured as a limit.
 const MAX_COUNT: u32 = 1_000_000;
 
@@ -90,12 +94,41 @@ pub(super) fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D:
     }
 }
 
-pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+fn within<'de, D: Deserializer<'de>>(deserializer: D, range: RangeInclusive<u64>) -> Result<Duration, D::Error> {
     let seconds = u64::deserialize(deserializer)?;
-    if !(1..=MAX_SECONDS).contains(&seconds) {
-        return Err(D::Error::custom(format!("a time is a whole number of seconds from 1 to {MAX_SECONDS}")));
+    if !range.contains(&seconds) {
+        let (first, last) = range.into_inner();
+        return Err(D::Error::custom(format!("this time is a whole number of seconds from {first} to {last}")));
     }
     Ok(Duration::from_secs(seconds))
+}
+
+pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    within(deserializer, 1..=MAX_SECONDS)
+}
+
+pub(super) fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    within(deserializer, 60..=30 * DAY)
+}
+
+pub(super) fn drain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    within(deserializer, 1..=DAY)
+}
+
+pub(super) fn resume_for<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    within(deserializer, 0..=DAY)
+}
+
+pub(super) fn idle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    within(deserializer, 0..=30 * DAY)
+}
+
+pub(super) fn streams<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let count = u32::deserialize(deserializer)?;
+    if !(1..=MAX_STREAMS).contains(&count) {
+        return Err(D::Error::custom(format!("this limit is a whole number from 1 to {MAX_STREAMS}")));
+    }
+    Ok(count)
 }
 
 pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {

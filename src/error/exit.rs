@@ -114,13 +114,28 @@ impl From<ErrorKind> for ExitCode {
             | Kind::KnockReplayed
             | Kind::KnockStale
             | Kind::RateLimited
-            | Kind::PatternRefused => Self::Handshake,
+            | Kind::PatternRefused
+            | Kind::KemMismatch
+            | Kind::PresharedKeyMismatch
+            | Kind::ResumptionRefused
+            | Kind::SessionLimit => Self::Handshake,
             Kind::SessionTruncated
             | Kind::SessionRevoked
             | Kind::RollCallFailed
             | Kind::RecordInvalid
             | Kind::NonceExhausted
-            | Kind::SessionIo => Self::Session,
+            | Kind::SessionIo
+            | Kind::SessionInterrupted
+            | Kind::PeerSilent
+            | Kind::SessionClosed
+            | Kind::SessionDraining
+            | Kind::SessionAged
+            | Kind::SessionIdle
+            | Kind::SessionReplaced
+            | Kind::SessionProtocol
+            | Kind::StreamReset
+            | Kind::StreamLimit
+            | Kind::ServiceRefused => Self::Session,
             Kind::PeerUnknown => Self::UnknownPeer,
             Kind::Interrupted => Self::Interrupted,
         }

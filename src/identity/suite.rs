@@ -95,6 +95,39 @@ impl std::str::FromStr for Suites {
     }
 }
 
+/// A key encapsulation mechanism, as a card offers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kem {
+    /// ML-KEM-768 (FIPS 203).
+    MlKem768,
+}
+
+impl Kem {
+    /// The name on a card.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MlKem768 => "ML-KEM-768",
+        }
+    }
+}
+
+impl std::fmt::Display for Kem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Kem {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Self, IdentityError> {
+        match text {
+            "ML-KEM-768" => Ok(Self::MlKem768),
+            _ => Err(IdentityError::Suite(text.chars().take(64).collect())),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -114,7 +114,7 @@ fn no_crate_in_the_ceremony_is_for_a_network() {
     assert!(!rustix.any(|feature| feature == "net"), "rustix has its `net` feature");
     let mut library =
         linked.iter().filter(|(name, _)| name == "claviger").flat_map(|(_, features)| features.split(','));
-    let network = library.find(|feature| matches!(*feature, "default" | "net" | "cli"));
+    let network = library.find(|feature| matches!(*feature, "default" | "net" | "arti" | "cli"));
     assert_eq!(network, None, "the library is built with its network");
     assert!(
         ["tokio", "tokio-socks", "tor-proto", "arti-client", "rustls", "hyper-util"].into_iter().all(is_network_crate)
@@ -135,7 +135,7 @@ fn sockets(text: &str) -> Vec<String> {
 
 #[test]
 fn no_source_of_the_ceremony_names_a_socket() {
-    let gates = ["#[cfg(test)]", "#[cfg(feature = \"net\")]"];
+    let gates = ["#[cfg(test)]", "#[cfg(feature = \"net\")]", "#[cfg(feature = \"arti\")]"];
     let mut read = Vec::new();
     for folder in ["src", "hsm/src", "ceremony/src"] {
         for (file, text) in modules::sources_without(folder, &gates) {
