@@ -14,8 +14,8 @@ mod suite;
 pub(crate) mod words;
 
 pub use attestation::{Attestation, AttestationFormat};
-use card::VERSION;
 pub use card::{BackupKey, IdentityCard, KeyPlace, MAX_CARD_LEN, TokenKind};
+use card::{VERSION, VERSION_WITHOUT_KEM};
 pub use fingerprint::{Fingerprint, WORDS};
 pub use key::{Curve, StaticPublic};
 pub use name::{Identifier, MAX_NAME_LEN, Role, ServiceName};
@@ -40,6 +40,8 @@ pub enum IdentityError {
     Attestation(&'static str),
     /// A suite that this version does not know, a list that is empty, or one that names a suite twice.
     Suite(String),
+    /// A key encapsulation mechanism that this version does not know.
+    Kem(String),
     /// A fingerprint that is neither 32 hexadecimal digits nor the right number of words of the list.
     Fingerprint(String),
     /// A card whose text is not exactly what [`IdentityCard::to_text`] writes.
@@ -71,12 +73,16 @@ impl std::fmt::Display for IdentityError {
             Self::ClientAuth(why) => write!(f, "The onion client-authorization key {why}."),
             Self::Attestation(why) => write!(f, "The attestation {why}."),
             Self::Suite(text) => write!(f, "The suites {text:?} are not suites of this version."),
+            Self::Kem(text) => write!(f, "{text:?} is not a key encapsulation mechanism of this version."),
             Self::Fingerprint(text) => write!(f, "{text:?} is not a fingerprint."),
             Self::Card { line, expected } => write!(f, "Line {line} of the identity card is not {expected}."),
             Self::CardChecksum => write!(f, "The identity card's checksum does not match its text."),
             Self::CardLineEnds => write!(f, "The identity card's line ends were changed on the way."),
             Self::CardVersion(version) => {
-                write!(f, "The identity card has format version {version:?}, and this program reads {VERSION}.")
+                write!(
+                    f,
+                    "The identity card has format version {version:?}, and this program reads {VERSION_WITHOUT_KEM} and {VERSION}."
+                )
             }
             Self::CardSize(len) => {
                 write!(f, "The identity card is {len} bytes of text, and a card is at most {MAX_CARD_LEN}.")
@@ -95,6 +101,7 @@ impl IdentityError {
             ),
             Self::Curve(_) => "Use x25519 or p256.".into(),
             Self::Suite(_) => "Use ChaChaPoly_BLAKE2s, AESGCM_SHA256, or both separated by one space.".into(),
+            Self::Kem(_) => "Use ML-KEM-768, the one that there is; a card that offers none has no such line.".into(),
             Self::Fingerprint(_) => format!("Give the 32 hexadecimal digits or the {WORDS} words that the other machine shows."),
             Self::PublicKey(_) | Self::Onion(_) | Self::ClientAuth(_) | Self::Attestation(_) => {
                 "Export the card again on its machine with `claviger-ceremony export`.".into()

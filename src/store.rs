@@ -51,7 +51,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use crate::ceremony::plan::Plan;
 use crate::error::{Error, Result};
 use crate::identity::{
-    Attestation, BackupKey, ClientAuthPublic, Fingerprint, Identifier, IdentityCard, KeyPlace, OnionAddress, Role,
+    Attestation, BackupKey, ClientAuthPublic, Fingerprint, Identifier, IdentityCard, Kem, KeyPlace, OnionAddress, Role,
     StaticPublic, Suites, TokenKind,
 };
 use crate::secret::{ClientAuthSecret, OnionSecretKey, SecretBytes};
@@ -169,6 +169,8 @@ pub struct Peer {
     pub client_auth: Option<ClientAuthPublic>,
     /// The suites it offers, most wanted first.
     pub suites: Suites,
+    /// The key encapsulation mechanism that it offers. Its former card has its own.
+    pub kem: Option<Kem>,
     /// Where its static private key lives, by its own word.
     pub token: Option<TokenKind>,
     /// The proof of it that came with its card; verified before the card was recorded, and again by whoever shows it.
@@ -191,6 +193,7 @@ impl Peer {
             onion_address: Some(card.onion_address),
             client_auth: Some(card.client_auth),
             suites: card.suites.clone(),
+            kem: card.kem,
             token: Some(card.token),
             attestation: card.attestation.clone(),
             backup: card.backup.clone(),
@@ -211,6 +214,7 @@ impl Peer {
             onion_address: self.onion_address?,
             client_auth: self.client_auth?,
             suites: self.suites.clone(),
+            kem: self.kem,
         })
     }
 

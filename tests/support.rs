@@ -156,6 +156,7 @@ impl Machine {
             onion_address: onion.address,
             client_auth: auth.public,
             suites: suites.parse::<Suites>().unwrap(),
+            kem: None,
         };
         let machine = NewMachine {
             card: card.clone(),

@@ -160,6 +160,7 @@ mod tests {
             onion_address: OnionKeys::generate().unwrap().address,
             client_auth: ClientAuthKeys::generate().unwrap().public,
             suites: Suites::default(),
+            kem: None,
         }
     }
 

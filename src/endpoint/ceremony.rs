@@ -2,13 +2,13 @@
 
 use super::Endpoint;
 use crate::error::Result;
-use crate::identity::{ClientAuthPublic, Identifier, OnionAddress, Role, StaticPublic, Suites};
+use crate::identity::{ClientAuthPublic, Identifier, Kem, OnionAddress, Role, StaticPublic, Suites};
 use crate::store::{Added, Peer};
 
 impl Endpoint {
     /// Begins to record a peer: its static public key and its name, as agreed in the ceremony. The caller answers for their truth.
     ///
-    /// Role, address and suites must be those of the peer's own identity card, or handshakes fail; a whole card is recorded with
+    /// Role, address, suites and mechanism must be those of the peer's own identity card, or handshakes fail; a whole card is recorded with
     /// `claviger-ceremony import`. Without [`role`](CeremonyInput::role) the role is the identifier's text.
     pub fn ceremony_input(&self, public_key: StaticPublic, identifier: Identifier) -> CeremonyInput<'_> {
         let role = Role::from(&identifier);
@@ -21,6 +21,7 @@ impl Endpoint {
                 onion_address: None,
                 client_auth: None,
                 suites: Suites::default(),
+                kem: None,
                 token: None,
                 attestation: None,
                 backup: None,
@@ -60,6 +61,12 @@ impl CeremonyInput<'_> {
     /// The suites on the peer's card. Default: `ChaChaPoly_BLAKE2s`.
     pub fn suites(mut self, suites: Suites) -> Self {
         self.peer.suites = suites;
+        self
+    }
+
+    /// The key encapsulation mechanism on the peer's card. Default: none.
+    pub fn kem(mut self, kem: Kem) -> Self {
+        self.peer.kem = Some(kem);
         self
     }
 

@@ -3,7 +3,7 @@
 //! Exactly these lines, each ended by one line feed, and nothing else (`docs/wire-format.md`, "Identity card"):
 //!
 //! ```text
-//! claviger identity card 3
+//! claviger identity card 4
 //! identifier: cosigner
 //! role: cosigner
 //! token: hardware
@@ -16,16 +16,19 @@
 //! onion-address: 56 characters.onion
 //! client-auth-public-key: descriptor:x25519:52 base32 characters
 //! suites: ChaChaPoly_BLAKE2s
+//! kem: ML-KEM-768
 //! checksum: 16 lower-case hexadecimal digits
 //! ```
+//!
+//! A card that offers no key encapsulation mechanism has no `kem` line, and is of format 3: such a card is byte for byte what releases wrote that knew of none.
 //!
 //! The checksum is the first 8 bytes of SHA-256 over all bytes before its line. It finds accidents and careless edits; it is the fingerprint, compared by people, that finds a swapped card.
 
 use super::attestation::{from_field, to_field};
 use super::lines::{Lines, Off, with_checksum};
 use super::{
-    Attestation, ClientAuthPublic, Curve, Fingerprint, Identifier, IdentityError, OnionAddress, Role, StaticPublic,
-    Suites,
+    Attestation, ClientAuthPublic, Curve, Fingerprint, Identifier, IdentityError, Kem, OnionAddress, Role,
+    StaticPublic, Suites,
 };
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -33,8 +36,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 /// everything else is less than 2048.
 pub const MAX_CARD_LEN: usize = 36_864;
 
-/// The format version that is written and read.
-pub(super) const VERSION: &str = "3";
+/// The format version of a card that offers a key encapsulation mechanism, and the newest that is read.
+pub(super) const VERSION: &str = "4";
+
+/// The format version of a card that offers none.
+pub(super) const VERSION_WITHOUT_KEM: &str = "3";
 
 pub(crate) const TITLE: &str = "claviger identity card ";
 
@@ -121,6 +127,8 @@ pub struct IdentityCard {
     pub client_auth: ClientAuthPublic,
     /// The suites it offers, most wanted first.
     pub suites: Suites,
+    /// The key encapsulation mechanism that it mixes into handshakes with machines whose cards offer it, too.
+    pub kem: Option<Kem>,
 }
 
 impl IdentityCard {
@@ -151,10 +159,12 @@ impl IdentityCard {
 
     /// The text up to, and without, the checksum line.
     pub(super) fn body(&self) -> String {
+        let version = if self.kem.is_some() { VERSION } else { VERSION_WITHOUT_KEM };
+        let kem = self.kem.map_or_else(String::new, |kem| format!("kem: {kem}\n"));
         format!(
-            "{TITLE}{VERSION}\nidentifier: {}\nrole: {}\ntoken: {}\nattestation: {}\ncurve: {}\nstatic-public-key: {}\n\
+            "{TITLE}{version}\nidentifier: {}\nrole: {}\ntoken: {}\nattestation: {}\ncurve: {}\nstatic-public-key: {}\n\
              backup-token: {}\nbackup-attestation: {}\nbackup-public-key: {}\nonion-address: {}\n\
-             client-auth-public-key: {}\nsuites: {}\n",
+             client-auth-public-key: {}\nsuites: {}\n{kem}",
             self.identifier,
             self.role,
             self.token,
@@ -189,7 +199,7 @@ impl IdentityCard {
         }
         let mut lines = Lines::new(text);
         let version = lines.title(TITLE, VERSION)?;
-        if version != VERSION {
+        if version != VERSION && version != VERSION_WITHOUT_KEM {
             return Err(IdentityError::CardVersion(version.chars().take(16).collect()));
         }
         let mut field = |name: &str| lines.field(name);
@@ -203,6 +213,7 @@ impl IdentityCard {
         let onion_address = field("onion-address")?;
         let client_auth = field("client-auth-public-key")?;
         let suites = field("suites")?;
+        let kem = if version == VERSION { Some(field("kem")?) } else { None };
         if !lines.checksum("card")? {
             return Err(IdentityError::CardChecksum);
         }
@@ -218,6 +229,7 @@ impl IdentityCard {
             onion_address: onion_address.parse()?,
             client_auth: client_auth.parse()?,
             suites: suites.parse()?,
+            kem: kem.map(str::parse).transpose()?,
         };
         card.check()?;
         // Every field has one spelling, so this holds for whatever got here; it keeps the fingerprint a function of the text.
@@ -306,7 +318,12 @@ mod tests {
             onion_address: OnionKeys::generate().unwrap().address,
             client_auth: ClientAuthKeys::generate().unwrap().public,
             suites: Suites::default(),
+            kem: None,
         }
+    }
+
+    fn hybrid() -> IdentityCard {
+        IdentityCard { kem: Some(Kem::MlKem768), ..card() }
     }
 
     fn attested() -> IdentityCard {
@@ -336,7 +353,7 @@ mod tests {
 
     #[test]
     fn round_trip() {
-        for card in [card(), attested(), with_backup()] {
+        for card in [card(), hybrid(), attested(), with_backup()] {
             assert_eq!(IdentityCard::from_text(&card.to_text()), Ok(card));
         }
     }
@@ -356,7 +373,7 @@ mod tests {
                 attestation: Some(Attestation::new(AttestationFormat::YubicoOpenPgp, chain).unwrap()),
             }),
             suites: "AESGCM_SHA256 ChaChaPoly_BLAKE2s".parse().unwrap(),
-            ..card()
+            ..hybrid()
         };
         assert!(longest.to_text().len() <= MAX_CARD_LEN, "{}", longest.to_text().len());
         assert_eq!(IdentityCard::from_text(&longest.to_text()), Ok(longest));
@@ -371,7 +388,7 @@ mod tests {
     #[test]
     fn every_changed_byte_and_every_cut_is_found() {
         let plain = card().to_text();
-        for (text, at) in [plain.clone(), attested().to_text(), with_backup().to_text()]
+        for (text, at) in [plain.clone(), hybrid().to_text(), attested().to_text(), with_backup().to_text()]
             .iter()
             .flat_map(|text| (0..text.len()).map(move |at| (text, at)))
         {
@@ -394,16 +411,35 @@ mod tests {
 
     #[test]
     fn another_version_is_named() {
-        for (version, said) in [("card 2\n", "2"), ("card 4\n", "4")] {
+        for (version, said) in [("card 2\n", "2"), ("card 5\n", "5")] {
             let text = card().to_text().replace("card 3\n", version);
             assert_eq!(IdentityCard::from_text(&text), Err(IdentityError::CardVersion(said.into())));
+        }
+    }
+
+    /// A format for a card with a mechanism, another for one without, and no second spelling of either.
+    #[test]
+    fn a_kem_is_a_line_of_format_4() {
+        let with_line =
+            |text: &str| with_checksum(text.rsplit_once("checksum").unwrap().0.to_owned() + "kem: ML-KEM-768\n");
+        let (bare, hybrid) = (card().to_text(), hybrid().to_text());
+        assert!(bare.starts_with("claviger identity card 3\n") && !bare.contains("kem"));
+        assert!(hybrid.starts_with("claviger identity card 4\n") && hybrid.contains("\nkem: ML-KEM-768\nchecksum: "));
+        let four_without = bare.replace("card 3\n", "card 4\n");
+        let off = |line, expected: &str| Err(IdentityError::Card { line, expected: expected.into() });
+        assert_eq!(IdentityCard::from_text(&four_without), off(14, "`kem: …`"));
+        assert_eq!(IdentityCard::from_text(&with_line(&bare)), off(14, "`checksum: …`"));
+        assert_eq!(IdentityCard::from_text(&with_line(&hybrid)), off(15, "`checksum: …`"));
+        for kem in ["none", "ml-kem-768", "ML-KEM-1024", "ML-KEM-768 ", ""] {
+            let body = hybrid.rsplit_once("checksum").unwrap().0.replace("kem: ML-KEM-768", &format!("kem: {kem}"));
+            assert_eq!(IdentityCard::from_text(&with_checksum(body)), Err(IdentityError::Kem(kem.into())), "{kem:?}");
         }
     }
 
     #[test]
     fn the_fingerprint_covers_every_field() {
         let one = card();
-        let changes: [fn(&mut IdentityCard); 8] = [
+        let changes: [fn(&mut IdentityCard); 9] = [
             |card| card.backup = with_backup().backup,
             |card| card.identifier = "cosigner-2".parse().unwrap(),
             |card| card.role = "watchtower".parse().unwrap(),
@@ -412,6 +448,7 @@ mod tests {
             |card| card.client_auth = ClientAuthKeys::generate().unwrap().public,
             |card| card.attestation = attested().attestation,
             |card| card.suites = "AESGCM_SHA256".parse().unwrap(),
+            |card| card.kem = Some(Kem::MlKem768),
         ];
         for change in changes {
             let mut other = one.clone();

@@ -123,7 +123,7 @@ impl std::str::FromStr for Kem {
     fn from_str(text: &str) -> Result<Self, IdentityError> {
         match text {
             "ML-KEM-768" => Ok(Self::MlKem768),
-            _ => Err(IdentityError::Suite(text.chars().take(64).collect())),
+            _ => Err(IdentityError::Kem(text.chars().take(64).collect())),
         }
     }
 }

@@ -139,7 +139,7 @@ impl Store {
             .execute("DELETE FROM peers WHERE identifier = ?1", params![peer.identifier.as_str()])
             .and_then(|_| {
                 connection.execute(
-                    &format!("INSERT INTO peers ({PEER}) VALUES ({CARD_VALUES}, ?13, ?14, ?15)"),
+                    &format!("INSERT INTO peers ({PEER}) VALUES ({CARD_VALUES}, ?14, ?15, ?16)"),
                     rusqlite::params_from_iter(values),
                 )
             })

@@ -14,24 +14,24 @@ use crate::identity::{BackupKey, Curve, IdentityCard, IdentityError, KeyPlace, S
 
 /// The columns of a card, of `machine`, `peers` and `cards`.
 pub(super) const CARD: &str = "identifier, role, token_kind, curve, static_public, onion_address, client_auth, suites, \
-                               attestation, backup_kind, backup_public, backup_attestation";
+                               attestation, backup_kind, backup_public, backup_attestation, kem";
 
 /// How many [`CARD`] are.
-pub(super) const CARD_LEN: usize = 12;
+pub(super) const CARD_LEN: usize = 13;
 
 /// The columns of `peers`.
 pub(super) const PEER: &str = "identifier, role, token_kind, curve, static_public, onion_address, client_auth, suites, \
-                               attestation, backup_kind, backup_public, backup_attestation, former_card, former_until, \
-                               expires";
+                               attestation, backup_kind, backup_public, backup_attestation, kem, former_card, \
+                               former_until, expires";
 
 /// The columns of `machine`.
 pub(super) const MACHINE: &str = "identifier, role, token_kind, curve, static_public, onion_address, client_auth, \
-                                  suites, attestation, backup_kind, backup_public, backup_attestation, token, \
+                                  suites, attestation, backup_kind, backup_public, backup_attestation, kem, token, \
                                   require_attestation, backup_token, active, former_card, former_active, former_token, \
                                   former_until";
 
 /// Places for the values of a card, from ?1.
-pub(super) const CARD_VALUES: &str = "?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12";
+pub(super) const CARD_VALUES: &str = "?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13";
 
 /// The values of [`CARD`].
 pub(super) fn card_values(peer: &Peer) -> [Option<String>; CARD_LEN] {
@@ -49,6 +49,7 @@ pub(super) fn card_values(peer: &Peer) -> [Option<String>; CARD_LEN] {
         backup.map(|backup| backup.token.to_string()),
         backup.map(|backup| backup.static_public.to_hex()),
         Some(attestation::to_field(backup.and_then(|backup| backup.attestation.as_ref()))),
+        peer.kem.map(|kem| kem.to_string()),
     ]
 }
 
@@ -68,12 +69,15 @@ pub(super) fn key_from_text(text: &str) -> Option<StaticPublic> {
     StaticPublic::from_hex(curve.parse::<Curve>().ok()?, hex).ok()
 }
 
-/// SHA-256 over the columns of a row from `first` on: for each a byte for its type, its length as 8 bytes, big-endian, and its bytes.
+/// SHA-256 over the columns of a row from `first` on: for each a byte for its type, its length as 8 bytes, big-endian, and its bytes. The one column that came
+/// after the first seals, `kem`, is left out where it is NULL, so that a row has the hash under which an older release sealed it. What was hashed tells how many columns
+/// there were, so no row with a `kem` has the hash of one without.
 pub(super) fn hash(row: &Row<'_>, first: usize) -> rusqlite::Result<[u8; 32]> {
     let mut context = Context::new(&SHA256);
     for column in first..row.as_ref().column_count() {
         let integer;
         let (kind, bytes): (u8, &[u8]) = match row.get_ref(column)? {
+            ValueRef::Null if row.as_ref().column_name(column)? == "kem" => continue,
             ValueRef::Null => (b'n', &[]),
             ValueRef::Integer(value) => {
                 integer = value.to_be_bytes();
@@ -109,6 +113,7 @@ pub(super) struct Raw {
     backup_kind: Option<String>,
     backup_public: Option<String>,
     backup_attestation: String,
+    kem: Option<String>,
     former: Option<(String, i64)>,
     expires: Option<i64>,
     /// [`hash`] over the row.
@@ -134,6 +139,7 @@ impl Raw {
             backup_kind: row.get(9)?,
             backup_public: row.get(10)?,
             backup_attestation: row.get(11)?,
+            kem: row.get(12)?,
             former: former.map(|card| (card, until.unwrap_or(-1))),
             expires: if peer { row.get(CARD_LEN + 2)? } else { None },
             hash: hash(row, 0)?,
@@ -161,6 +167,7 @@ impl Raw {
             onion_address: self.onion_address.as_deref().map(str::parse).transpose().map_err(text)?,
             client_auth: self.client_auth.as_deref().map(str::parse).transpose().map_err(text)?,
             suites: self.suites.parse().map_err(text)?,
+            kem: self.kem.as_deref().map(str::parse).transpose().map_err(text)?,
             token: self.token_kind.as_deref().map(token_kind).transpose()?,
             attestation: attestation::from_field(&self.attestation).map_err(text)?,
             backup: self.backup(curve)?,

@@ -38,6 +38,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration::sql(include_str!("schema/1.sql")),
     Migration::sql(include_str!("schema/2.sql")),
     Migration { sql: include_str!("schema/3.sql"), then: Some(log::chain_old) },
+    Migration::sql(include_str!("schema/4.sql")),
 ];
 
 /// How long to wait between two looks at a lock.

@@ -38,6 +38,7 @@ fn card(name: &str, number: u16) -> IdentityCard {
         onion_address: OnionKeys::generate().unwrap().address,
         client_auth: ClientAuthKeys::generate().unwrap().public,
         suites: Suites::default(),
+        kem: None,
     }
 }
 

@@ -169,6 +169,7 @@ fn card(identifier: &str, role: &str) -> IdentityCard {
         onion_address: OnionKeys::generate().unwrap().address,
         client_auth: ClientAuthKeys::generate().unwrap().public,
         suites: Suites::default(),
+        kem: None,
     }
 }
 

@@ -21,6 +21,7 @@ fn a_card(text: &str) -> IdentityCard {
         onion_address: OnionKeys::generate().unwrap().address,
         client_auth: ClientAuthKeys::generate().unwrap().public,
         suites: Suites::default(),
+        kem: None,
     }
 }
 

@@ -21,6 +21,7 @@ fn card(name: &str, n: u16) -> (IdentityCard, OnionKeys, ClientAuthKeys) {
         onion_address: onion.address,
         client_auth: auth.public,
         suites: Suites::default(),
+        kem: None,
     };
     (card, onion, auth)
 }

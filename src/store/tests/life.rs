@@ -80,7 +80,8 @@ pub(super) fn full() -> (TempDir, Store) {
     };
     let mut store = Store::create(&dir, &new, &[answer(6), answer(7)]).unwrap();
     for (member, number) in [("cosigner", 1), ("watchtower", 2), ("guardian", 3), ("spare", 4)] {
-        let card = IdentityCard { backup: Some(backup(number + 100)), ..card(member, number) };
+        let kem = (member != "spare").then_some(Kem::MlKem768);
+        let card = IdentityCard { backup: Some(backup(number + 100)), kem, ..card(member, number) };
         assert_eq!(store.add_card(&card, "words compared").unwrap(), Added::New);
     }
     store.revoke(&name("spare"), "stolen").unwrap();

@@ -62,6 +62,10 @@ const CHANGES: &[(&str, &str)] = &[
         "UPDATE peers SET identifier = 'mallory' WHERE identifier = 'watchtower'",
         "peer \"watchtower\" was removed; peer \"mallory\" was added",
     ),
+    ("UPDATE machine SET kem = 'ML-KEM-768'", "the token's locator or this machine's own card was changed"),
+    ("UPDATE peers SET kem = NULL WHERE identifier = 'watchtower'", "peer \"watchtower\" was changed"),
+    ("UPDATE peers SET kem = 'ML-KEM-768' WHERE identifier = 'cosigner'", "peer \"cosigner\" was changed"),
+    ("UPDATE cards SET kem = NULL", "the card of \"guardian\" was changed"),
     ("UPDATE cards SET role = 'wallet'", "the card of \"guardian\" was changed"),
     ("DELETE FROM cards", "the card of \"guardian\" was removed"),
     ("DELETE FROM revoked WHERE number = 1", "the revocation of \"spare\" was removed"),
@@ -354,6 +358,21 @@ fn an_older_copy_that_went_on_by_itself_is_found_by_whoever_has_it_open() {
     }
     assert_eq!(kind(store.peers()), ErrorKind::StoreTampered, "its log is longer, and not the same");
     assert_eq!(kind(store.add_peer(&peer("late", 9), "")), ErrorKind::StoreTampered);
+}
+
+/// A file that is made one of version 3 is upgraded when it is opened, and then offers what version 3 knew: nothing.
+#[test]
+fn a_store_that_is_made_an_older_one_is_found() {
+    let (_home, store) = full();
+    let dir = store.dir().to_owned();
+    drop(store);
+    let older: String =
+        ["machine", "peers", "cards"].map(|table| format!("ALTER TABLE {table} DROP COLUMN kem;")).concat();
+    sqlite(&dir).execute_batch(&format!("{older} PRAGMA user_version = 3")).unwrap();
+    assert!(Store::open(&dir).unwrap().peers().unwrap().iter().all(|peer| peer.kem.is_none()));
+    let error = opened(&dir).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::StoreTampered);
+    assert!(error.to_string().contains("peer \"watchtower\" was changed"), "{error}");
 }
 
 /// A trigger runs within the change that comes next, and what it wrote would be sealed in.
