@@ -14,6 +14,7 @@
 
 mod attempt;
 mod ceremony;
+mod clock;
 mod connecting;
 mod cut;
 mod drive;
@@ -42,7 +43,7 @@ use attempt::Attempt;
 use known::Shared;
 use own::Own;
 use std::sync::{Arc, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// This machine on the network: its store, its token and one transport. Clones share them.
@@ -173,8 +174,14 @@ impl Endpoint {
         Ok(Incoming::new(self.clone(), port))
     }
 
+    /// For tests: as if so much more time had passed since the token was asked, for sessions and for what is left of them.
+    #[doc(hidden)]
+    pub fn pass(&self, time: Duration) {
+        self.0.shared.clock.pass(time);
+    }
+
     fn attempt(&self, direction: Direction, peer: Option<&Identifier>) -> Attempt {
-        Attempt::new(direction, self.0.transport.name(), peer.cloned())
+        Attempt::new(direction, self.0.transport.name(), peer.cloned(), self.0.shared.clock.clone())
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {

@@ -22,6 +22,7 @@ mod cipher;
 mod handshake;
 pub mod knock;
 mod resolver;
+pub mod resumption;
 #[cfg(test)]
 mod vectors;
 

@@ -4,12 +4,14 @@
 //! sender will send no more; a pipe that ends without it was cut, and reading says so instead of passing it off as the end. One more empty
 //! record after that acknowledges the other end's: see [`close`].
 
+mod boot;
 mod buffers;
 
 use crate::error::{Error, ErrorKind};
 use crate::identity::{Identifier, KeyPlace, Role};
 use crate::noise::{Established, NoiseError, Opener, Protocol, Sealer};
 use crate::transport::BoxPipe;
+pub use boot::BootInstant;
 use buffers::Incoming;
 use std::io;
 use std::pin::Pin;
@@ -43,6 +45,21 @@ pub struct Peer {
     pub protocol: Protocol,
     /// Token operations that the handshake cost this machine.
     pub operations: u32,
+    /// Whether a broken session was resumed, without the token.
+    pub resumed: bool,
+    /// When this machine's token was last asked, for this session or for the one that it resumes.
+    pub token_seen: BootInstant,
+}
+
+impl std::fmt::Display for Peer {
+    /// How the session was made: `Noise_KK_25519_ChaChaPoly_BLAKE2s, 2 token operations`; `resumed, token last seen 4 min ago`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.resumed, self.operations) {
+            (true, _) => write!(f, "resumed, token last seen {}", boot::ago(self.token_seen.elapsed())),
+            (false, 1) => write!(f, "{}, 1 token operation", self.protocol.name()),
+            (false, operations) => write!(f, "{}, {operations} token operations", self.protocol.name()),
+        }
+    }
 }
 
 /// An authenticated, encrypted byte stream to one peer.

@@ -1,8 +1,10 @@
 //! One structured log event for each connection attempt.
 
+use super::clock::Clock;
 use super::own::Own;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{Identifier, KeyPlace};
+use crate::session::BootInstant;
 use crate::store::PeerKey;
 use crate::token::{Reason, Why};
 use crate::wire::Pattern;
@@ -21,7 +23,8 @@ pub enum Direction {
 /// What is known of an attempt so far. [`end`](Self::end) writes the event:
 ///
 /// target `claviger::connection`; fields `peer` (or `unknown`), `direction`, `transport`, `pattern`, `key` and `own_key` (of the peer's and this machine's: `primary`,
-/// `backup`, `former-primary`, `former-backup`), `dial_ms`, `token_ms`, `handshake_ms`, `token_operations`, `outcome` (`established` or `failed`) and `reason` (an [`ErrorKind`](crate::ErrorKind)'s text). Level INFO when
+/// `backup`, `former-primary`, `former-backup`), `dial_ms`, `token_ms`, `handshake_ms`, `token_operations`, `resumed`, `token_age_s` (since the token was
+/// last asked for this session, or for the one that it resumes), `outcome` (`established` or `failed`) and `reason` (an [`ErrorKind`](crate::ErrorKind)'s text). Level INFO when
 /// established or unknown, WARN when a known peer's attempt failed. Neither secrets nor addresses.
 pub(super) struct Attempt {
     direction: Direction,
@@ -33,13 +36,18 @@ pub(super) struct Attempt {
     pub(super) dial: Duration,
     pub(super) token: Duration,
     pub(super) operations: u32,
+    clock: Clock,
+    /// Whether a broken session is resumed.
+    pub(super) resumed: bool,
+    /// When the token was last asked for this session, or for the one that it resumes.
+    pub(super) token_seen: Option<BootInstant>,
     /// When the first byte of the handshake could be sent or came in.
     pub(super) handshake_started: Option<Instant>,
     ended: bool,
 }
 
 impl Attempt {
-    pub(super) fn new(direction: Direction, transport: &'static str, peer: Option<Identifier>) -> Self {
+    pub(super) fn new(direction: Direction, transport: &'static str, peer: Option<Identifier>, clock: Clock) -> Self {
         Self {
             direction,
             transport,
@@ -50,6 +58,9 @@ impl Attempt {
             dial: Duration::ZERO,
             token: Duration::ZERO,
             operations: 0,
+            clock,
+            resumed: false,
+            token_seen: None,
             handshake_started: None,
             ended: false,
         }
@@ -68,6 +79,17 @@ impl Attempt {
             Direction::Incoming => Why::Answering,
         };
         Reason { peer: self.peer.clone(), why }
+    }
+
+    /// The token was asked.
+    pub(super) fn asked(&mut self) {
+        self.operations += 1;
+        self.token_seen = Some(self.clock.now());
+    }
+
+    /// When the token was last asked for what comes of this.
+    pub(super) fn token_seen(&self) -> BootInstant {
+        self.token_seen.unwrap_or_else(|| self.clock.now())
     }
 
     /// Writes the event. `None`: a session was established.
@@ -95,6 +117,8 @@ impl Attempt {
                     token_ms = self.token.as_millis() as u64,
                     handshake_ms = self.handshake_started.map_or(0, |start| start.elapsed().as_millis() as u64),
                     token_operations = self.operations,
+                    resumed = self.resumed,
+                    token_age_s = self.token_seen.map_or(0, |seen| self.clock.now().since(seen).as_secs()),
                     outcome,
                     reason,
                     "connection"

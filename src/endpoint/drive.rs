@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
 use crate::noise::{self, Established, NoiseError, Protocol, Setup, Step, knock};
 use crate::secret::KnockKey;
-use crate::session::{Peer as SessionPeer, Session, error_of, is_revoked};
+use crate::session::{BootInstant, Peer as SessionPeer, Session, error_of, is_revoked};
 use crate::store::{Peer, PeerKey};
 use crate::token::TokenHandle;
 use crate::transport::BoxPipe;
@@ -77,6 +77,7 @@ impl Initiation {
         write_frame(&mut pipe, &packet, patience).await?;
         let next = send.sent().map_err(|error| noise_error(&error, None))?;
         let established = run(next, &mut pipe, token, patience, attempt).await?;
+        self.peer.token_seen = attempt.token_seen();
         finish(pipe, self.peer.clone(), &established, patience).await
     }
 }
@@ -97,6 +98,8 @@ pub(super) fn session_peer(
         is_initiator,
         protocol,
         operations: 0,
+        resumed: false,
+        token_seen: BootInstant::now(),
     }
 }
 
@@ -170,7 +173,7 @@ async fn agree(mut step: Step, token: &TokenHandle, attempt: &mut Attempt) -> Re
         attempt.token += started.elapsed();
         // A full queue is the one failure before which nothing was asked of the token.
         if !secret.as_ref().is_err_and(|error| error.kind() == ErrorKind::TokenBusy) {
-            attempt.operations += 1;
+            attempt.asked();
         }
         step = waiting.resume(secret?).map_err(|error| noise_error(&error, None))?;
     }

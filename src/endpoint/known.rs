@@ -2,6 +2,7 @@
 //!
 //! Nothing that a caller sends makes the store work: it is looked at when something changed, and every [`WATCH`] whether something did.
 
+use super::clock::Clock;
 use super::cut::{Guarded, Held, revoked};
 use super::own::Own;
 use crate::error::{Error, ErrorKind, Result};
@@ -105,6 +106,7 @@ pub(super) fn facts<'a>(peer: &'a Peer, key: &PeerKey) -> (&'a Role, &'a Suites)
 
 /// What an endpoint, its listeners and its sessions share.
 pub(super) struct Shared {
+    pub(super) clock: Clock,
     store: Mutex<Store>,
     /// Of the present identity: it opens the seal.
     token: TokenHandle,
@@ -168,6 +170,7 @@ impl Shared {
         let known = Arc::new(Known::new(store.peers()?, former(&store)?, now()));
         let file = stamp.inode();
         Ok(Arc::new(Self {
+            clock: Clock::default(),
             store: Mutex::new(store),
             token,
             state: Mutex::new(State { known, stamp, refused: None, asked: None, live: Vec::new() }),

@@ -286,7 +286,8 @@ impl Incoming {
         })?;
         let established = drive::run(next, &mut pipe, &own.token, patience, attempt).await?;
         drop(turn);
-        let caller = drive::session_peer(&peer, &key, &own, true, protocol);
+        let mut caller = drive::session_peer(&peer, &key, &own, true, protocol);
+        caller.token_seen = attempt.token_seen();
         let session = drive::finish(pipe, caller, &established, patience).await;
         drop(permit);
         if session.is_ok() {
