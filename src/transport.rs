@@ -11,23 +11,20 @@ use futures::future::BoxFuture;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 #[cfg(feature = "arti")]
 pub mod arti;
+mod pipe;
 mod retry;
 pub mod tcp;
 pub mod tor;
 
-/// A byte pipe in both directions. It may buffer: what is written is on its way once it is flushed.
-pub trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
+pub use pipe::{Pipe, ReadPipe, WritePipe};
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
-
-/// Any transport's pipe.
-pub type BoxPipe = Box<dyn Pipe>;
+/// The name that [`Pipe`] had.
+pub type BoxPipe = Pipe;
 
 /// Where a peer is.
 #[derive(Debug, Clone, PartialEq, Eq)]

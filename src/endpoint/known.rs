@@ -3,7 +3,7 @@
 //! Nothing that a caller sends makes the store work: it is looked at when something changed, and every [`WATCH`] whether something did.
 
 use super::clock::Clock;
-use super::cut::{Guarded, Held, revoked};
+use super::cut::{Held, guarded, revoked};
 use super::own::Own;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, Role, StaticPublic, Suites};
@@ -282,7 +282,7 @@ impl Shared {
         state.live.retain(|live| live.held.strong_count() > 0);
         state.live.push(live);
         drop(state);
-        Ok(Box::new(Guarded { held, _shared: Arc::clone(self) }))
+        Ok(guarded(&held, self))
     }
 
     /// The pair of keys to try first.

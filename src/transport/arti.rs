@@ -12,7 +12,7 @@ mod service;
 mod settings;
 
 use super::retry::{self, Attempt};
-use super::{BoxPipe, Listener, Service, Target, Transport, onion_of};
+use super::{Listener, Pipe, Service, Target, Transport, onion_of};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
@@ -118,10 +118,11 @@ impl Arti {
         }
     }
 
-    async fn connect(&self, onion: &OnionAddress, port: u16, preferences: &StreamPrefs) -> Attempt<BoxPipe> {
+    async fn connect(&self, onion: &OnionAddress, port: u16, preferences: &StreamPrefs) -> Attempt<Pipe> {
         let stream = self.client.connect_with_prefs((onion.to_string().as_str(), port), preferences).await;
         let stream = stream.map_err(|error| failure::of_dial(onion, port, error))?;
-        Ok(Box::new(stream))
+        let (read, write) = stream.split();
+        Ok(Pipe::new(read, write))
     }
 }
 
@@ -130,7 +131,7 @@ impl Transport for Arti {
         "arti"
     }
 
-    fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<BoxPipe>> {
+    fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<Pipe>> {
         Box::pin(async move {
             let onion = onion_of(target)?;
             let preferences = self.preferences(&target.isolation);

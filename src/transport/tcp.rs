@@ -1,7 +1,7 @@
 //! Plain TCP over loopback and private networks, for tests and machines on one wire. It never dials an onion address: a target without
 //! a TCP address is refused, and no name is resolved.
 
-use super::{BoxPipe, Listener, Service, ServiceState, Target, Transport};
+use super::{Listener, Pipe, Service, ServiceState, Target, Transport};
 use crate::error::{Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use std::io;
@@ -35,7 +35,7 @@ impl Transport for Tcp {
         false
     }
 
-    fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<BoxPipe>> {
+    fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<Pipe>> {
         Box::pin(async move {
             let Some(address) = target.tcp else {
                 return Err(Error::new(
@@ -53,7 +53,7 @@ impl Transport for Tcp {
                 )
             })?;
             let stream = stream.map_err(|error| unreachable(address, error))?;
-            Ok(pipe(stream))
+            Ok(Pipe::from(stream))
         })
     }
 
@@ -76,7 +76,7 @@ struct TcpService {
 }
 
 impl Listener for TcpService {
-    fn accept(&mut self) -> BoxFuture<'_, Result<BoxPipe>> {
+    fn accept(&mut self) -> BoxFuture<'_, Result<Pipe>> {
         Box::pin(accept(&self.listener))
     }
 
@@ -86,10 +86,10 @@ impl Listener for TcpService {
 }
 
 /// The next connection as a pipe. Cancel-safe; failures are waited out: none of accept's errors on a listening socket lasts.
-pub(super) async fn accept(listener: &TcpListener) -> Result<BoxPipe> {
+pub(super) async fn accept(listener: &TcpListener) -> Result<Pipe> {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return Ok(pipe(stream)),
+            Ok((stream, _)) => return Ok(Pipe::from(stream)),
             Err(error) => {
                 tracing::warn!("can not accept a connection for now: {error}");
                 sleep(ACCEPT_PAUSE).await;
@@ -101,14 +101,6 @@ pub(super) async fn accept(listener: &TcpListener) -> Result<BoxPipe> {
 /// Binds a listening socket.
 pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| bind_failed(address, error))
-}
-
-/// A pipe of a connected socket. Records are written whole: waiting for more to send would only delay them.
-pub(super) fn pipe(stream: TcpStream) -> BoxPipe {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!("can not set TCP_NODELAY: {error}");
-    }
-    Box::new(stream)
 }
 
 fn check(address: SocketAddr) -> Result<()> {

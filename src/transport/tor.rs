@@ -13,7 +13,7 @@ mod service;
 mod socks;
 
 use super::retry;
-use super::{BoxPipe, Listener, Service, Target, Transport, tcp};
+use super::{Listener, Pipe, Service, Target, Transport};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -40,13 +40,13 @@ impl Transport for Tor {
         "tor"
     }
 
-    fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<BoxPipe>> {
+    fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<Pipe>> {
         Box::pin(async move {
             let onion = super::onion_of(target)?;
             let user = self.isolation.user(&target.isolation);
             let connect = || socks::connect(self.config.socks, &onion, target.port, &user, &self.isolation);
             let stream = retry::until(deadline, connect).await?;
-            Ok(tcp::pipe(stream))
+            Ok(Pipe::from(stream))
         })
     }
 

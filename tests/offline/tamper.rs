@@ -5,6 +5,7 @@ use claviger::Endpoint;
 use claviger::config::Pattern;
 use claviger::endpoint::Connection;
 use claviger::session::Session;
+use claviger::transport::Pipe;
 use claviger::wire::FRAME_HEADER;
 use futures::future::join_all;
 use std::sync::Arc;
@@ -84,7 +85,7 @@ impl Pair {
         let key = &self.cosigner.card.static_public;
         let address = self.cosigner.card.onion_address;
         let calling = async {
-            let connection = Connection::new(Box::new(caller_pipe), address, 4747);
+            let connection = Connection::new(Pipe::joined(caller_pipe), address, 4747);
             Outcome::of(self.caller.handshake_initiate(connection, key).await).await
         };
         let answering = async { Outcome::of(self.respond(answerer_pipe, &incoming).await).await };
@@ -93,7 +94,7 @@ impl Pair {
     }
 
     async fn respond(&self, pipe: DuplexStream, incoming: &claviger::endpoint::Incoming) -> claviger::Result<Session> {
-        self.answerer.handshake_respond(Box::new(pipe), incoming, None).await
+        self.answerer.handshake_respond(Pipe::joined(pipe), incoming, None).await
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Arti, failure};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
 use crate::secret::OnionSecretKey;
-use crate::transport::{BoxPipe, Listener, Service, ServiceState, set, wrong_key};
+use crate::transport::{Listener, Pipe, Service, ServiceState, set, wrong_key};
 use arti_client::config::onion_service::OnionServiceConfigBuilder;
 use arti_client::{ErrorKind as ArtiKind, HasKind as _};
 use aws_lc_rs::digest;
@@ -37,7 +37,7 @@ const MAX_LAUNCHES: u32 = 10_000;
 
 /// A service that arti publishes. Dropping it ends the service.
 pub(super) struct ArtiService {
-    pipes: mpsc::Receiver<BoxPipe>,
+    pipes: mpsc::Receiver<Pipe>,
     state: watch::Receiver<ServiceState>,
     _accept: AbortOnDropHandle<()>,
     _watch: AbortOnDropHandle<()>,
@@ -79,7 +79,7 @@ impl ArtiService {
 }
 
 impl Listener for ArtiService {
-    fn accept(&mut self) -> BoxFuture<'_, Result<BoxPipe>> {
+    fn accept(&mut self) -> BoxFuture<'_, Result<Pipe>> {
         Box::pin(async {
             self.pipes.recv().await.ok_or_else(|| {
                 Error::new(
@@ -177,12 +177,12 @@ fn internal(what: &str) -> Error {
 }
 
 /// Accepts streams to `port` until arti ends the service, or the listener is gone.
-async fn take_in(requests: impl Stream<Item = RendRequest>, port: u16, pipes: mpsc::Sender<BoxPipe>) {
+async fn take_in(requests: impl Stream<Item = RendRequest>, port: u16, pipes: mpsc::Sender<Pipe>) {
     let streams = tor_hsservice::handle_rend_requests(requests);
     streams.for_each_concurrent(BACKLOG, |request| accept(request, port, &pipes)).await;
 }
 
-async fn accept(request: StreamRequest, port: u16, pipes: &mpsc::Sender<BoxPipe>) {
+async fn accept(request: StreamRequest, port: u16, pipes: &mpsc::Sender<Pipe>) {
     if !matches!(request.request(), IncomingStreamRequest::Begin(begin) if begin.port() == port) {
         tracing::debug!("a stream to another port: its circuit is closed");
         if let Err(error) = request.shutdown_circuit() {
@@ -192,7 +192,10 @@ async fn accept(request: StreamRequest, port: u16, pipes: &mpsc::Sender<BoxPipe>
     }
     match timeout(ACCEPT, request.accept(Connected::new_empty())).await {
         // The receiver is gone only while the listener is being dropped.
-        Ok(Ok(stream)) => drop(pipes.send(Box::new(stream)).await),
+        Ok(Ok(stream)) => {
+            let (read, write) = stream.split();
+            drop(pipes.send(Pipe::new(read, write)).await);
+        }
         Ok(Err(error)) => tracing::debug!("a stream was gone before it was accepted: {error}"),
         Err(_) => tracing::debug!("a stream could not be accepted in time"),
     }

@@ -3,7 +3,7 @@
 use super::reply::{Decoder, Malformed, Reply};
 use crate::config::ControlAddress;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::BoxPipe;
+use crate::transport::Pipe;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,7 +17,7 @@ const MAX_EVENTS: usize = 256;
 
 /// A connection to the control port. Dropping it ends the services that were added on it.
 pub(super) struct Control {
-    pipe: BoxPipe,
+    pipe: Pipe,
     address: ControlAddress,
     decoder: Decoder,
     events: VecDeque<Reply>,
@@ -31,8 +31,8 @@ impl Control {
     pub(super) async fn connect(address: &ControlAddress) -> Result<Self> {
         let connect = async {
             Ok(match address {
-                ControlAddress::Tcp(address) => Box::new(TcpStream::connect(address).await?) as BoxPipe,
-                ControlAddress::Unix(path) => Box::new(UnixStream::connect(path).await?),
+                ControlAddress::Tcp(address) => Pipe::from(TcpStream::connect(address).await?),
+                ControlAddress::Unix(path) => Pipe::from(UnixStream::connect(path).await?),
             })
         };
         let connected = timeout(ANSWER, connect).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));

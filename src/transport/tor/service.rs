@@ -6,7 +6,7 @@ use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
 use crate::secret::{OnionSecretKey, SecretString};
-use crate::transport::{BoxPipe, Listener, Service, ServiceState, set, tcp, wrong_key};
+use crate::transport::{Listener, Pipe, Service, ServiceState, set, tcp, wrong_key};
 use data_encoding::BASE64;
 use futures::future::BoxFuture;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -54,7 +54,7 @@ impl TorService {
 }
 
 impl Listener for TorService {
-    fn accept(&mut self) -> BoxFuture<'_, Result<BoxPipe>> {
+    fn accept(&mut self) -> BoxFuture<'_, Result<Pipe>> {
         Box::pin(tcp::accept(&self.listener))
     }
 

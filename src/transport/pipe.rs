@@ -1,0 +1,76 @@
+//! What every transport gives: a byte pipe whose two directions share no lock.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// The receiving half of a [`Pipe`].
+pub type ReadPipe = Box<dyn AsyncRead + Send + Unpin>;
+
+/// The sending half of a [`Pipe`].
+pub type WritePipe = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// A byte pipe in both directions. It may buffer: what is written is on its way once it is flushed. It is closed when both halves are
+/// dropped.
+pub struct Pipe {
+    read: ReadPipe,
+    write: WritePipe,
+}
+
+impl Pipe {
+    /// From the two directions.
+    pub fn new(read: impl AsyncRead + Send + Unpin + 'static, write: impl AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self { read: Box::new(read), write: Box::new(write) }
+    }
+
+    /// From a stream that can not be divided: its directions take turns.
+    pub fn joined(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
+        let (read, write) = tokio::io::split(stream);
+        Self::new(read, write)
+    }
+
+    /// The two directions.
+    pub fn into_split(self) -> (ReadPipe, WritePipe) {
+        (self.read, self.write)
+    }
+}
+
+impl From<TcpStream> for Pipe {
+    /// Sets TCP_NODELAY: messages are written whole, and waiting for more to send would only delay them.
+    fn from(stream: TcpStream) -> Self {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("can not set TCP_NODELAY: {error}");
+        }
+        let (read, write) = stream.into_split();
+        Self::new(read, write)
+    }
+}
+
+impl From<UnixStream> for Pipe {
+    fn from(stream: UnixStream) -> Self {
+        let (read, write) = stream.into_split();
+        Self::new(read, write)
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.read).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.write).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.write).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.write).poll_shutdown(cx)
+    }
+}
