@@ -105,7 +105,7 @@ fn handshakes(criterion: &mut Criterion) {
     for curve in [Curve::X25519, Curve::P256] {
         let keys = [Key::new(curve), Key::new(curve)];
         for pattern in Pattern::ALL {
-            let protocol = Protocol { pattern, curve, suite: Suite::ChaChaPolyBlake2s };
+            let protocol = Protocol { pattern, kem: None, psk: false, curve, suite: Suite::ChaChaPolyBlake2s };
             let mut group = criterion.benchmark_group(format!("handshake/{pattern} {curve}"));
             group.bench_function("claviger", |bencher| bencher.iter(|| claviger(black_box(protocol), &keys)));
             group.bench_function("snow alone", |bencher| bencher.iter(|| snow(black_box(protocol), &keys)));

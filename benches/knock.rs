@@ -27,7 +27,7 @@ fn admit(criterion: &mut Criterion) {
         let mut door = Doorkeeper::new(&local, &peers, WINDOW, BEGIN - WINDOW);
         let mut group = criterion.benchmark_group(format!("admit/{count} peers"));
 
-        let unknown = packet(&key(&stranger, &local), Pattern::Xk, BEGIN, &message);
+        let unknown = packet(&key(&stranger, &local), Pattern::Xk.into(), BEGIN, &message);
         group.bench_function("stranger", |bencher| {
             bencher.iter(|| door.admit(black_box(&unknown), BEGIN).unwrap_err());
         });
@@ -38,7 +38,7 @@ fn admit(criterion: &mut Criterion) {
         group.bench_function("last peer", |bencher| {
             let knock = || {
                 now += 1_000;
-                (packet(&last, Pattern::Xk, now, &message), now)
+                (packet(&last, Pattern::Xk.into(), now, &message), now)
             };
             bencher.iter_batched(
                 knock,

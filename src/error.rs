@@ -223,7 +223,7 @@ kinds! {
     AttestationMissing = "attestation-missing",
     /// The token, or its key file, failed.
     TokenFailed = "token-failed",
-    /// A peer sent a point that no honest machine sends.
+    /// A peer sent a point, or an encapsulation key, that no honest machine sends.
     BadPoint = "bad-point",
     // Transport.
     /// tor or arti is not running, can not be reached, or has not bootstrapped.

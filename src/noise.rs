@@ -17,26 +17,37 @@
 //! | KK  | `ss` before message 1, `se` at message 2 | `es`, `ss` at message 1 |
 //! | KK1 | `se` at message 2 | `es` before message 2 |
 //! | XK  | `se` before message 3 | `es` at message 1 |
+//! | NN  | none | none |
+//!
+//! ML-KEM-768 and a pre-shared key, when the [`Protocol`] has them, are mixed in by Noise's `psk` modifier and change nothing of that. The `psk` of either is kept
+//! by snow in plain memory, like the handshake's other secrets: a state lives for one handshake, and no longer.
 
 mod cipher;
 mod handshake;
+mod kem;
 pub mod knock;
 mod resolver;
 pub mod resumption;
+#[cfg(test)]
+mod tests;
 #[cfg(test)]
 mod vectors;
 
 pub use cipher::{Opener, Sealer};
 pub use handshake::{Agree, Established, Receive, Send, Setup, Step, initiator, responder};
 
-use crate::identity::{Curve, IdentityError, Suite};
-use crate::wire::Pattern;
+use crate::identity::{Curve, IdentityError, Kem, Suite};
+use crate::wire::{Kind, Pattern};
 
-/// Which Noise protocol: pattern, curve, cipher and hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which Noise protocol: pattern and what is mixed in, curve, cipher and hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Protocol {
     /// The handshake pattern.
     pub pattern: Pattern,
+    /// The key encapsulation mechanism that is mixed in: the one that both cards offer.
+    pub kem: Option<Kem>,
+    /// Whether the pre-shared key of the two machines is mixed in.
+    pub psk: bool,
     /// The curve of both static keys and both ephemerals.
     pub curve: Curve,
     /// Cipher and hash.
@@ -44,9 +55,33 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// The protocol name of Noise, section 8: `Noise_KK_25519_ChaChaPoly_BLAKE2s`.
+    /// The protocol of a resumption.
+    pub fn resumption(curve: Curve, suite: Suite) -> Self {
+        Self { pattern: Pattern::Nn, kem: None, psk: false, curve, suite }
+    }
+
+    /// What knock and prologue say of it.
+    pub fn kind(&self) -> Kind {
+        Kind { pattern: self.pattern, kem: self.kem.is_some(), psk: self.psk }
+    }
+
+    /// The protocol name of Noise, section 8: `Noise_KK_25519_ChaChaPoly_BLAKE2s`; `Noise_KKpsk2_…` with a KEM or a pre-shared key.
     pub fn name(&self) -> String {
-        format!("Noise_{}_{}_{}", self.pattern.noise_name(), self.curve.noise_name(), self.suite.noise_name())
+        let (pattern, curve, suite) = (self.pattern.noise_name(), self.curve.noise_name(), self.suite.noise_name());
+        if self.kind().is_modified() {
+            format!("Noise_{pattern}psk{}_{curve}_{suite}", self.psk_place())
+        } else {
+            format!("Noise_{pattern}_{curve}_{suite}")
+        }
+    }
+
+    /// The number behind `psk` in the name: after which message it is mixed in (Noise, section 9.4).
+    fn psk_place(&self) -> u8 {
+        match self.pattern {
+            Pattern::Kk | Pattern::Kk1 => 2,
+            Pattern::Xk => 3,
+            Pattern::Nn => 0,
+        }
     }
 }
 
@@ -58,8 +93,10 @@ pub enum NoiseError {
     Curve,
     /// The ephemeral or static key that the peer sent is not one that an honest machine sends.
     Point(IdentityError),
-    /// A message of impossible length.
+    /// A message of another length than [`Receive::expected_len`].
     Length,
+    /// The encapsulation key that the peer sent fails the check of FIPS 203, section 7.2.
+    EncapsulationKey,
     /// A message that does not authenticate: another key, another prologue, or changed on the way.
     Decrypt,
     /// XK's initiator showed another static key than the one its knock was made with.
@@ -78,6 +115,7 @@ impl std::fmt::Display for NoiseError {
             Self::Curve => f.write_str("the keys are on another curve than the protocol's"),
             Self::Point(error) => write!(f, "the peer sent a bad public key: {error}"),
             Self::Length => f.write_str("a handshake message has an impossible length"),
+            Self::EncapsulationKey => f.write_str("the peer sent a bad encapsulation key"),
             Self::Decrypt => f.write_str("a message did not authenticate"),
             Self::OtherStatic => f.write_str("the peer showed another static key than the one it knocked with"),
             Self::NonceExhausted => f.write_str("the session's nonces are used up"),

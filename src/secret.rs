@@ -71,6 +71,11 @@ secret! {
 }
 
 secret! {
+    /// The 32-byte shared secret of one encapsulation by ML-KEM-768 (FIPS 203, section 6).
+    KemSecret, 32
+}
+
+secret! {
     /// The `psk` of a Noise handshake, 32 bytes (Noise, section 9).
     NoisePsk, 32
 }

@@ -19,7 +19,7 @@ fn the_document_and_the_library_agree() {
 
     let made = &file["knock"];
     let key = knock::key(&initiator, &responder);
-    let packet = knock::packet(&key, Pattern::Kk, made["time_ms"].as_u64().unwrap(), &hex(&made["message"]));
+    let packet = knock::packet(&key, Pattern::Kk.into(), made["time_ms"].as_u64().unwrap(), &hex(&made["message"]));
     assert_eq!(packet, hex(&made["packet"]));
 
     let ends = Ends {
@@ -30,7 +30,7 @@ fn the_document_and_the_library_agree() {
         onion_address: &onion_address,
         port: 4747,
     };
-    assert_eq!(prologue(Pattern::Kk, &ends), hex(&file["prologue"]));
+    assert_eq!(prologue(Pattern::Kk.into(), &ends), hex(&file["prologue"]));
 
     let text = file["card"]["text"].as_str().unwrap();
     let card = IdentityCard::from_text(text).unwrap();

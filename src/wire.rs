@@ -3,16 +3,19 @@
 //! Every packet of a handshake and every record of a session is a frame: a big-endian `u16` length, then that many bytes.
 //! The first packet of a handshake has a [`KnockPacket`] header in front of Noise's first message. Pure functions of bytes.
 
-use crate::identity::{Curve, Identifier, OnionAddress, Role};
+mod kind;
+
+pub use kind::{ENCAPSULATION_KEY, KEM_CIPHERTEXT, Kind, Pattern, RESUMPTION_ID};
+
+use crate::identity::{Identifier, OnionAddress, Role};
 
 /// The protocol version, first byte of the first packet and part of the prologue.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Bytes of a frame's length prefix.
 pub const FRAME_HEADER: usize = 2;
 
-/// Largest Noise handshake message, in bytes. Version 1 needs at most 97 (XK's third message, P-256); the rest is room for key
-/// encapsulation in payloads.
+/// Largest handshake message, in bytes. This version needs at most 1265 (the first message with an encapsulation key, P-256).
 pub const MAX_HANDSHAKE_MESSAGE: usize = 4096;
 
 /// Largest first packet, in bytes.
@@ -41,97 +44,29 @@ pub enum WireError {
     TooShort,
     /// A length prefix beyond the limit of what is expected.
     TooLong,
-    /// A handshake message of another length than its pattern's.
+    /// A handshake message of another length than its kind's.
     Length,
     /// Another protocol version.
     Version(u8),
-    /// A pattern number that is not assigned.
-    Pattern(u8),
+    /// A kind of handshake that is not assigned.
+    Kind(u8),
 }
 
 impl std::fmt::Display for WireError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::TooShort => f.write_str("the packet is too short"),
-            Self::Length => f.write_str("the handshake message does not have the length of its pattern's"),
+            Self::Length => f.write_str("the handshake message does not have the length of its kind"),
             Self::TooLong => f.write_str("the packet is longer than its limit"),
             Self::Version(version) => {
                 write!(f, "the packet has protocol version {version}, and this is version {VERSION}")
             }
-            Self::Pattern(pattern) => write!(f, "the packet names handshake pattern {pattern}, which is not assigned"),
+            Self::Kind(kind) => write!(f, "the packet names a handshake of kind {kind:#04x}, which is not assigned"),
         }
     }
 }
 
 impl std::error::Error for WireError {}
-
-/// A Noise handshake pattern between ceremony peers (Noise, section 7.5 and 18.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Pattern {
-    /// Both know the other's static key; two token operations on each side, two messages.
-    Kk,
-    /// KK with deferred authentication of the initiator's and responder's statics: one operation on each side, two messages.
-    Kk1,
-    /// The initiator's static key is sent encrypted: one operation on each side, three messages.
-    Xk,
-}
-
-impl Pattern {
-    /// Every pattern of this version.
-    pub const ALL: [Self; 3] = [Self::Kk, Self::Kk1, Self::Xk];
-
-    /// The number in packet and prologue.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Kk => 1,
-            Self::Kk1 => 2,
-            Self::Xk => 3,
-        }
-    }
-
-    /// The pattern of a number.
-    ///
-    /// # Errors
-    /// [`WireError::Pattern`].
-    pub fn from_number(number: u8) -> Result<Self, WireError> {
-        Self::ALL.into_iter().find(|pattern| pattern.number() == number).ok_or(WireError::Pattern(number))
-    }
-
-    /// Length in bytes of the first handshake message with an empty payload.
-    pub const fn first_message_len(self, curve: Curve) -> usize {
-        match self {
-            // KK1  -> e   has no key to encrypt its payload with.
-            Self::Kk1 => curve.public_len(),
-            Self::Kk | Self::Xk => curve.public_len() + TAG,
-        }
-    }
-
-    /// Whether the initiator confirms the handshake with its first record: [`CONFIRMATION`] bytes, an empty plaintext.
-    ///
-    /// KK and KK1 end with the responder's message. Until something of the initiator's opens under the new keys, the responder has no
-    /// proof of who called: KK1's first message is an ephemeral key that anybody can make, and KK's may be a replay. XK ends with the initiator's.
-    pub const fn confirms(self) -> bool {
-        match self {
-            Self::Kk | Self::Kk1 => true,
-            Self::Xk => false,
-        }
-    }
-
-    /// The name in a Noise protocol name.
-    pub const fn noise_name(self) -> &'static str {
-        match self {
-            Self::Kk => "KK",
-            Self::Kk1 => "KK1",
-            Self::Xk => "XK",
-        }
-    }
-}
-
-impl std::fmt::Display for Pattern {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.noise_name())
-    }
-}
 
 /// The two ends of a handshake, as the prologue binds them.
 #[derive(Debug, Clone, Copy)]
@@ -155,7 +90,7 @@ pub struct Ends<'a> {
 /// ```text
 /// "claviger"                        8 bytes
 /// version                           1
-/// pattern                           1
+/// kind                              1
 /// length, initiator's identifier    1 + 1..=63
 /// length, initiator's role          1 + 1..=63
 /// length, responder's identifier    1 + 1..=63
@@ -163,10 +98,10 @@ pub struct Ends<'a> {
 /// responder's onion public key      32
 /// responder's port                  2, big-endian
 /// ```
-pub fn prologue(pattern: Pattern, ends: &Ends<'_>) -> Vec<u8> {
+pub fn prologue(kind: Kind, ends: &Ends<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(8 + 2 + 4 * 64 + 34);
     out.extend_from_slice(b"claviger");
-    out.extend_from_slice(&[VERSION, pattern.number()]);
+    out.extend_from_slice(&[VERSION, kind.byte()]);
     let names =
         [ends.initiator.as_str(), ends.initiator_role.as_str(), ends.responder.as_str(), ends.responder_role.as_str()];
     for name in names {
@@ -182,20 +117,20 @@ pub fn prologue(pattern: Pattern, ends: &Ends<'_>) -> Vec<u8> {
 ///
 /// ```text
 ///  0   1  version
-///  1   1  pattern
+///  1   1  kind
 ///  2   8  the initiator's clock, milliseconds since the Unix epoch, big-endian
 /// 10  16  knock MAC
-/// 26   …  Noise's first handshake message
+/// 26   …  Noise's first handshake message; with NN, after the id of the link (16)
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnockPacket<'a> {
     /// Which handshake this begins.
-    pub pattern: Pattern,
+    pub kind: Kind,
     /// The initiator's clock, in milliseconds since the Unix epoch.
     pub time_ms: u64,
     /// MAC over everything else in the packet, by the knock key of the two ends.
     pub mac: [u8; KNOCK_MAC],
-    /// Noise's first handshake message.
+    /// What follows: Noise's first handshake message; with NN, after the id of the link.
     pub message: &'a [u8],
 }
 
@@ -215,12 +150,12 @@ impl<'a> KnockPacket<'a> {
         if head[0] != VERSION {
             return Err(WireError::Version(head[0]));
         }
-        let pattern = Pattern::from_number(head[1])?;
+        let kind = Kind::from_byte(head[1])?;
         let mut time = [0; 8];
         time.copy_from_slice(&head[2..10]);
         let mut mac = [0; KNOCK_MAC];
         mac.copy_from_slice(&head[10..]);
-        Ok(Self { pattern, time_ms: u64::from_be_bytes(time), mac, message })
+        Ok(Self { kind, time_ms: u64::from_be_bytes(time), mac, message })
     }
 
     /// The packet's bytes.
@@ -235,7 +170,7 @@ impl<'a> KnockPacket<'a> {
     pub fn authenticated_header(&self) -> [u8; 10] {
         let mut out = [0; 10];
         out[0] = VERSION;
-        out[1] = self.pattern.number();
+        out[1] = self.kind.byte();
         out[2..].copy_from_slice(&self.time_ms.to_be_bytes());
         out
     }
@@ -275,15 +210,15 @@ mod tests {
     #[test]
     fn a_knock_packet_round_trips_and_short_ones_are_refused() {
         let packet =
-            KnockPacket { pattern: Pattern::Xk, time_ms: 0x0102_0304_0506_0708, mac: [7; 16], message: b"noise" };
+            KnockPacket { kind: Pattern::Xk.into(), time_ms: 0x0102_0304_0506_0708, mac: [7; 16], message: b"noise" };
         let bytes = packet.to_bytes();
-        assert_eq!(bytes[..10], [1, 3, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(bytes[..10], [2, 3, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(KnockPacket::parse(&bytes), Ok(packet));
         for len in 0..KnockPacket::HEADER {
             assert_eq!(KnockPacket::parse(&bytes[..len]), Err(WireError::TooShort));
         }
-        assert_eq!(KnockPacket::parse(&[vec![2], bytes[1..].to_vec()].concat()), Err(WireError::Version(2)));
-        assert_eq!(KnockPacket::parse(&[vec![1, 0], bytes[2..].to_vec()].concat()), Err(WireError::Pattern(0)));
+        assert_eq!(KnockPacket::parse(&[vec![1], bytes[1..].to_vec()].concat()), Err(WireError::Version(1)));
+        assert_eq!(KnockPacket::parse(&[vec![2, 0], bytes[2..].to_vec()].concat()), Err(WireError::Kind(0)));
         assert_eq!(KnockPacket::parse(&vec![1; MAX_KNOCK_PACKET + 1]), Err(WireError::TooLong));
     }
 
@@ -309,11 +244,14 @@ mod tests {
             onion_address: &onion_address,
             port: 1,
         };
-        let mut all = vec![prologue(Pattern::Kk, &base), prologue(Pattern::Xk, &base)];
-        all.push(prologue(Pattern::Kk, &Ends { initiator: &ab, responder: &a, ..base }));
-        all.push(prologue(Pattern::Kk, &Ends { initiator_role: &brole, ..base }));
-        all.push(prologue(Pattern::Kk, &Ends { port: 2, ..base }));
-        all.push(prologue(Pattern::Kk, &Ends { onion_address: &OnionAddress::from_public_key([4; 32]), ..base }));
+        let mut all = [1, 3, 0x11, 0x21, 0x31].map(|byte| prologue(Kind::from_byte(byte).unwrap(), &base)).to_vec();
+        all.push(prologue(Pattern::Kk.into(), &Ends { initiator: &ab, responder: &a, ..base }));
+        all.push(prologue(Pattern::Kk.into(), &Ends { initiator_role: &brole, ..base }));
+        all.push(prologue(Pattern::Kk.into(), &Ends { port: 2, ..base }));
+        all.push(prologue(
+            Pattern::Kk.into(),
+            &Ends { onion_address: &OnionAddress::from_public_key([4; 32]), ..base },
+        ));
         for (at, one) in all.iter().enumerate() {
             assert!(!all[..at].contains(one), "prologue {at} is not new");
         }

@@ -2,7 +2,7 @@
 
 use claviger::identity::{Curve, StaticPublic};
 use claviger::noise::knock::{Admitted, Doorkeeper, Refused, key, packet};
-use claviger::wire::{KnockPacket, Pattern};
+use claviger::wire::{Kind, KnockPacket};
 use std::sync::LazyLock;
 
 const NOW: u64 = 1_800_000_000_000;
@@ -15,11 +15,14 @@ static KEYS: LazyLock<[StaticPublic; 5]> = LazyLock::new(|| {
     [2, 3, 4, 5, 6].map(|n| StaticPublic::new(Curve::X25519, &[n; 32]).expect("points of high order"))
 });
 
-/// What the input says, from its front: who knocks, with which pattern, when, the length of the message, the message, and then changes
+/// The first three are the patterns alone.
+const KINDS: [u8; 13] = [1, 2, 3, 4, 0x11, 0x12, 0x13, 0x21, 0x22, 0x23, 0x31, 0x32, 0x33];
+
+/// What the input says, from its front: who knocks, for which kind of handshake, when, the length of the message, the message, and then changes
 /// to the packet, three bytes each: what to do, where, with which value.
 ///
 /// ```text
-/// 0  1  sender in the low half, pattern in the high half
+/// 0  1  sender in the low half, kind in the high half: a place in `KINDS`
 /// 1  4  the sender's clock minus ours in milliseconds, big-endian, signed
 /// 5  1  bytes of message
 /// 6  …  message, then changes
@@ -33,14 +36,14 @@ pub fn check(data: &[u8]) {
     let ahead = i64::from(i32::from_be_bytes([*a, *b, *c, *d]));
     let time = NOW.saturating_add_signed(ahead);
     let (message, changes) = rest.split_at(rest.len().min(usize::from(*len)));
-    let pattern = Pattern::ALL[usize::from(head >> 4) % 3];
+    let kind = Kind::from_byte(KINDS[usize::from(head >> 4) % KINDS.len()]).expect("a kind");
     let sender = usize::from(head & 0x0f) % 4;
     let public = peers.get(sender).unwrap_or(stranger);
-    // Another length than the pattern's is refused before it is looked at.
+    // Another length than the kind's is refused before it is looked at.
     let mut message = message.to_vec();
-    message.resize(pattern.first_message_len(local.curve()), 0);
+    message.resize(kind.first_message_len(local.curve()), 0);
     let message = &message[..];
-    let valid = packet(&key(public, local), pattern, time, message);
+    let valid = packet(&key(public, local), kind, time, message);
 
     let mut changed = valid.clone();
     for change in changes.chunks_exact(3) {
@@ -51,7 +54,7 @@ pub fn check(data: &[u8]) {
     }
     // The other direction's key, and the key to another machine, are not this door's.
     for wrong in [key(local, public), key(public, stranger)] {
-        assert_eq!(door.admit(&packet(&wrong, pattern, time, message), NOW), Err(Refused::Unknown));
+        assert_eq!(door.admit(&packet(&wrong, kind, time, message), NOW), Err(Refused::Unknown));
     }
 
     let answer = admit(&mut door, &valid);
@@ -60,7 +63,7 @@ pub fn check(data: &[u8]) {
     } else if ahead.unsigned_abs() > WINDOW || ahead < -(AGE as i64) {
         assert_eq!(answer, Err(Refused::Stale { peer: sender, ahead_ms: ahead }));
     } else {
-        assert_eq!(answer, Ok(Admitted { peer: sender, pattern, message }));
+        assert_eq!(answer, Ok(Admitted { peer: sender, kind, message }));
         assert_eq!(door.admit(&valid, NOW), Err(Refused::Replayed { peer: sender }));
         // As long as its time is acceptable it is remembered, and after that its time is not.
         let last = time + WINDOW;
@@ -80,7 +83,7 @@ fn admit<'a>(door: &mut Doorkeeper, bytes: &'a [u8]) -> Result<Admitted<'a>, Ref
     };
     if let Some(peer) = recognized {
         let header = KnockPacket::parse(bytes).expect("what was recognized was read");
-        let made = packet(&key(&KEYS[1 + peer], &KEYS[0]), header.pattern, header.time_ms, header.message);
+        let made = packet(&key(&KEYS[1 + peer], &KEYS[0]), header.kind, header.time_ms, header.message);
         assert!(made == bytes, "taken for a knock of peer {peer}: {answer:?}");
     }
     answer

@@ -1,6 +1,6 @@
 //! The header of the first packet and the length in front of every packet: accepted exactly when the wire format says so.
 
-use claviger::wire::{FRAME_HEADER, KnockPacket, MAX_HANDSHAKE_MESSAGE, Pattern, VERSION, WireError, frame, frame_len};
+use claviger::wire::{FRAME_HEADER, Kind, KnockPacket, MAX_HANDSHAKE_MESSAGE, VERSION, WireError, frame, frame_len};
 
 /// Reads `data` as a first packet, and its first bytes as a length and its limits.
 pub fn check(data: &[u8]) {
@@ -18,16 +18,22 @@ fn packet(data: &[u8]) {
         _ if data.len() < KnockPacket::HEADER => Some(WireError::TooShort),
         _ if data.len() > KnockPacket::HEADER + MAX_HANDSHAKE_MESSAGE => Some(WireError::TooLong),
         [version, ..] if *version != VERSION => Some(WireError::Version(*version)),
-        [_, pattern, ..] if !(1..=3).contains(pattern) => Some(WireError::Pattern(*pattern)),
+        [_, kind, ..] if !is_kind(*kind) => Some(WireError::Kind(*kind)),
         _ => None,
     };
     assert_eq!(parsed.err(), expected);
     if let Ok(packet) = parsed {
         assert_eq!(packet.to_bytes(), data, "a packet has one spelling");
         assert_eq!(packet.authenticated_header(), data[..10]);
-        assert_eq!(Pattern::from_number(data[1]), Ok(packet.pattern));
+        assert_eq!(Kind::from_byte(data[1]), Ok(packet.kind));
+        assert_eq!(packet.kind.byte(), data[1]);
         assert_eq!(packet.message, &data[KnockPacket::HEADER..]);
     }
+}
+
+/// A pattern with or without KEM and pre-shared key, or a resumption, which has neither.
+fn is_kind(byte: u8) -> bool {
+    byte == 4 || byte < 0x40 && (1..=3).contains(&(byte & 0x0f))
 }
 
 fn lengths([a, b, c, d, e, f]: [u8; 6]) {

@@ -251,7 +251,7 @@ impl Endpoint {
         let (_, suites) = facts(peer, &way.key);
         // The responder's list decides; both ends hold both cards.
         let suite = suites.with_initiator(&own.card.suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;
-        let protocol = Protocol { pattern, curve: own.card.curve(), suite };
+        let protocol = Protocol { pattern, kem: None, psk: false, curve: own.card.curve(), suite };
         Initiation::new(own, peer, &way.key, &way.onion_address, port, protocol, &self.0.config)
     }
 

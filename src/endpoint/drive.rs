@@ -45,7 +45,7 @@ impl Initiation {
             onion_address,
             port,
         };
-        let prologue = wire::prologue(protocol.pattern, &ends);
+        let prologue = wire::prologue(protocol.kind(), &ends);
         let setup = Setup::new(protocol, &own.key, &key.static_public, &prologue);
         let step = noise::initiator(setup).map_err(|error| noise_error(&error, Some(peer)))?;
         let session_peer = session_peer(peer, key, own, false, protocol);
@@ -73,7 +73,7 @@ impl Initiation {
         let Step::Send(send) = agree(step, token, attempt).await? else {
             return Err(internal("an initiator does not begin by sending"));
         };
-        let packet = knock::packet(&self.knock, self.peer.protocol.pattern, now_ms(), send.message());
+        let packet = knock::packet(&self.knock, self.peer.protocol.kind(), now_ms(), send.message());
         write_frame(&mut pipe, &packet, patience).await?;
         let next = send.sent().map_err(|error| noise_error(&error, None))?;
         let established = run(next, &mut pipe, token, patience, attempt).await?;
@@ -110,14 +110,6 @@ pub(super) async fn finish(
     established: &Established,
     patience: Duration,
 ) -> Result<Session> {
-    // Version 1 sends no payloads; what a later one adds must not be ignored in silence.
-    if !established.payloads.is_empty() {
-        return Err(Error::new(
-            ErrorKind::VersionUnsupported,
-            format!("`{}` sent a handshake payload, which this version does not know.", peer.identifier),
-            "Use the same release of claviger on both machines.",
-        ));
-    }
     peer.operations = established.operations;
     let name = peer.identifier.clone();
     let answering = peer.is_initiator;
@@ -247,6 +239,11 @@ pub(super) fn noise_error(error: &NoiseError, peer: Option<&Peer>) -> Error {
         NoiseError::Point(_) => Error::new(
             ErrorKind::BadPoint,
             format!("{who} sent a public key that no honest machine sends."),
+            "Treat it as an attack or as broken software on that machine.",
+        ),
+        NoiseError::EncapsulationKey => Error::new(
+            ErrorKind::BadPoint,
+            format!("{who} sent an encapsulation key that no honest machine sends."),
             "Treat it as an attack or as broken software on that machine.",
         ),
         NoiseError::Internal(what) => internal(what),

@@ -323,12 +323,12 @@ impl Incoming {
         };
         let admitted =
             admitted.map_err(|refused| drive::knock_error(refused, |at| peer_of(at).identifier.to_string()))?;
-        attempt.pattern = Some(admitted.pattern);
+        attempt.pattern = Some(admitted.kind.pattern);
         let (peer, key) = (peer_of(admitted.peer).clone(), known.keys[admitted.peer].1.clone());
-        if !config.handshake.allow.iter().any(|allowed| Pattern::from(*allowed) == admitted.pattern) {
+        if !config.handshake.allow.iter().any(|allowed| Pattern::from(*allowed) == admitted.kind.pattern) {
             return Err(Error::new(
                 ErrorKind::PatternRefused,
-                format!("`{}` asked for {}, which is not allowed here.", peer.identifier, admitted.pattern),
+                format!("`{}` asked for {}, which is not allowed here.", peer.identifier, admitted.kind.pattern),
                 "Add it to `allow` under [handshake], or have the peer connect with another pattern.",
             ));
         }
@@ -352,7 +352,7 @@ impl Incoming {
             )
         })?;
         let (message, turn) = (admitted.message.to_vec(), Arc::clone(&share.turn));
-        Ok(Caller { own, peer, key, pattern: admitted.pattern, message, permit, turn })
+        Ok(Caller { own, peer, key, pattern: admitted.kind.pattern, message, permit, turn })
     }
 
     fn begin(&self, own: &Own, peer: &Peer, key: &PeerKey, protocol: Protocol) -> Result<Step> {
@@ -364,7 +364,7 @@ impl Incoming {
             onion_address: &own.card.onion_address,
             port: self.port,
         };
-        let prologue = wire::prologue(protocol.pattern, &ends);
+        let prologue = wire::prologue(protocol.kind(), &ends);
         let setup = Setup::new(protocol, &own.key, &key.static_public, &prologue);
         noise::responder(setup).map_err(|error| drive::noise_error(&error, Some(peer)))
     }
@@ -411,5 +411,5 @@ fn keys(known: &Known) -> impl Iterator<Item = &StaticPublic> {
 fn protocol(own: &Own, peer: &Peer, key: &PeerKey, pattern: Pattern) -> Result<Protocol> {
     let suites = facts(peer, key).1;
     let suite = own.card.suites.with_initiator(suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;
-    Ok(Protocol { pattern, curve: own.card.curve(), suite })
+    Ok(Protocol { pattern, kem: None, psk: false, curve: own.card.curve(), suite })
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! key    = BLAKE2s-256("claviger knock key 1" || curve || initiator's static public key || responder's static public key)
-//! digest = BLAKE2s-256("claviger knock 1" || version || pattern || time || Noise message)
+//! digest = BLAKE2s-256("claviger knock 1" || version || kind || time || Noise message)
 //! mac    = BLAKE2s-128 keyed with `key` over `digest`
 //! ```
 //!
@@ -11,7 +11,7 @@
 
 use crate::identity::{Curve, StaticPublic};
 use crate::secret::KnockKey;
-use crate::wire::{KNOCK_MAC, KnockPacket, Pattern, WireError};
+use crate::wire::{KNOCK_MAC, Kind, KnockPacket, WireError};
 use blake2::digest::{FixedOutput, KeyInit, Update, consts::U16};
 use blake2::{Blake2s256, Blake2sMac, Digest};
 use std::collections::{HashMap, VecDeque};
@@ -51,8 +51,8 @@ fn mac(mut keyed: Mac, digest: &[u8; 32]) -> [u8; KNOCK_MAC] {
 }
 
 /// The first packet of a handshake: the knock around Noise's first message.
-pub fn packet(key: &KnockKey, pattern: Pattern, time_ms: u64, message: &[u8]) -> Vec<u8> {
-    let mut packet = KnockPacket { pattern, time_ms, mac: [0; KNOCK_MAC], message };
+pub fn packet(key: &KnockKey, kind: Kind, time_ms: u64, message: &[u8]) -> Vec<u8> {
+    let mut packet = KnockPacket { kind, time_ms, mac: [0; KNOCK_MAC], message };
     packet.mac = mac(keyed(key), &digest(packet.authenticated_header(), message));
     packet.to_bytes()
 }
@@ -89,9 +89,9 @@ pub enum Refused {
 pub struct Admitted<'a> {
     /// Which peer, as numbered by [`Doorkeeper::new`].
     pub peer: usize,
-    /// The pattern asked for.
-    pub pattern: Pattern,
-    /// Noise's first message.
+    /// The kind of handshake asked for.
+    pub kind: Kind,
+    /// Its first message, of exactly [its length](Kind::first_message_len).
     pub message: &'a [u8],
 }
 
@@ -149,7 +149,7 @@ impl Doorkeeper {
     pub fn admit<'a>(&mut self, packet: &'a [u8], now_ms: u64) -> Result<Admitted<'a>, Refused> {
         let packet = KnockPacket::parse(packet).map_err(Refused::Wire)?;
         // What can not become a handshake is not remembered, either.
-        if packet.message.len() != packet.pattern.first_message_len(self.curve) {
+        if packet.message.len() != packet.kind.first_message_len(self.curve) {
             return Err(Refused::Wire(WireError::Length));
         }
         let digest = digest(packet.authenticated_header(), packet.message);
@@ -180,7 +180,7 @@ impl Doorkeeper {
             return Err(Refused::TooMany { peer });
         }
         seen.push_back((packet.time_ms, packet.mac));
-        Ok(Admitted { peer, pattern: packet.pattern, message: packet.message })
+        Ok(Admitted { peer, kind: packet.kind, message: packet.message })
     }
 }
 
@@ -193,6 +193,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Pattern;
 
     fn public(n: u16) -> StaticPublic {
         let mut bytes = [9; 32];
@@ -211,9 +212,9 @@ mod tests {
     fn the_peer_is_found_once_and_only_in_its_window() {
         let (local, peers) = (public(1), [public(2), public(3), public(4)]);
         let mut door = doorkeeper(&local, &peers);
-        let knock = |time| packet(&key(&peers[1], &local), Pattern::Xk, time, &[8; 48]);
+        let knock = |time| packet(&key(&peers[1], &local), Pattern::Xk.into(), time, &[8; 48]);
         let first = knock(NOW);
-        assert_eq!(door.admit(&first, NOW), Ok(Admitted { peer: 1, pattern: Pattern::Xk, message: &[8; 48] }));
+        assert_eq!(door.admit(&first, NOW), Ok(Admitted { peer: 1, kind: Pattern::Xk.into(), message: &[8; 48] }));
         assert_eq!(door.admit(&first, NOW + 5), Err(Refused::Replayed { peer: 1 }));
         assert_eq!(door.admit(&first, NOW + WINDOW), Err(Refused::Replayed { peer: 1 }));
         assert!(matches!(door.admit(&first, NOW + WINDOW + 1), Err(Refused::Stale { peer: 1, ahead_ms: -120_001 })));
@@ -230,14 +231,14 @@ mod tests {
     fn strangers_and_every_changed_byte_are_unknown() {
         let (local, peers) = (public(1), [public(2), public(3)]);
         let mut door = doorkeeper(&local, &peers);
-        let good = packet(&key(&peers[0], &local), Pattern::Kk, NOW, &[7; 48]);
+        let good = packet(&key(&peers[0], &local), Pattern::Kk.into(), NOW, &[7; 48]);
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1;
             assert!(matches!(door.admit(&bad, NOW), Err(Refused::Unknown | Refused::Wire(_))), "byte {at}");
         }
         for wrong in [key(&local, &peers[0]), key(&peers[0], &peers[1]), key(&public(9), &local)] {
-            assert_eq!(door.admit(&packet(&wrong, Pattern::Kk, NOW, &[7; 48]), NOW), Err(Refused::Unknown));
+            assert_eq!(door.admit(&packet(&wrong, Pattern::Kk.into(), NOW, &[7; 48]), NOW), Err(Refused::Unknown));
         }
         assert!(door.admit(&good, NOW).is_ok(), "what went before changed nothing");
     }
@@ -249,14 +250,14 @@ mod tests {
         let knock = |peer: usize, n: u64| {
             let mut message = [0; 48];
             message[..8].copy_from_slice(&n.to_be_bytes());
-            packet(&key(&peers[peer], &local), Pattern::Kk, NOW, &message)
+            packet(&key(&peers[peer], &local), Pattern::Kk.into(), NOW, &message)
         };
         for n in 0..MAX_SEEN as u64 {
             assert!(door.admit(&knock(0, n), NOW).is_ok());
         }
         assert_eq!(door.admit(&knock(0, 1 << 32), NOW), Err(Refused::TooMany { peer: 0 }));
         assert!(door.admit(&knock(1, 0), NOW).is_ok(), "another peer is not held up");
-        let later = packet(&key(&peers[0], &local), Pattern::Kk, NOW + WINDOW + 1, &[1; 48]);
+        let later = packet(&key(&peers[0], &local), Pattern::Kk.into(), NOW + WINDOW + 1, &[1; 48]);
         assert!(door.admit(&later, NOW + WINDOW + 1).is_ok(), "the window passes");
     }
 
@@ -264,7 +265,7 @@ mod tests {
     fn a_changed_list_keeps_what_was_seen() {
         let (local, peers) = (public(1), [public(2), public(3)]);
         let mut door = doorkeeper(&local, &peers);
-        let knock = packet(&key(&peers[1], &local), Pattern::Kk, NOW, &[2; 48]);
+        let knock = packet(&key(&peers[1], &local), Pattern::Kk.into(), NOW, &[2; 48]);
         assert!(door.admit(&knock, NOW).is_ok());
         door.set_peers(&local, [&peers[1]], NOW);
         assert_eq!(door.admit(&knock, NOW), Err(Refused::Replayed { peer: 0 }));

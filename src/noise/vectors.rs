@@ -1,20 +1,21 @@
 //! The published Noise vectors through the delegated path: the static keys answer as a token would, one operation at a time.
 
-use super::handshake::{Setup, Step};
+use super::handshake::{Fixed, Setup, Step};
 use super::*;
 use crate::identity::StaticPublic;
-use crate::secret::{CipherKey, EphemeralSecret, SharedSecret};
+use crate::secret::{CipherKey, EphemeralSecret, NoisePsk, SharedSecret};
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, agree};
 use serde_json::Value;
 
-struct TestToken {
+/// A static key in memory, in place of a token.
+pub(super) struct TestToken {
     key: PrivateKey,
-    public: StaticPublic,
-    operations: u32,
+    pub(super) public: StaticPublic,
+    pub(super) operations: u32,
 }
 
 impl TestToken {
-    fn new(curve: Curve, private: &[u8]) -> Self {
+    pub(super) fn new(curve: Curve, private: &[u8]) -> Self {
         let key = PrivateKey::from_private_key(curve.algorithm(), private).unwrap();
         let public = StaticPublic::new(curve, key.compute_public_key().unwrap().as_ref()).unwrap();
         Self { key, public, operations: 0 }
@@ -28,12 +29,12 @@ impl TestToken {
 }
 
 /// Answers steps until the other end is needed.
-fn drive(mut step: Step, token: &mut TestToken) -> Step {
+pub(super) fn drive(mut step: Step, token: &mut TestToken) -> Result<Step, NoiseError> {
     while let Step::Agree(agree) = step {
         let secret = token.agree(agree.public());
-        step = agree.resume(secret).unwrap();
+        step = agree.resume(secret)?;
     }
-    step
+    Ok(step)
 }
 
 fn hex(value: &Value) -> Vec<u8> {
@@ -46,10 +47,12 @@ fn replay(file: &str) -> usize {
     for vector in vectors {
         let name = vector["protocol_name"].as_str().unwrap();
         let parts: Vec<&str> = name.split('_').collect();
-        let pattern = Pattern::ALL.into_iter().find(|pattern| pattern.noise_name() == parts[1]).unwrap();
+        let (base, modifier) = parts[1].split_once("psk").map_or((parts[1], None), |(base, place)| (base, Some(place)));
+        let pattern = Pattern::ALL.into_iter().find(|pattern| pattern.noise_name() == base).unwrap();
         let curve = if parts[2] == "P256" { Curve::P256 } else { Curve::X25519 };
         let suite = if parts[3] == "AESGCM" { Suite::AesGcmSha256 } else { Suite::ChaChaPolyBlake2s };
-        let protocol = Protocol { pattern, curve, suite };
+        let protocol = Protocol { pattern, kem: None, psk: modifier.is_some(), curve, suite };
+        assert!(modifier.is_none_or(|place| place == protocol.psk_place().to_string()), "{name}");
         let mut tokens =
             [TestToken::new(curve, &hex(&vector["init_static"])), TestToken::new(curve, &hex(&vector["resp_static"]))];
         let publics = [tokens[0].public.clone(), tokens[1].public.clone()];
@@ -62,19 +65,21 @@ fn replay(file: &str) -> usize {
                 messages[..count].iter().skip(own).step_by(2).map(|message| hex(&message["payload"])).collect();
             let prologue = hex(&vector[format!("{side}_prologue")]);
             let ephemeral = EphemeralSecret::from_slice(&hex(&vector[format!("{side}_ephemeral")])).unwrap();
-            let setup = Setup::new(protocol, &publics[own], &publics[1 - own], &prologue).with_ephemeral(ephemeral);
-            setup.start(name, initiator, payloads).unwrap()
+            let psk = modifier.and_then(|_| NoisePsk::from_slice(&hex(&vector[format!("{side}_psks")][0])));
+            let setup = Setup::new(protocol, &publics[own], &publics[1 - own], &prologue).with_psk(psk.as_ref());
+            let fixed = Fixed { ephemeral: Some(ephemeral), payloads: Some(payloads), ..Fixed::default() };
+            setup.with_fixed(fixed).start(name, initiator).unwrap()
         };
         let mut steps = [Some(start(true)), Some(start(false))];
         for (at, message) in messages[..count].iter().enumerate() {
             let (from, to) = (at % 2, 1 - at % 2);
-            let Step::Send(send) = drive(steps[from].take().unwrap(), &mut tokens[from]) else {
+            let Ok(Step::Send(send)) = drive(steps[from].take().unwrap(), &mut tokens[from]) else {
                 panic!("{name}: no message")
             };
             assert_eq!(send.message(), hex(&message["ciphertext"]), "{name}, message {at}");
             let Step::Receive(receive) = steps[to].take().unwrap() else { panic!("{name}: not receiving") };
             let next = receive.received(send.message()).unwrap();
-            steps[to] = Some(drive(next, &mut tokens[to]));
+            steps[to] = Some(drive(next, &mut tokens[to]).unwrap());
             steps[from] = Some(send.sent().unwrap());
         }
         let [Some(Step::Finished(first)), Some(Step::Finished(second))] = steps else { panic!("{name}: not finished") };

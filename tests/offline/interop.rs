@@ -65,7 +65,7 @@ async fn records(established: &Established, initiator: bool, pipe: &mut TcpStrea
 }
 
 async fn meet(library: Library, pattern: Pattern, suite: Suite, initiator: bool, token: &TokenHandle) {
-    let protocol = Protocol { pattern, curve: Curve::X25519, suite };
+    let protocol = Protocol { pattern, kem: None, psk: false, curve: Curve::X25519, suite };
     let private = [0x42; 32];
     let key = aws_lc_rs::agreement::PrivateKey::from_private_key(&aws_lc_rs::agreement::X25519, &private).unwrap();
     let remote = StaticPublic::new(Curve::X25519, key.compute_public_key().unwrap().as_ref()).unwrap();

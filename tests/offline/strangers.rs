@@ -18,7 +18,7 @@ fn first_bytes(number: usize, cosigner: &StaticPublic) -> Vec<u8> {
     (own[0], own[31]) = (9, 0);
     let own = StaticPublic::new(Curve::X25519, &own).unwrap();
     // A correct packet, made with the stranger's own key.
-    let packet = knock::packet(&knock::key(&own, cosigner), WirePattern::Kk, now, &[9; 48]);
+    let packet = knock::packet(&knock::key(&own, cosigner), WirePattern::Kk.into(), now, &[9; 48]);
     match number % 5 {
         0 => Vec::new(),                            // silent
         1 => frame(&packet).unwrap(),               // knocks
@@ -103,7 +103,7 @@ fn a_replay() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
         let key = knock::key(&wallet.card.static_public, &cosigner.card.static_public);
         // KK1's first message is an ephemeral alone, so the first one is answered.
-        let recorded = frame(&knock::packet(&key, WirePattern::Kk1, now, &[9; 32])).unwrap();
+        let recorded = frame(&knock::packet(&key, WirePattern::Kk1.into(), now, &[9; 32])).unwrap();
         let mut answers = Vec::new();
         for _ in 0..3 {
             let mut pipe = TcpStream::connect(cosigner.address()).await.unwrap();
@@ -132,7 +132,7 @@ fn a_knock_in_another_name_is_no_session() {
         for follow in [&[][..], &[0, 16], &[0; 18]] {
             let mut ephemeral = [9; 32];
             ephemeral[0] = follow.len() as u8;
-            let knock = frame(&knock::packet(&key, WirePattern::Kk1, now, &ephemeral)).unwrap();
+            let knock = frame(&knock::packet(&key, WirePattern::Kk1.into(), now, &ephemeral)).unwrap();
             let mut pipe = TcpStream::connect(cosigner.address()).await.unwrap();
             pipe.write_all(&[&knock[..], &[0, 16], &[follow.len() as u8; 16][..]].concat()).await.unwrap();
             let mut answer = Vec::new();

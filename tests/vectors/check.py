@@ -29,8 +29,8 @@ def make():
     out = {"initiator": initiator.hex(), "responder": responder.hex(), "onion_public_key": service.hex()}
 
     # Section 3 of the document: the knock around a Noise message of KK's length.
-    message, time, pattern = bytes(range(100, 148)), 1_800_000_000_123, 1
-    head = bytes([1, pattern]) + time.to_bytes(8, "big")
+    message, time, kind = bytes(range(100, 148)), 1_800_000_000_123, 1
+    head = bytes([2, kind]) + time.to_bytes(8, "big")
     key = hashlib.blake2s(b"claviger knock key 1" + b"25519" + initiator + responder).digest()
     digest = hashlib.blake2s(b"claviger knock 1" + head + message).digest()
     mac = hashlib.blake2s(digest, key=key, digest_size=16).digest()
@@ -38,7 +38,7 @@ def make():
 
     # Section 4: the prologue of KK from wallet (role signer) to cosigner (role cosigner), port 4747.
     ends = names("wallet", "signer", "cosigner", "cosigner")
-    prologue = b"claviger" + bytes([1, pattern]) + ends + service + (4747).to_bytes(2, "big")
+    prologue = b"claviger" + bytes([2, kind]) + ends + service + (4747).to_bytes(2, "big")
     out["prologue"] = prologue.hex()
 
     # Section 8: a card.
