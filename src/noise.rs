@@ -25,7 +25,7 @@ mod resolver;
 #[cfg(test)]
 mod vectors;
 
-pub use cipher::{Opener, Sealer};
+pub use cipher::{Opener, REKEY_AFTER, Sealer};
 pub use handshake::{Agree, Established, Receive, Send, Setup, Step, initiator, responder};
 
 use crate::identity::{Curve, IdentityError, Suite};
