@@ -33,7 +33,7 @@ mod tests;
 #[cfg(test)]
 mod vectors;
 
-pub use cipher::{Opener, Sealer};
+pub use cipher::{Opener, REKEY_AFTER, Sealer};
 pub use handshake::{Agree, Established, Receive, Send, Setup, Step, initiator, responder};
 
 use crate::identity::{Curve, IdentityError, Kem, Suite};

@@ -1,34 +1,67 @@
 //! The two ciphers of a session: records are Noise transport messages (Noise, section 5.1), sealed and opened in place.
+//!
+//! Each direction's key is replaced by Noise's `REKEY` (section 4.2) after every [`REKEY_AFTER`] records, at both ends without a word, and the
+//! nonce counts on. Whoever takes a key out of memory can open nothing that was sealed under the ones before it. It also keeps AES-GCM below the
+//! 2^36 blocks that are taken to be safe under one key (65536 records of 64 KiB are 2^28).
+//!
+//! Nonces can not run out: 2^64 - 1 records of one byte, at a thousand million a second, take 584 years. The check is there all the same.
+
+mod key;
 
 use super::NoiseError;
-use super::resolver::{aead_key, nonce};
 use crate::identity::Suite;
-use crate::secret::CipherKey;
+use crate::secret::{CipherKey, wipe};
 use crate::wire::{FRAME_HEADER, MAX_RECORD_PLAINTEXT, TAG};
-use aws_lc_rs::aead::{Aad, LessSafeKey};
+use key::{Key, Provider};
+
+/// Records of one direction that are sealed under one key, empty ones included.
+pub const REKEY_AFTER: u64 = 1 << 16;
 
 struct Counter {
-    key: LessSafeKey,
+    key: Key,
     aes: bool,
     next: u64,
 }
 
 impl Counter {
     fn new(suite: Suite, key: &CipherKey) -> Result<Self, NoiseError> {
+        Self::with(Provider::fastest(suite), suite, key)
+    }
+
+    fn with(provider: Provider, suite: Suite, key: &CipherKey) -> Result<Self, NoiseError> {
         let aes = suite == Suite::AesGcmSha256;
-        let key = aead_key(aes, key.expose()).ok_or(NoiseError::Internal("session key"))?;
+        let key = Key::new(provider, aes, key.expose()).ok_or(NoiseError::Internal("session key"))?;
         Ok(Self { key, aes, next: 0 })
     }
 
-    /// The nonce 2^64 - 1 is reserved (Noise, section 5.1), so a key seals 2^64 - 1 records.
-    fn take(&mut self) -> Result<aws_lc_rs::aead::Nonce, NoiseError> {
-        if self.next == u64::MAX {
-            return Err(NoiseError::NonceExhausted);
-        }
-        let taken = nonce(self.aes, self.next);
-        self.next += 1;
-        Ok(taken)
+    /// The nonce 2^64 - 1 is reserved (Noise, section 5.1), so a direction has 2^64 - 1 records.
+    fn nonce(&self) -> Result<[u8; 12], NoiseError> {
+        if self.next == u64::MAX { Err(NoiseError::NonceExhausted) } else { Ok(nonce(self.aes, self.next)) }
     }
+
+    /// After a record.
+    fn count(&mut self) -> Result<(), NoiseError> {
+        self.next += 1;
+        if self.next.is_multiple_of(REKEY_AFTER) { self.rekey() } else { Ok(()) }
+    }
+
+    /// `REKEY(k)`: the first 32 bytes of `ENCRYPT(k, 2^64 - 1, zerolen, zeros)` (Noise, section 4.2).
+    #[cold]
+    fn rekey(&mut self) -> Result<(), NoiseError> {
+        let mut key = [0; CipherKey::LEN];
+        self.key.seal(nonce(self.aes, u64::MAX), &mut key).ok_or(NoiseError::Internal("rekey"))?;
+        let next = Key::new(self.key.provider(), self.aes, &key);
+        wipe(&mut key);
+        self.key = next.ok_or(NoiseError::Internal("session key"))?;
+        Ok(())
+    }
+}
+
+/// Four zero bytes, then the counter: little-endian for ChaChaPoly, big-endian for AESGCM (Noise, sections 12.3 and 12.4).
+fn nonce(aes: bool, counter: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[4..].copy_from_slice(&if aes { counter.to_be_bytes() } else { counter.to_le_bytes() });
+    bytes
 }
 
 /// Seals the records that this end sends.
@@ -43,29 +76,39 @@ impl Sealer {
         Counter::new(suite, key).map(Self)
     }
 
+    /// Seals one record where it is. `frame` is room for its header ([`FRAME_HEADER`] bytes: big-endian length), the plaintext, and room for its
+    /// tag ([`TAG`] bytes). After an error the session must end.
+    ///
+    /// # Errors
+    /// [`NoiseError::RecordTooLong`] over [`MAX_RECORD_PLAINTEXT`] bytes of plaintext, [`NoiseError::NonceExhausted`].
+    pub fn seal_in_place(&mut self, frame: &mut [u8]) -> Result<(), NoiseError> {
+        let (header, body) = frame.split_first_chunk_mut().ok_or(NoiseError::Internal("frame"))?;
+        let len: [u8; FRAME_HEADER] = u16::try_from(body.len()).map_err(|_| NoiseError::RecordTooLong)?.to_be_bytes();
+        let (text, tag) = body.split_last_chunk_mut::<TAG>().ok_or(NoiseError::Internal("frame"))?;
+        *tag = self.0.key.seal(self.0.nonce()?, text).ok_or(NoiseError::Internal("seal"))?;
+        *header = len;
+        self.0.count()
+    }
+
     /// Appends one framed record to `out`: big-endian `u16` length, ciphertext, 16-byte tag.
     ///
     /// # Errors
-    /// [`NoiseError::RecordTooLong`] over [`MAX_RECORD_PLAINTEXT`] bytes, [`NoiseError::NonceExhausted`].
+    /// Those of [`seal_in_place`](Self::seal_in_place).
     pub fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), NoiseError> {
         if plaintext.len() > MAX_RECORD_PLAINTEXT {
             return Err(NoiseError::RecordTooLong);
         }
-        let nonce = self.0.take()?;
-        let len = (plaintext.len() + TAG) as u16; // at most MAX_RECORD, 65535
-        out.reserve(FRAME_HEADER + usize::from(len));
-        out.extend_from_slice(&len.to_be_bytes());
         let start = out.len();
+        out.reserve(FRAME_HEADER + plaintext.len() + TAG);
+        out.extend_from_slice(&[0; FRAME_HEADER]);
         out.extend_from_slice(plaintext);
-        let sealed = self.0.key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut out[start..]);
-        match sealed {
-            Ok(tag) => out.extend_from_slice(tag.as_ref()),
-            Err(_) => {
-                out.truncate(start - FRAME_HEADER);
-                return Err(NoiseError::Internal("seal"));
-            }
+        out.extend_from_slice(&[0; TAG]);
+        let sealed = self.seal_in_place(&mut out[start..]);
+        if sealed.is_err() {
+            wipe(&mut out[start..]);
+            out.truncate(start);
         }
-        Ok(())
+        sealed
     }
 }
 
@@ -86,8 +129,9 @@ impl Opener {
     /// # Errors
     /// [`NoiseError::Decrypt`] for a record that was changed, repeated, left out or reordered; [`NoiseError::NonceExhausted`].
     pub fn open<'a>(&mut self, record: &'a mut [u8]) -> Result<&'a mut [u8], NoiseError> {
-        let nonce = self.0.take()?;
-        self.0.key.open_in_place(nonce, Aad::empty(), record).map_err(|_| NoiseError::Decrypt)
+        let len = self.0.key.open(self.0.nonce()?, record).ok_or(NoiseError::Decrypt)?;
+        self.0.count()?;
+        Ok(&mut record[..len])
     }
 }
 
