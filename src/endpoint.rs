@@ -22,7 +22,9 @@ mod known;
 mod listening;
 mod own;
 mod pending;
+mod resumption;
 pub mod rollcall;
+mod sessions;
 
 pub use attempt::Direction;
 pub use ceremony::CeremonyInput;
@@ -30,6 +32,7 @@ pub use connecting::Connection;
 pub use known::WATCH;
 pub use listening::{Incoming, Listening};
 pub use own::{is_sealed, unlock};
+pub use resumption::{ConnectOptions, Resume};
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -71,7 +74,7 @@ impl Endpoint {
     pub fn new(store: Store, token: TokenHandle, transport: Arc<dyn Transport>, config: Config) -> Result<Self> {
         own::check_seal(&store, &config)?;
         let own = Arc::new(Own::present(store.machine()?, token.clone())?);
-        let shared = Shared::new(store, token)?;
+        let shared = Shared::new(store, token, &config)?;
         Ok(Self(Arc::new(Inner { shared, own, former: None, transport, config })))
     }
 

@@ -87,6 +87,11 @@ impl Attempt {
         self.token_seen = Some(self.clock.now());
     }
 
+    /// A broken session is resumed, for which the token was last asked then.
+    pub(super) fn resumes(&mut self, token_seen: BootInstant) {
+        (self.resumed, self.token_seen) = (true, Some(token_seen));
+    }
+
     /// When the token was last asked for what comes of this.
     pub(super) fn token_seen(&self) -> BootInstant {
         self.token_seen.unwrap_or_else(|| self.clock.now())

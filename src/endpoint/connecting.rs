@@ -1,9 +1,11 @@
 //! The connecting side: which of its keys a peer is tried by, as which of its own this machine comes.
 
 use super::attempt::{Attempt, Direction};
-use super::drive::Initiation;
+use super::drive::{self, Initiation};
 use super::known::{facts, now};
 use super::own::Own;
+use super::resumption::{self, Arrival, ConnectOptions, Family, Resume, is_refusal};
+use super::sessions::{Entry, Pair};
 use super::{Endpoint, Inner, expired, no_shared_suite};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, OnionAddress, StaticPublic};
@@ -33,10 +35,10 @@ impl Connection {
 }
 
 /// One way to reach a peer: as whom, by which of its keys, where.
-struct Way {
-    own: Arc<Own>,
-    key: PeerKey,
-    onion_address: OnionAddress,
+pub(super) struct Way {
+    pub(super) own: Arc<Own>,
+    pub(super) key: PeerKey,
+    pub(super) onion_address: OnionAddress,
 }
 
 impl Endpoint {
@@ -75,7 +77,7 @@ impl Endpoint {
         attempt.dial = connection.dialled;
         let result = async {
             self.look().await;
-            let known = self.0.shared.known();
+            let (age, known) = (self.0.shared.chains.age(), self.0.shared.known());
             let (peer, key) = known.by_key(remote).ok_or_else(|| {
                 Error::new(
                     ErrorKind::PeerUnknown,
@@ -91,7 +93,7 @@ impl Endpoint {
             attempt.by(&way.own, &way.key);
             let mut initiation = self.initiation(peer, &way, port, pattern)?;
             initiation.agree(&way.own.token, &mut attempt).await?;
-            self.initiate(initiation, peer, &way, pipe, &mut attempt).await
+            self.initiate(initiation, age, peer, &way, port, pipe, &mut attempt).await
         }
         .await;
         attempt.end(result.as_ref().err());
@@ -103,14 +105,29 @@ impl Endpoint {
     /// A peer that goes on by its backup key, or by the keys of a next card that it or this machine has and the other does not know yet, is found: its keys are tried one
     /// after the other, first the one by which it was reached last, then as this machine's former self. `pattern`: `None` takes the configured one.
     ///
+    /// A session with it that broke is resumed first, while `resume-for` under [session] lasts: see [`connect_peer_with`](Self::connect_peer_with).
+    ///
     /// # Errors
     /// The transport's; those of [`handshake_initiate`](Self::handshake_initiate); [`ErrorKind::PeerExpired`]; [`ErrorKind::AddressRefused`] when
     /// the peer was recorded without an onion address.
     pub async fn connect_peer(&self, identifier: &Identifier, pattern: Option<Pattern>) -> Result<Session> {
-        let pattern = pattern.unwrap_or_else(|| self.0.config.handshake.pattern.into());
+        self.connect_peer_with(identifier, &ConnectOptions::default().pattern(pattern)).await
+    }
+
+    /// The same, by other rules about [resumption](Resume).
+    ///
+    /// Resuming takes a dial and one message each way, and nothing of the token. When the peer refuses it (it was restarted, or something has changed that
+    /// the session stood on), a full handshake is made on a fresh pipe.
+    ///
+    /// # Errors
+    /// Those of [`connect_peer`](Self::connect_peer); with [`Resume::Only`] also [`ErrorKind::ResumptionRefused`] when nothing is left to resume, and
+    /// [`ErrorKind::HandshakeRefused`] when nothing is left at the peer.
+    pub async fn connect_peer_with(&self, identifier: &Identifier, options: &ConnectOptions) -> Result<Session> {
+        let pattern = options.pattern.unwrap_or_else(|| self.0.config.handshake.pattern.into());
         let mut attempt = self.attempt(Direction::Outgoing, Some(identifier));
         attempt.pattern = Some(pattern);
         self.look().await;
+        let age = self.0.shared.chains.age();
         let (peer, ways) = match self.ways(identifier).await {
             Ok(found) => found,
             Err(error) => {
@@ -118,8 +135,25 @@ impl Endpoint {
                 return Err(error);
             }
         };
-        let mut attempt = Some(attempt);
         let (mut silent, mut failure): (Vec<OnionAddress>, Option<Error>) = (Vec::new(), None);
+        let mut attempt = Some(attempt);
+        if let Some((left, way)) = self.left(&peer, &ways, options) {
+            let mut attempt = attempt.take().unwrap_or_else(|| self.attempt(Direction::Outgoing, Some(identifier)));
+            let resumed = self.resume(&peer, way, left, &mut attempt).await;
+            attempt.end(resumed.as_ref().err());
+            match resumed {
+                Err(error) if options.resume == Resume::IfBroken && is_unheard(error.kind()) => {
+                    silent.push(way.onion_address);
+                    failure = Some(error);
+                }
+                Err(error) if options.resume == Resume::IfBroken && is_refusal(error.kind()) => {}
+                ended => return ended,
+            }
+        } else if options.resume == Resume::Only {
+            let error = resumption::nothing_here(identifier);
+            attempt.take().into_iter().for_each(|attempt| attempt.end(Some(&error)));
+            return Err(error);
+        }
         for way in ways {
             if silent.contains(&way.onion_address) {
                 continue;
@@ -127,7 +161,7 @@ impl Endpoint {
             let mut attempt = attempt.take().unwrap_or_else(|| self.attempt(Direction::Outgoing, Some(identifier)));
             attempt.pattern = Some(pattern);
             attempt.by(&way.own, &way.key);
-            let result = self.dial_and_initiate(&peer, &way, pattern, &mut attempt).await;
+            let result = self.dial_and_initiate(&peer, &way, age, pattern, &mut attempt).await;
             attempt.end(result.as_ref().err());
             let error = match result {
                 Ok(session) => {
@@ -138,7 +172,7 @@ impl Endpoint {
             };
             match error.kind() {
                 ErrorKind::HandshakeRefused => {}
-                ErrorKind::Unreachable | ErrorKind::DialTimeout => silent.push(way.onion_address),
+                kind if is_unheard(kind) => silent.push(way.onion_address),
                 // Whatever the former token lacks, it is not why the present one was refused.
                 _ if way.own.is_former() => {}
                 _ => return Err(error),
@@ -199,6 +233,7 @@ impl Endpoint {
         &self,
         peer: &Peer,
         way: &Way,
+        age: u64,
         pattern: Pattern,
         attempt: &mut Attempt,
     ) -> Result<Session> {
@@ -213,25 +248,39 @@ impl Endpoint {
         let joined = tokio::try_join!(dialling, initiation.agree(&way.own.token, attempt));
         attempt.dial = joined.as_ref().map_or_else(|_| started.elapsed(), |((_, dialled), ())| *dialled);
         let ((pipe, _), ()) = joined?;
-        self.initiate(initiation, peer, way, pipe, attempt).await
+        self.initiate(initiation, age, peer, way, port, pipe, attempt).await
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what a full handshake stands on")]
     async fn initiate(
         &self,
         mut initiation: Initiation,
+        age: u64,
         peer: &Peer,
         way: &Way,
+        port: u16,
         pipe: BoxPipe,
         attempt: &mut Attempt,
     ) -> Result<Session> {
-        let shared = &self.0.shared;
-        let pipe = shared.guard(&way.own, peer, &way.key, pipe)?;
-        let session = initiation.run(pipe, &way.own.token, attempt).await?;
+        let Inner { shared, config, .. } = &*self.0;
+        let pair = Pair::new(&way.own, peer, &way.key);
+        let (mut pipe, number) = shared.guard(&pair, Entry::Outgoing, pipe)?;
+        let established = initiation.run(&mut pipe, &way.own.token, attempt).await?;
+        let session_peer = drive::session_peer(peer, &way.key, &way.own, false, established.protocol, attempt);
+        let ends = drive::ends_calling(&way.own, peer, &way.key, &way.onion_address, port);
+        let family = Family::new(pair, false, &ends, initiation.time_ms, &established, attempt.token_seen());
+        let arrival = Arrival { number, age, family: Arc::new(family), resumes: None };
+        let session = drive::finish(shared, config, pipe, session_peer, &established, arrival).await?;
         shared.note_contact(&peer.identifier, &way.own.key, &way.key.static_public);
         Ok(session)
     }
 
-    async fn dial(&self, peer: Option<&Identifier>, onion_address: &OnionAddress, port: u16) -> Result<BoxPipe> {
+    pub(super) async fn dial(
+        &self,
+        peer: Option<&Identifier>,
+        onion_address: &OnionAddress,
+        port: u16,
+    ) -> Result<BoxPipe> {
         let deadline = Instant::now() + self.0.config.transport.dial_timeout;
         let target = Target {
             onion: Some(*onion_address),
@@ -247,12 +296,17 @@ impl Endpoint {
     }
 
     fn initiation(&self, peer: &Peer, way: &Way, port: u16, pattern: Pattern) -> Result<Initiation> {
+        let protocol = self.protocol(peer, way, pattern)?;
+        Initiation::new(&way.own, peer, &way.key, &way.onion_address, port, protocol, &self.0.config)
+    }
+
+    /// What is spoken with a peer, by the two cards.
+    pub(super) fn protocol(&self, peer: &Peer, way: &Way, pattern: Pattern) -> Result<Protocol> {
         let own = &way.own;
         let (_, suites) = facts(peer, &way.key);
         // The responder's list decides; both ends hold both cards.
         let suite = suites.with_initiator(&own.card.suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;
-        let protocol = Protocol { pattern, kem: None, psk: false, curve: own.card.curve(), suite };
-        Initiation::new(own, peer, &way.key, &way.onion_address, port, protocol, &self.0.config)
+        Ok(Protocol { pattern, kem: None, psk: false, curve: own.card.curve(), suite })
     }
 
     /// Takes over what changed in the store, and sees to it that it is watched from now on.
@@ -260,4 +314,9 @@ impl Endpoint {
         self.0.shared.watch();
         self.0.shared.look().await;
     }
+}
+
+/// Nobody is at that address, as far as can be seen from here.
+fn is_unheard(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unreachable | ErrorKind::DialTimeout)
 }

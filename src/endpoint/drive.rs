@@ -1,19 +1,20 @@
 //! Drives a handshake's steps between a pipe and a token, with a deadline on every wait. The token's own are kept by its thread.
 
 use super::attempt::Attempt;
-use super::known::facts;
+use super::known::{Shared, facts};
 use super::now_ms;
 use super::own::Own;
+use super::resumption::Arrival;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
 use crate::noise::{self, Established, NoiseError, Protocol, Setup, Step, knock};
 use crate::secret::KnockKey;
-use crate::session::{BootInstant, Peer as SessionPeer, Session, error_of, is_revoked};
+use crate::session::{Peer as SessionPeer, Session, error_of, is_revoked};
 use crate::store::{Peer, PeerKey};
 use crate::token::TokenHandle;
 use crate::transport::BoxPipe;
-use crate::wire::{self, Ends};
+use crate::wire::{self, Ends, Kind};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,9 +23,11 @@ use tokio::time::{Instant, timeout};
 /// An initiator's handshake, begun before there is a pipe.
 pub(super) struct Initiation {
     step: Option<Step>,
-    peer: SessionPeer,
+    kind: Kind,
     knock: KnockKey,
-    config: Config,
+    /// Of the knock, once it was made.
+    pub(super) time_ms: u64,
+    patience: Duration,
 }
 
 impl Initiation {
@@ -37,20 +40,12 @@ impl Initiation {
         protocol: Protocol,
         config: &Config,
     ) -> Result<Self> {
-        let ends = Ends {
-            initiator: &own.card.identifier,
-            initiator_role: &own.card.role,
-            responder: &peer.identifier,
-            responder_role: facts(peer, key).0,
-            onion_address,
-            port,
-        };
+        let ends = ends_calling(own, peer, key, onion_address, port);
         let prologue = wire::prologue(protocol.kind(), &ends);
         let setup = Setup::new(protocol, &own.key, &key.static_public, &prologue);
         let step = noise::initiator(setup).map_err(|error| noise_error(&error, Some(peer)))?;
-        let session_peer = session_peer(peer, key, own, false, protocol);
         let knock = knock::key(&own.key, &key.static_public);
-        Ok(Self { step: Some(step), peer: session_peer, knock, config: config.clone() })
+        Ok(Self { step: Some(step), kind: protocol.kind(), knock, time_ms: 0, patience: config.handshake.timeout })
     }
 
     /// Runs the token operations that need nothing from the peer: KK's `ss`.
@@ -63,22 +58,39 @@ impl Initiation {
     /// Runs the rest on a pipe.
     pub(super) async fn run(
         &mut self,
-        mut pipe: BoxPipe,
+        pipe: &mut BoxPipe,
         token: &TokenHandle,
         attempt: &mut Attempt,
-    ) -> Result<Session> {
+    ) -> Result<Established> {
         attempt.handshake_started = Some(Instant::now());
-        let patience = self.config.handshake.timeout;
+        let patience = self.patience;
         let step = self.step.take().ok_or_else(|| internal("the handshake was used up"))?;
         let Step::Send(send) = agree(step, token, attempt).await? else {
             return Err(internal("an initiator does not begin by sending"));
         };
-        let packet = knock::packet(&self.knock, self.peer.protocol.kind(), now_ms(), send.message());
-        write_frame(&mut pipe, &packet, patience).await?;
+        self.time_ms = now_ms();
+        let packet = knock::packet(&self.knock, self.kind, self.time_ms, send.message());
+        write_frame(pipe, &packet, patience).await?;
         let next = send.sent().map_err(|error| noise_error(&error, None))?;
-        let established = run(next, &mut pipe, token, patience, attempt).await?;
-        self.peer.token_seen = attempt.token_seen();
-        finish(pipe, self.peer.clone(), &established, patience).await
+        run(next, pipe, token, patience, attempt).await
+    }
+}
+
+/// The ends of a handshake that this machine begins.
+pub(super) fn ends_calling<'a>(
+    own: &'a Own,
+    peer: &'a Peer,
+    key: &PeerKey,
+    onion_address: &'a OnionAddress,
+    port: u16,
+) -> Ends<'a> {
+    Ends {
+        initiator: &own.card.identifier,
+        initiator_role: &own.card.role,
+        responder: &peer.identifier,
+        responder_role: facts(peer, key).0,
+        onion_address,
+        port,
     }
 }
 
@@ -88,6 +100,7 @@ pub(super) fn session_peer(
     own: &Own,
     is_initiator: bool,
     protocol: Protocol,
+    attempt: &Attempt,
 ) -> SessionPeer {
     SessionPeer {
         identifier: peer.identifier.clone(),
@@ -98,18 +111,21 @@ pub(super) fn session_peer(
         is_initiator,
         protocol,
         operations: 0,
-        resumed: false,
-        token_seen: BootInstant::now(),
+        resumed: attempt.resumed,
+        token_seen: attempt.token_seen(),
     }
 }
 
-/// Makes the session, and has the initiator of KK and KK1 confirm it. `patience`: how long each message of the other end may take, here and below.
+/// Makes the session, has the initiator of KK and KK1 confirm it, and gives it its place among the others.
 pub(super) async fn finish(
+    shared: &Shared,
+    config: &Config,
     pipe: BoxPipe,
     mut peer: SessionPeer,
     established: &Established,
-    patience: Duration,
+    arrival: Arrival,
 ) -> Result<Session> {
+    let patience = config.handshake.timeout;
     peer.operations = established.operations;
     let name = peer.identifier.clone();
     let answering = peer.is_initiator;
@@ -128,6 +144,7 @@ pub(super) async fn finish(
             .because(error)
         })?;
     }
+    shared.arrived(arrival, established)?;
     Ok(session)
 }
 
@@ -172,7 +189,8 @@ async fn agree(mut step: Step, token: &TokenHandle, attempt: &mut Attempt) -> Re
     Ok(step)
 }
 
-async fn write_frame(pipe: &mut BoxPipe, body: &[u8], deadline: Duration) -> Result<()> {
+/// Writes one frame within the deadline. How long the other end may take, here and below.
+pub(super) async fn write_frame(pipe: &mut BoxPipe, body: &[u8], deadline: Duration) -> Result<()> {
     let frame = wire::frame(body).map_err(|_| internal("a handshake message is too long"))?;
     let writing = async {
         pipe.write_all(&frame).await?;

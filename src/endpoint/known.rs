@@ -5,13 +5,16 @@
 use super::clock::Clock;
 use super::cut::{Held, guarded, revoked};
 use super::own::Own;
+use super::resumption::Chains;
+use super::sessions::{Entry, Pair, Place, Sessions};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, Role, StaticPublic, Suites};
 use crate::store::{Contact, Machine, Peer, PeerKey, SealKey, Store, seal_point};
 use crate::token::{Reason, TokenHandle, Trouble};
 use crate::transport::BoxPipe;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,7 +61,7 @@ impl Known {
             let first = keys.len();
             for key in peer.keys(now) {
                 // A next card may keep the key at another address: those are two ways to call, and one to be called by.
-                if let Entry::Vacant(place) = places.entry(key.static_public.clone()) {
+                if let hash_map::Entry::Vacant(place) = places.entry(key.static_public.clone()) {
                     place.insert(keys.len());
                     keys.push((at, key));
                 }
@@ -111,6 +114,8 @@ pub(super) struct Shared {
     /// Of the present identity: it opens the seal.
     token: TokenHandle,
     state: Mutex<State>,
+    pub(super) sessions: Sessions,
+    pub(super) chains: Arc<Chains>,
     /// The pair of keys by which a peer was reached last: this machine's, the peer's.
     worked: Mutex<HashMap<Identifier, (StaticPublic, StaticPublic)>>,
     /// It was told that the machine goes on with another key.
@@ -133,16 +138,12 @@ struct State {
     refused: Option<(Stamp, Trouble)>,
     /// When the token was last asked in vain to open the seal.
     asked: Option<Instant>,
-    live: Vec<Live>,
 }
 
-/// A session, or a handshake under way.
-struct Live {
-    peer: Identifier,
-    own: StaticPublic,
-    as_former: bool,
-    theirs: StaticPublic,
-    held: Weak<Held>,
+/// What lives as long as a session's pipe: the watch over the store, and the session's place.
+struct Kept {
+    _shared: Arc<Shared>,
+    _place: Place,
 }
 
 /// What differs when the store was written to: the log's end, and what the file system says of the file.
@@ -165,7 +166,7 @@ impl Stamp {
 }
 
 impl Shared {
-    pub(super) fn new(store: Store, token: TokenHandle) -> Result<Arc<Self>> {
+    pub(super) fn new(store: Store, token: TokenHandle, config: &Config) -> Result<Arc<Self>> {
         let stamp = Stamp::of(&store)?;
         let known = Arc::new(Known::new(store.peers()?, former(&store)?, now()));
         let file = stamp.inode();
@@ -173,7 +174,9 @@ impl Shared {
             clock: Clock::default(),
             store: Mutex::new(store),
             token,
-            state: Mutex::new(State { known, stamp, refused: None, asked: None, live: Vec::new() }),
+            state: Mutex::new(State { known, stamp, refused: None, asked: None }),
+            sessions: Sessions::new(config),
+            chains: Arc::new(Chains::new(config)),
             worked: Mutex::default(),
             differs: AtomicBool::new(false),
             noted: Mutex::default(),
@@ -262,27 +265,19 @@ impl Shared {
         self.state().refused.is_some()
     }
 
-    /// Has the pipe cut when the peer's key, or this machine's own, holds no more.
+    /// Has the pipe cut when the peer's key, or this machine's own, holds no more; and numbers the session that comes of it.
     ///
     /// # Errors
-    /// [`ErrorKind::SessionRevoked`] when that is so already.
-    pub(super) fn guard(self: &Arc<Self>, own: &Own, peer: &Peer, key: &PeerKey, pipe: BoxPipe) -> Result<BoxPipe> {
+    /// [`ErrorKind::SessionRevoked`] when that is so already; [`ErrorKind::SessionLimit`].
+    pub(super) fn guard(self: &Arc<Self>, pair: &Pair, entry: Entry, pipe: BoxPipe) -> Result<(BoxPipe, u64)> {
+        let place = self.sessions.place(&pair.peer, entry)?;
         let held = Arc::new(Held::new(pipe));
-        let live = Live {
-            peer: peer.identifier.clone(),
-            own: own.key.clone(),
-            as_former: own.is_former(),
-            theirs: key.static_public.clone(),
-            held: Arc::downgrade(&held),
-        };
-        let mut state = self.state();
-        if let Some(why) = ended(&live, &state.known, now()) {
+        let number = self.sessions.enter(pair.clone(), &held);
+        // In this order: whoever changes what is known looks at the sessions after it.
+        if let Some(why) = ended(pair, &self.known(), now()) {
             return Err(revoked(&why));
         }
-        state.live.retain(|live| live.held.strong_count() > 0);
-        state.live.push(live);
-        drop(state);
-        Ok(guarded(&held, self))
+        Ok((guarded(&held, &Arc::new(Kept { _shared: Arc::clone(self), _place: place })), number))
     }
 
     /// The pair of keys to try first.
@@ -346,21 +341,18 @@ impl Shared {
             None => return outcome,
         };
         let known = Arc::new(known);
-        let ended = {
+        {
             let mut state = self.state();
             if let Some(stamp) = stamp {
                 (state.stamp, state.refused, state.asked) = (stamp, None, None);
             }
             state.known = Arc::clone(&known);
-            let mut over = Vec::new();
-            state.live.retain(|live| {
-                let Some(why) = ended(live, &known, now) else { return live.held.strong_count() > 0 };
-                over.extend(live.held.upgrade().map(|held| (held, live.peer.clone(), why)));
-                false
-            });
-            over
-        };
-        for (held, peer, why) in ended {
+        }
+        self.chains.changed(|family| {
+            let peer = &family.pair.peer;
+            ended(&family.pair, &known, now).is_none() && old.peer(peer) == known.peer(peer)
+        });
+        for (held, peer, why) in self.sessions.sweep(|pair| ended(pair, &known, now)) {
             tracing::warn!(target: "claviger::connection", %peer, reason = ErrorKind::SessionRevoked.as_str(), "a session was ended: {why}");
             held.cut(why);
         }
@@ -403,6 +395,10 @@ impl Shared {
     /// Tells when the machine goes on with another key than this program, which can not: it has the token that it began with.
     fn compare(&self, machine: &Machine) {
         let differs = machine.key() != self.token.public();
+        if differs {
+            // Nothing stands on a key that is not this machine's any more.
+            self.chains.changed(|_| false);
+        }
         if differs && !self.differs.swap(true, Ordering::Relaxed) {
             tracing::warn!(target: "claviger::store", reason = ErrorKind::KeyMismatch.as_str(), "this machine goes on with another key: start this program again, with that key's token");
         } else if !differs {
@@ -465,20 +461,21 @@ async fn watch_store(shared: Weak<Shared>) {
         tokio::time::sleep(WATCH).await;
         let Some(shared) = shared.upgrade() else { return };
         shared.look().await;
+        shared.chains.expire(shared.clock.now());
     }
 }
 
 /// Why a session may not go on; half of it is about the peer, half about this machine.
-fn ended(live: &Live, known: &Known, now: u64) -> Option<String> {
-    let name = &live.peer;
-    if !known.keys_of(name).any(|key| key.static_public == live.theirs) {
+fn ended(pair: &Pair, known: &Known, now: u64) -> Option<String> {
+    let name = &pair.peer;
+    if !known.keys_of(name).any(|key| key.static_public == pair.theirs) {
         return Some(match known.peer(name) {
             None => format!("`{name}` was removed or revoked on this machine."),
             Some(peer) if peer.expires.is_some_and(|end| end <= now) => format!("The time of `{name}` has passed."),
             Some(_) => format!("The key that `{name}` used holds no more on this machine."),
         });
     }
-    let owns = known.owns(&live.own, live.as_former, now);
+    let owns = known.owns(&pair.own, pair.as_former, now);
     (!owns).then(|| "The former key of this machine holds no more.".to_owned())
 }
 

@@ -5,6 +5,8 @@ use super::drive;
 use super::known::{Known, Shared, WATCH, facts};
 use super::own::Own;
 use super::pending::Pending;
+use super::resumption::{Arrival, Family};
+use super::sessions::{Entry, Pair};
 use super::{Endpoint, Inner, no_shared_suite, now_ms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, OnionAddress, StaticPublic};
@@ -185,7 +187,7 @@ fn places(config: &crate::config::Config) -> usize {
 /// Peers that are recorded or removed, by this process or another, count within [`WATCH`].
 #[derive(Clone)]
 pub struct Incoming {
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     port: u16,
     door: Arc<Mutex<Door>>,
 }
@@ -210,16 +212,18 @@ struct Share {
 }
 
 /// A caller that was let in.
-struct Caller {
+pub(super) struct Caller {
     /// Whom it called.
-    own: Arc<Own>,
-    peer: Peer,
+    pub(super) own: Arc<Own>,
+    pub(super) peer: Peer,
     /// The key that it knocked with.
-    key: PeerKey,
+    pub(super) key: PeerKey,
     pattern: Pattern,
-    message: Vec<u8>,
+    /// Of its knock.
+    time_ms: u64,
+    pub(super) message: Vec<u8>,
     /// Its place among the peer's handshakes.
-    permit: OwnedSemaphorePermit,
+    pub(super) permit: OwnedSemaphorePermit,
     turn: Arc<Semaphore>,
 }
 
@@ -269,10 +273,17 @@ impl Incoming {
             _ => error,
         })?;
         attempt.handshake_started = Some(Instant::now());
-        let Caller { own, peer, key, pattern, message, permit, turn } = self.admit(&packet, called, remote, attempt)?;
+        // Before anything of what is known is used.
+        let age = shared.chains.age();
+        let caller = self.admit(&packet, called, remote, attempt)?;
         knocked();
-        let mut pipe = shared.guard(&own, &peer, &key, pipe)?;
-        let protocol = protocol(&own, &peer, &key, pattern)?;
+        if caller.pattern == Pattern::Nn {
+            return self.answer_resumption(caller, pipe, age, attempt).await;
+        }
+        let Caller { own, peer, key, pattern, time_ms, message, permit, turn } = caller;
+        let pair = Pair::new(&own, &peer, &key);
+        let (mut pipe, number) = shared.guard(&pair, Entry::Incoming, pipe)?;
+        let protocol = self.protocol(&own, &peer, &key, pattern)?;
         let Step::Receive(receive) = self.begin(&own, &peer, &key, protocol)? else {
             return Err(drive::internal("a responder does not begin by receiving"));
         };
@@ -286,9 +297,11 @@ impl Incoming {
         })?;
         let established = drive::run(next, &mut pipe, &own.token, patience, attempt).await?;
         drop(turn);
-        let mut caller = drive::session_peer(&peer, &key, &own, true, protocol);
-        caller.token_seen = attempt.token_seen();
-        let session = drive::finish(pipe, caller, &established, patience).await;
+        let session_peer = drive::session_peer(&peer, &key, &own, true, protocol, attempt);
+        let ends = self.ends(&own, &peer, &key);
+        let family = Family::new(pair, true, &ends, time_ms, &established, attempt.token_seen());
+        let arrival = Arrival { number, age, family: Arc::new(family), resumes: None };
+        let session = drive::finish(shared, config, pipe, session_peer, &established, arrival).await;
         drop(permit);
         if session.is_ok() {
             shared.note_contact(&peer.identifier, &own.key, &key.static_public);
@@ -325,7 +338,9 @@ impl Incoming {
             admitted.map_err(|refused| drive::knock_error(refused, |at| peer_of(at).identifier.to_string()))?;
         attempt.pattern = Some(admitted.kind.pattern);
         let (peer, key) = (peer_of(admitted.peer).clone(), known.keys[admitted.peer].1.clone());
-        if !config.handshake.allow.iter().any(|allowed| Pattern::from(*allowed) == admitted.kind.pattern) {
+        let allows = |pattern| config.handshake.allow.iter().any(|allowed| Pattern::from(*allowed) == pattern);
+        // What is resumed was begun by one of them: that is looked at later.
+        if admitted.kind.pattern != Pattern::Nn && !allows(admitted.kind.pattern) {
             return Err(Error::new(
                 ErrorKind::PatternRefused,
                 format!("`{}` asked for {}, which is not allowed here.", peer.identifier, admitted.kind.pattern),
@@ -352,21 +367,33 @@ impl Incoming {
             )
         })?;
         let (message, turn) = (admitted.message.to_vec(), Arc::clone(&share.turn));
-        Ok(Caller { own, peer, key, pattern: admitted.kind.pattern, message, permit, turn })
+        let time_ms = KnockPacket::parse(packet).map_err(|error| drive::wire_error(&error))?.time_ms;
+        Ok(Caller { own, peer, key, pattern: admitted.kind.pattern, time_ms, message, permit, turn })
     }
 
     fn begin(&self, own: &Own, peer: &Peer, key: &PeerKey, protocol: Protocol) -> Result<Step> {
-        let ends = Ends {
+        let prologue = wire::prologue(protocol.kind(), &self.ends(own, peer, key));
+        let setup = Setup::new(protocol, &own.key, &key.static_public, &prologue);
+        noise::responder(setup).map_err(|error| drive::noise_error(&error, Some(peer)))
+    }
+
+    /// The ends of a handshake that `peer` begins.
+    pub(super) fn ends<'a>(&self, own: &'a Own, peer: &'a Peer, key: &PeerKey) -> Ends<'a> {
+        Ends {
             initiator: &peer.identifier,
             initiator_role: facts(peer, key).0,
             responder: &own.card.identifier,
             responder_role: &own.card.role,
             onion_address: &own.card.onion_address,
             port: self.port,
-        };
-        let prologue = wire::prologue(protocol.kind(), &ends);
-        let setup = Setup::new(protocol, &own.key, &key.static_public, &prologue);
-        noise::responder(setup).map_err(|error| drive::noise_error(&error, Some(peer)))
+        }
+    }
+
+    /// What is spoken with a peer, by the two cards.
+    pub(super) fn protocol(&self, own: &Own, peer: &Peer, key: &PeerKey, pattern: Pattern) -> Result<Protocol> {
+        let suites = facts(peer, key).1;
+        let suite = own.card.suites.with_initiator(suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;
+        Ok(Protocol { pattern, kem: None, psk: false, curve: own.card.curve(), suite })
     }
 }
 
@@ -406,10 +433,4 @@ impl Door {
 /// The keys that may knock, in the order by which they are numbered.
 fn keys(known: &Known) -> impl Iterator<Item = &StaticPublic> {
     known.keys.iter().map(|(_, key)| &key.static_public)
-}
-
-fn protocol(own: &Own, peer: &Peer, key: &PeerKey, pattern: Pattern) -> Result<Protocol> {
-    let suites = facts(peer, key).1;
-    let suite = own.card.suites.with_initiator(suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;
-    Ok(Protocol { pattern, kem: None, psk: false, curve: own.card.curve(), suite })
 }

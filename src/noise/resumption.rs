@@ -14,13 +14,11 @@
 use super::{Established, NoiseError};
 use crate::identity::StaticPublic;
 use crate::secret::{CipherKey, NoisePsk, ResumptionSecret, SecretBytes};
+use crate::wire::RESUMPTION_ID;
 use aws_lc_rs::hkdf::{self, HKDF_SHA256, KeyType, Salt};
 
 /// Links of a chain that the end that is called tries: so many tries of the other end may get lost on their way, one after the other.
 pub const WINDOW: usize = 8;
-
-/// Bytes of a link's id, which stands in front of the first message.
-pub const ID: usize = 16;
 
 /// A link of the chain, `C_i`. Secret; kept in memory by both ends, and wiped when it is let go.
 pub struct Link(ResumptionSecret);
@@ -46,7 +44,7 @@ impl Link {
     ///
     /// # Errors
     /// As [`first`](Self::first), here and below.
-    pub fn id(&self) -> Result<[u8; ID], NoiseError> {
+    pub fn id(&self) -> Result<[u8; RESUMPTION_ID], NoiseError> {
         derive(b"", self.0.expose(), "claviger resumption id 1")
     }
 
@@ -71,7 +69,7 @@ impl Link {
     ///
     /// # Errors
     /// As [`first`](Self::first).
-    pub fn find(&self, id: &[u8; ID]) -> Result<Option<Self>, NoiseError> {
+    pub fn find(&self, id: &[u8; RESUMPTION_ID]) -> Result<Option<Self>, NoiseError> {
         let mut link = Self(ResumptionSecret::new(*self.0.expose()));
         for _ in 0..WINDOW {
             // Public: it was sent in the clear.

@@ -7,6 +7,7 @@ mod cli;
 mod handshakes;
 mod interop;
 mod life;
+mod resumption;
 mod rollcall;
 mod seal;
 mod strangers;

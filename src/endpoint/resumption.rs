@@ -1,0 +1,282 @@
+//! Resumption: the machine that began a session takes it up again after it broke, on a fresh pipe and without the token.
+//!
+//! What the handshake left in the memory of both ends ([`Chains`]) is enough for `resume-for` after the token was last asked. A resumed session is another session: streams
+//! of the broken one are gone, and new ones are opened on it.
+
+mod chains;
+
+pub(super) use chains::{Chain, Chains, Family, Found, Taken};
+
+use super::attempt::Attempt;
+use super::connecting::Way;
+use super::drive::{self, internal, noise_error};
+use super::known::Shared;
+use super::listening::Caller;
+use super::own::Own;
+use super::sessions::{Entry, Pair};
+use super::{Endpoint, Inner, now_ms};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::Identifier;
+use crate::noise::resumption::Origin;
+use crate::noise::{self, Established, Protocol, Setup, Step, knock};
+use crate::session::{BootInstant, Session};
+use crate::store::{Peer, PeerKey};
+use crate::transport::BoxPipe;
+use crate::wire::{self, Ends, Pattern, RESUMPTION_ID};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// How to connect to a peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectOptions {
+    /// The handshake pattern; `None` takes the configured one. With `Some`, only what is left of a handshake of that pattern is resumed.
+    pub pattern: Option<Pattern>,
+    /// Whether a broken session is resumed.
+    pub resume: Resume,
+}
+
+impl ConnectOptions {
+    /// The same with a pattern.
+    #[must_use]
+    pub fn pattern(mut self, pattern: impl Into<Option<Pattern>>) -> Self {
+        self.pattern = pattern.into();
+        self
+    }
+
+    /// The same with another rule about resumption.
+    #[must_use]
+    pub fn resume(mut self, resume: Resume) -> Self {
+        self.resume = resume;
+        self
+    }
+}
+
+/// Whether a session is resumed, which asks nothing of the token, or begun anew, which does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// A session that broke is resumed while that may be; when the peer refuses, or there is none, a new one is begun.
+    #[default]
+    IfBroken,
+    /// A new session, with the token.
+    Never,
+    /// Nothing else, so that the token is not asked; a session that does not look broken yet is resumed, too, and ends.
+    Only,
+}
+
+/// What has to be known to enter a finished handshake's session.
+pub(super) struct Arrival {
+    /// Of its pipe.
+    pub(super) number: u64,
+    /// Of the chains, when the handshake began.
+    pub(super) age: u64,
+    pub(super) family: Arc<Family>,
+    /// The session that it resumes.
+    pub(super) resumes: Option<u64>,
+}
+
+impl Pair {
+    pub(super) fn new(own: &Own, peer: &Peer, key: &PeerKey) -> Self {
+        Self {
+            peer: peer.identifier.clone(),
+            own: own.key.clone(),
+            as_former: own.is_former(),
+            theirs: key.static_public.clone(),
+        }
+    }
+}
+
+impl Family {
+    /// Of a full handshake with the peer of `pair`, which began it if `is_called`.
+    pub(super) fn new(
+        pair: Pair,
+        is_called: bool,
+        ends: &Ends<'_>,
+        time_ms: u64,
+        established: &Established,
+        token_seen: BootInstant,
+    ) -> Self {
+        let (own, theirs) = (pair.own.clone(), pair.theirs.clone());
+        let (initiator, responder) = if is_called { (theirs, own) } else { (own, theirs) };
+        let protocol = established.protocol;
+        let origin = Origin {
+            handshake_hash: established.handshake_hash,
+            kind: protocol.kind().byte(),
+            time_ms,
+            initiator,
+            responder,
+        };
+        Self { pair, is_initiator: !is_called, onion_address: *ends.onion_address, protocol, origin, token_seen }
+    }
+}
+
+impl Endpoint {
+    /// What is left of a session with `peer`, and the way that it went.
+    pub(super) fn left<'a>(&self, peer: &Peer, ways: &'a [Way], options: &ConnectOptions) -> Option<(Taken, &'a Way)> {
+        if options.resume == Resume::Never {
+            return None;
+        }
+        let Inner { shared, .. } = &*self.0;
+        let way_of = |family: &Family| {
+            ways.iter().find(|way| {
+                way.own.key == family.pair.own
+                    && way.key.static_public == family.pair.theirs
+                    && way.onion_address == family.onion_address
+                    && self.protocol(peer, way, family.protocol.pattern).is_ok_and(|now| now == family.protocol)
+            })
+        };
+        let taken = shared.chains.take(&peer.identifier, shared.clock.now(), |family, session| {
+            options.pattern.is_none_or(|pattern| pattern == family.protocol.pattern)
+                && (options.resume == Resume::Only || !shared.sessions.is_live(&peer.identifier, session))
+                && way_of(family).is_some()
+        })?;
+        let way = way_of(taken.family())?;
+        Some((taken, way))
+    }
+
+    /// Dials, and resumes on the pipe. What is left is wiped when it did its work or was refused, and given back when nobody answered.
+    pub(super) async fn resume(
+        &self,
+        peer: &Peer,
+        way: &Way,
+        mut taken: Taken,
+        attempt: &mut Attempt,
+    ) -> Result<Session> {
+        attempt.by(&way.own, &way.key);
+        attempt.resumes(taken.family().token_seen);
+        let result = self.resume_by(peer, way, &mut taken, attempt).await;
+        let kept = result.as_ref().is_err_and(|error| !is_refusal(error.kind()));
+        if !kept {
+            taken.done();
+        }
+        result
+    }
+
+    async fn resume_by(&self, peer: &Peer, way: &Way, taken: &mut Taken, attempt: &mut Attempt) -> Result<Session> {
+        let Inner { shared, config, .. } = &*self.0;
+        let (port, patience) = (config.transport.port, config.handshake.timeout);
+        let started = Instant::now();
+        let dialled = self.dial(Some(&peer.identifier), &way.onion_address, port).await;
+        attempt.dial = started.elapsed();
+        let pair = Pair::new(&way.own, peer, &way.key);
+        let (mut pipe, number) = shared.guard(&pair, Entry::Outgoing, dialled?)?;
+        let family = Arc::clone(taken.family());
+        let failed = |error| noise_error(&error, Some(peer));
+        let ends = drive::ends_calling(&way.own, peer, &way.key, &way.onion_address, port);
+        let (protocol, prologue) = resumption(&family, &ends);
+        // Used from here on, whatever becomes of it.
+        let link = taken.link()?;
+        let (id, psk) = (link.id().map_err(failed)?, link.psk().map_err(failed)?);
+        let setup = Setup::resumption(protocol, &pair.theirs, &prologue, &psk);
+        let Step::Send(send) = noise::initiator(setup).map_err(failed)? else {
+            return Err(internal("a resumption does not begin by sending"));
+        };
+        attempt.handshake_started = Some(Instant::now());
+        let message = [&id[..], send.message()].concat();
+        let packet = knock::packet(&knock::key(&pair.own, &pair.theirs), protocol.kind(), now_ms(), &message);
+        drive::write_frame(&mut pipe, &packet, patience).await?;
+        let next = send.sent().map_err(failed)?;
+        let established = drive::run(next, &mut pipe, &way.own.token, patience, attempt).await?;
+        let session_peer = drive::session_peer(peer, &way.key, &way.own, false, protocol, attempt);
+        let arrival = Arrival { number, age: taken.age(), family, resumes: Some(taken.session()) };
+        drive::finish(shared, config, pipe, session_peer, &established, arrival).await
+    }
+}
+
+impl super::Incoming {
+    /// Answers a caller that wants to resume. Nothing is asked of the token.
+    pub(super) async fn answer_resumption(
+        &self,
+        caller: Caller,
+        pipe: BoxPipe,
+        age: u64,
+        attempt: &mut Attempt,
+    ) -> Result<Session> {
+        let Inner { shared, config, .. } = &*self.endpoint.0;
+        let Caller { own, peer, key, message, permit, .. } = caller;
+        let pair = Pair::new(&own, &peer, &key);
+        attempt.resumed = true;
+        let found = shared.chains.find(&pair, id_of(&message)?, shared.clock.now(), |family, link| {
+            self.may_resume(family, &own, &peer, &key)?;
+            let ends = self.ends(&own, &peer, &key);
+            let (protocol, prologue) = resumption(family, &ends);
+            let failed = |error| noise_error(&error, Some(&peer));
+            let psk = link.psk().map_err(failed)?;
+            let setup = Setup::resumption(protocol, &pair.theirs, &prologue, &psk);
+            let Step::Receive(receive) = noise::responder(setup).map_err(failed)? else {
+                return Err(internal("a responder does not begin by receiving"));
+            };
+            let step = receive.received(&message[RESUMPTION_ID..]).map_err(failed)?;
+            Ok((step, protocol))
+        })?;
+        let Found { opened: (step, protocol), family, session } = found;
+        attempt.resumes(family.token_seen);
+        let (mut pipe, number) = shared.guard(&pair, Entry::Instead(session), pipe)?;
+        let established = drive::run(step, &mut pipe, &own.token, config.handshake.timeout, attempt).await?;
+        // The other end may not have the answer: then it tries again by the same chain, and means this session.
+        shared.chains.supersede(&pair.peer, session, number);
+        let session_peer = drive::session_peer(&peer, &key, &own, true, protocol, attempt);
+        let arrival = Arrival { number, age, family, resumes: Some(session) };
+        let session = drive::finish(shared, config, pipe, session_peer, &established, arrival).await;
+        drop(permit);
+        session
+    }
+
+    /// Whether the full handshake that is behind it would be answered, too, and be of the same protocol.
+    fn may_resume(&self, family: &Family, own: &Own, peer: &Peer, key: &PeerKey) -> Result<()> {
+        let Config { handshake, .. } = &self.endpoint.0.config;
+        let pattern = family.protocol.pattern;
+        let allowed = handshake.allow.iter().any(|allowed| Pattern::from(*allowed) == pattern);
+        let same = allowed
+            && family.onion_address == own.card.onion_address
+            && self.protocol(own, peer, key, pattern).is_ok_and(|now| now == family.protocol);
+        if same { Ok(()) } else { Err(chains::nothing_left(&peer.identifier)) }
+    }
+}
+
+impl Shared {
+    /// A handshake is complete: its session takes its place among the others, and leaves something to resume.
+    pub(super) fn arrived(&self, arrival: Arrival, established: &Established) -> Result<()> {
+        let Arrival { number, age, family, resumes } = arrival;
+        let peer = family.pair.peer.clone();
+        let chain = Chain::new(family, established, number)?;
+        self.chains.keep(chain, age, self.clock.now());
+        if let Some(held) = resumes.and_then(|old| self.sessions.held(&peer, old)) {
+            held.cut(format!("Another session with `{peer}` has taken this one's place."));
+        }
+        for oldest in self.sessions.stands(&peer, number) {
+            tracing::warn!(target: "claviger::connection", %peer, reason = ErrorKind::SessionLimit.as_str(), "the oldest session of a peer was ended: there are as many as there may be");
+            oldest.cut("There are as many sessions of this peer as there may be.".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Protocol and prologue of a resumption.
+fn resumption(family: &Family, ends: &Ends<'_>) -> (Protocol, Vec<u8>) {
+    let protocol = Protocol::resumption(family.protocol.curve, family.protocol.suite);
+    (protocol, family.origin.prologue(wire::prologue(protocol.kind(), ends)))
+}
+
+fn id_of(message: &[u8]) -> Result<&[u8; RESUMPTION_ID]> {
+    // The doorkeeper looked at the length.
+    message.first_chunk().ok_or_else(|| internal("a resumption without an id"))
+}
+
+/// Whether the other end was there and would have none of it. A full handshake tells more.
+pub(super) fn is_refusal(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::HandshakeRefused | ErrorKind::HandshakeFailed | ErrorKind::PacketInvalid | ErrorKind::BadPoint
+    )
+}
+
+/// A resumption was demanded, and nothing is there to resume.
+pub(super) fn nothing_here(peer: &Identifier) -> Error {
+    Error::new(
+        ErrorKind::ResumptionRefused,
+        format!("Nothing is left here of a session with `{peer}` that could be resumed."),
+        "Connect anew, with the token.",
+    )
+}

@@ -1,0 +1,270 @@
+//! What is left of sessions, by which they are resumed without the token: chains of secrets, each bound to all that its full handshake stood on.
+//!
+//! In memory only, and wiped when the time is over, when anything that the handshake stood on is another, and when it did its work.
+
+use crate::config::Config;
+use crate::endpoint::drive::{internal, noise_error};
+use crate::endpoint::sessions::Pair;
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{Identifier, OnionAddress};
+use crate::noise::resumption::{Link, Origin, WINDOW};
+use crate::noise::{Established, Protocol};
+use crate::session::BootInstant;
+use crate::wire::RESUMPTION_ID;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What a session and all that resume it come from: a full handshake.
+#[derive(Clone)]
+pub(in crate::endpoint) struct Family {
+    pub(in crate::endpoint) pair: Pair,
+    /// Whether this end began it. Only that end resumes.
+    pub(in crate::endpoint) is_initiator: bool,
+    /// Where the responder was called.
+    pub(in crate::endpoint) onion_address: OnionAddress,
+    pub(in crate::endpoint) protocol: Protocol,
+    pub(in crate::endpoint) origin: Origin,
+    /// When this end's token was last asked.
+    pub(in crate::endpoint) token_seen: BootInstant,
+}
+
+/// What one session leaves.
+pub(in crate::endpoint) struct Chain {
+    pub(in crate::endpoint) family: Arc<Family>,
+    /// The first link that was not used yet.
+    link: Link,
+    /// The session that it is to resume, by its number.
+    session: u64,
+    /// Links that this end used and that were not answered.
+    unanswered: usize,
+    /// Whether it was resumed, and the other end may not know it: its answer may be lost.
+    superseded: bool,
+}
+
+impl Chain {
+    /// Of a handshake that is complete, and the number of the session that it gave.
+    pub(in crate::endpoint) fn new(family: Arc<Family>, established: &Established, session: u64) -> Result<Self> {
+        let link = Link::first(established, family.is_initiator).map_err(|error| noise_error(&error, None))?;
+        Ok(Self { family, link, session, unanswered: 0, superseded: false })
+    }
+}
+
+/// The chains of an endpoint.
+pub(in crate::endpoint) struct Chains {
+    /// How long after the token was last asked.
+    resume_for: Duration,
+    /// How many a peer.
+    limit: usize,
+    /// The oldest first.
+    peers: Mutex<HashMap<Identifier, VecDeque<Chain>>>,
+    /// How often what is known of peers was found to be another: what was begun before is not kept.
+    age: AtomicU64,
+}
+
+impl Chains {
+    pub(in crate::endpoint) fn new(config: &Config) -> Self {
+        Self {
+            resume_for: config.session.resume_for,
+            limit: config.limits.sessions_per_peer as usize,
+            peers: Mutex::default(),
+            age: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Identifier, VecDeque<Chain>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holds(&self, family: &Family, now: BootInstant) -> bool {
+        now.since(family.token_seen) < self.resume_for
+    }
+
+    /// To be remembered before the store's content is looked at for a handshake, and given to [`keep`](Self::keep).
+    pub(in crate::endpoint) fn age(&self) -> u64 {
+        self.age.load(Ordering::SeqCst)
+    }
+
+    /// Keeps a chain, unless its time is over or the store has changed since `age`. A peer's oldest makes room.
+    pub(in crate::endpoint) fn keep(&self, chain: Chain, age: u64, now: BootInstant) {
+        let mut peers = self.lock();
+        if age != self.age() || !self.holds(&chain.family, now) {
+            return;
+        }
+        let chains = peers.entry(chain.family.pair.peer.clone()).or_default();
+        while chains.len() >= self.limit {
+            chains.pop_front();
+        }
+        chains.push_back(chain);
+    }
+
+    /// Takes away the newest chain of this end's with `peer` that fits, by its family and its session's number.
+    pub(in crate::endpoint) fn take(
+        self: &Arc<Self>,
+        peer: &Identifier,
+        now: BootInstant,
+        fits: impl Fn(&Family, u64) -> bool,
+    ) -> Option<Taken> {
+        let mut peers = self.lock();
+        let chains = peers.get_mut(peer)?;
+        let usable = |chain: &Chain| {
+            chain.family.is_initiator && self.holds(&chain.family, now) && fits(&chain.family, chain.session)
+        };
+        let at = chains.iter().rposition(usable)?;
+        let Chain { family, link, session, unanswered, .. } = chains.remove(at)?;
+        Some(Taken { chains: Arc::clone(self), age: self.age(), family, session, link: Some(link), unanswered })
+    }
+
+    /// Goes behind the link that `id` names, if `opens` says that the message was made with it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ResumptionRefused`] when there is none, or its time is over; and those of `opens`.
+    pub(in crate::endpoint) fn find<T>(
+        &self,
+        pair: &Pair,
+        id: &[u8; RESUMPTION_ID],
+        now: BootInstant,
+        opens: impl FnOnce(&Arc<Family>, &Link) -> Result<T>,
+    ) -> Result<Found<T>> {
+        let mut peers = self.lock();
+        let chains = peers.get_mut(&pair.peer).into_iter().flatten();
+        for chain in chains.filter(|chain| !chain.family.is_initiator && chain.family.pair == *pair) {
+            if !self.holds(&chain.family, now) {
+                continue;
+            }
+            let internal = |error| noise_error(&error, None);
+            if let Some(link) = chain.link.find(id).map_err(internal)? {
+                let opened = opens(&chain.family, &link)?;
+                chain.link = link.next().map_err(internal)?;
+                return Ok(Found { opened, family: Arc::clone(&chain.family), session: chain.session });
+            }
+        }
+        Err(nothing_left(&pair.peer))
+    }
+
+    /// A session of `peer` was resumed, as this end sees it. The answer may be lost on its way, and the other end try once more by the same chain, to resume the
+    /// session `by`: the chain is kept until the other end has shown itself there.
+    pub(in crate::endpoint) fn supersede(&self, peer: &Identifier, session: u64, by: u64) {
+        for chain in self.lock().get_mut(peer).into_iter().flatten().filter(|chain| chain.session == session) {
+            (chain.session, chain.superseded) = (by, true);
+        }
+    }
+
+    #[allow(dead_code, reason = "until sessions tell")]
+    /// The sessions that the other end has yet to show itself in.
+    pub(in crate::endpoint) fn unsettled(&self) -> Vec<(Identifier, u64)> {
+        let peers = self.lock();
+        let chains = peers.iter().flat_map(|(peer, chains)| chains.iter().map(move |chain| (peer, chain)));
+        chains.filter(|(_, chain)| chain.superseded).map(|(peer, chain)| (peer.clone(), chain.session)).collect()
+    }
+
+    #[allow(dead_code, reason = "until sessions tell")]
+    /// The other end has shown itself in a session: what it resumed is over.
+    pub(in crate::endpoint) fn settle(&self, peer: &Identifier, session: u64) {
+        self.retain(peer, |chain| chain.session != session || !chain.superseded);
+    }
+
+    #[allow(dead_code, reason = "until sessions tell")]
+    /// A session was closed for good, and did not break: nothing of it is left.
+    pub(in crate::endpoint) fn forget(&self, peer: &Identifier, session: u64) {
+        self.retain(peer, |chain| chain.session != session);
+    }
+
+    #[allow(dead_code, reason = "until sessions tell")]
+    fn retain(&self, peer: &Identifier, keeps: impl Fn(&Chain) -> bool) {
+        if let Some(chains) = self.lock().get_mut(peer) {
+            chains.retain(keeps);
+        }
+    }
+
+    /// Wipes those whose time is over.
+    pub(in crate::endpoint) fn expire(&self, now: BootInstant) {
+        self.sweep(|family| self.holds(family, now));
+    }
+
+    /// Wipes those that stand on what is no more. What is being made or used meanwhile is not kept.
+    pub(in crate::endpoint) fn changed(&self, keeps: impl Fn(&Family) -> bool) {
+        self.age.fetch_add(1, Ordering::SeqCst);
+        self.sweep(keeps);
+    }
+
+    fn sweep(&self, keeps: impl Fn(&Family) -> bool) {
+        self.lock().retain(|_, chains| {
+            chains.retain(|chain| keeps(&chain.family));
+            !chains.is_empty()
+        });
+    }
+}
+
+/// A message 1 that opened.
+pub(in crate::endpoint) struct Found<T> {
+    pub(in crate::endpoint) opened: T,
+    pub(in crate::endpoint) family: Arc<Family>,
+    /// The session that is resumed.
+    pub(in crate::endpoint) session: u64,
+}
+
+/// A chain that is in use. Given back when dropped, unless it is [done](Self::done).
+pub(in crate::endpoint) struct Taken {
+    chains: Arc<Chains>,
+    age: u64,
+    family: Arc<Family>,
+    session: u64,
+    link: Option<Link>,
+    unanswered: usize,
+}
+
+impl Taken {
+    pub(in crate::endpoint) fn family(&self) -> &Arc<Family> {
+        &self.family
+    }
+
+    /// The session that is resumed.
+    pub(in crate::endpoint) fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// Of the chains, when this one was taken.
+    pub(in crate::endpoint) fn age(&self) -> u64 {
+        self.age
+    }
+
+    /// A link, which is never given again.
+    pub(in crate::endpoint) fn link(&mut self) -> Result<Link> {
+        let link = self.link.take().ok_or_else(|| internal("a chain was used up"))?;
+        self.link = Some(link.next().map_err(|error| noise_error(&error, None))?);
+        self.unanswered += 1;
+        Ok(link)
+    }
+
+    /// It did its work, or will not be taken: it is wiped.
+    pub(in crate::endpoint) fn done(mut self) {
+        self.link = None;
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let Some(link) = self.link.take() else { return };
+        let Self { chains, age, family, session, unanswered, .. } = self;
+        let mut peers = chains.lock();
+        // The other end looks no further than its window.
+        if *age != chains.age() || *unanswered >= WINDOW {
+            return;
+        }
+        let kept = peers.entry(family.pair.peer.clone()).or_default();
+        if kept.len() < chains.limit {
+            let (session, unanswered) = (*session, *unanswered);
+            kept.push_back(Chain { family: Arc::clone(family), link, session, unanswered, superseded: false });
+        }
+    }
+}
+
+pub(super) fn nothing_left(peer: &Identifier) -> Error {
+    Error::new(
+        ErrorKind::ResumptionRefused,
+        format!("`{peer}` wanted to resume a session of which nothing is left here."),
+        "It connects anew, with its token; it is so after a restart, after `resume-for` under [session], and after changes to the store.",
+    )
+}
