@@ -1,7 +1,7 @@
 //! Noise peers written by others: the Python libraries noiseprotocol and dissononce, each in a process of its own on
-//! loopback. Curve 25519 only; KK and XK in both, KK1 in dissononce.
+//! loopback. Curve 25519 only; KK and XK in both, KK1 in dissononce. And a whole machine by the first of them: see [`PyPeer::machine`].
 //!
-//! The wire is Noise's alone: each message, of the handshake and after it, is its length (2 bytes, big-endian) and the
+//! The wire of the others is Noise's alone: each message, of the handshake and after it, is its length (2 bytes, big-endian) and the
 //! message (at most 65535 bytes); handshake payloads are empty. After the handshake the initiator sends payloads of
 //! [`PAYLOADS`] bytes, one at a time, and the responder sends each back; byte `i` of a payload is `i * 7 mod 256`.
 //!
@@ -85,7 +85,6 @@ impl PyPeer {
     /// [`ErrorKind::Missing`] without Python or its `venv`, [`ErrorKind::Install`] when pip fails, [`ErrorKind::Io`] for
     /// files of ours, [`ErrorKind::Peer`] when the peer refuses its arguments, [`ErrorKind::Timeout`].
     pub fn spawn(spec: &PySpec<'_>) -> Result<Self, Error> {
-        let python = environment(&support::target_dir())?;
         let script = match spec.library {
             Library::NoiseProtocol => "peer_noiseprotocol.py",
             Library::Dissononce => "peer_dissononce.py",
@@ -94,6 +93,30 @@ impl PyPeer {
             Role::Initiator => "initiator",
             Role::Responder => "responder",
         };
+        let mut arguments = vec![role.to_owned(), spec.protocol_name.to_owned()];
+        arguments.extend(["--prologue".to_owned(), HEXLOWER.encode(spec.prologue)]);
+        if let Some(key) = spec.remote_public {
+            arguments.extend(["--remote-public".to_owned(), HEXLOWER.encode(key)]);
+        }
+        if let Some(port) = spec.connect {
+            arguments.extend(["--connect".to_owned(), port.to_string()]);
+        }
+        Self::start(script, &arguments, &HEXLOWER.encode(spec.static_private), spec.connect)
+    }
+
+    /// Starts a whole machine that speaks Claviger's wire format, by `python/claviger_session.py` and the library noiseprotocol. `told` is what
+    /// `main` in `python/peer_session.py` says. With a number at `connect` it is the initiator, else it listens.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub fn machine(told: &serde_json::Value) -> Result<Self, Error> {
+        let connect = told["connect"].as_u64().and_then(|port| u16::try_from(port).ok());
+        Self::start("peer_session.py", &[], &told.to_string(), connect)
+    }
+
+    /// Starts a script, gives it a line on its standard input, and waits until it listens unless it connects.
+    fn start(script: &str, arguments: &[String], line: &str, connect: Option<u16>) -> Result<Self, Error> {
+        let python = environment(&support::target_dir())?;
         let failed = |what: &str| {
             let what = format!("could not {what} {script}");
             move |e| Error::io(what, e)
@@ -104,14 +127,7 @@ impl PyPeer {
         let mut command = Command::new(python);
         // -B: leave no compiled files beside the sources. -E, -s: no settings or packages of the user's.
         command.args(["-B", "-E", "-s"]).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script));
-        command.args([role, spec.protocol_name, "--prologue", &HEXLOWER.encode(spec.prologue)]);
-        if let Some(key) = spec.remote_public {
-            command.args(["--remote-public", &HEXLOWER.encode(key)]);
-        }
-        if let Some(port) = spec.connect {
-            command.args(["--connect", &port.to_string()]);
-        }
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
+        let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().map_err(failed("start"))?;
         let (sender, lines) = channel();
         if let Some(output) = child.stdout.take() {
@@ -120,13 +136,13 @@ impl PyPeer {
             });
         }
         let pipe = child.stdin.take();
-        let mut peer = Self { child, lines, log, address: (Ipv4Addr::LOCALHOST, spec.connect.unwrap_or(0)).into() };
+        let mut peer = Self { child, lines, log, address: (Ipv4Addr::LOCALHOST, connect.unwrap_or(0)).into() };
         if let Some(mut pipe) = pipe {
             // A peer that refused its arguments is gone already, and says why below.
-            let _ = writeln!(pipe, "{}", HEXLOWER.encode(spec.static_private));
+            let _ = writeln!(pipe, "{line}");
         }
-        if spec.connect.is_none() {
-            let port = peer.expect("listening ")?.parse().map_err(|_| peer.failure("printed no port"))?;
+        if connect.is_none() {
+            let port = peer.says("listening ")?.parse().map_err(|_| peer.failure("printed no port"))?;
             peer.address.set_port(port);
         }
         Ok(peer)
@@ -143,14 +159,17 @@ impl PyPeer {
     /// [`ErrorKind::Peer`] when its library refused a message, the connection closed early or a payload came wrong;
     /// [`ErrorKind::Timeout`] when nothing happened for 45 s.
     pub fn finish(mut self) -> Result<[u8; 32], Error> {
-        let hash = self.expect("handshake ")?;
-        self.expect("done")?;
+        let hash = self.says("handshake ")?;
+        self.says("done")?;
         let hash = HEXLOWER.decode(hash.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
         hash.ok_or_else(|| self.failure("printed no handshake hash of 32 bytes"))
     }
 
     /// The rest of the next line, which must begin with `start`.
-    fn expect(&mut self, start: &str) -> Result<String, Error> {
+    ///
+    /// # Errors
+    /// Those of [`finish`](Self::finish).
+    pub fn says(&mut self, start: &str) -> Result<String, Error> {
         match self.lines.recv_timeout(ANSWER) {
             Ok(line) => match line.strip_prefix(start) {
                 Some(rest) => Ok(rest.to_owned()),

@@ -1,0 +1,219 @@
+"""A machine by claviger_session.py, against the real program.
+
+Standard input: one line of JSON, see `main`. Standard output: `listening PORT`, unless told to connect; `handshake HASH` in hex; what the
+scenario says; `done`. Any failure is a traceback on standard error and exit status 1. No peer lives longer than two minutes.
+"""
+import hashlib
+import json
+import random
+import signal
+import socket
+import struct
+import sys
+import threading
+
+import claviger_session as claviger
+
+LIFE = 120  # seconds for the whole peer
+
+
+def say(*words):
+    print(*words, flush=True)
+
+
+def together(*works):
+    """Runs each work in a thread of its own; the first failure of any is raised."""
+    failures = []
+
+    def run(work):
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+# ---- scenarios of the initiator -----------------------------------------------------------------------------------------------------------
+
+
+def echo(session, service):
+    """Streams of all sizes at once to a service that gives back what it gets, in pieces of all sizes, each half-closed before all has come back."""
+    dice = random.Random(7)
+    sizes = [0, 1, 65519, 65520, 262144, 262145] + [dice.randrange(1_000_000) for _ in range(6)]
+    works = []
+    for size in sizes:
+        stream, data, pieces = session.open(service), dice.randbytes(size), random.Random(size)
+
+        def send(stream=stream, data=data, pieces=pieces):
+            while data:
+                piece = pieces.choice((1, 100, 5000, 70000))
+                stream.write(data[:piece])
+                data = data[piece:]
+            stream.finish()
+
+        def receive(stream=stream, data=data):
+            heard = stream.read_all()
+            if heard != data:
+                raise claviger.WireError(f"{len(data)} bytes came back as {len(heard)} others")
+
+        works += [send, receive]
+    together(*works)
+    say("echoed", len(sizes), "streams")
+
+
+def resets(session, service):
+    """A stream that this end gives up; the session goes on."""
+    stream = session.open(service)
+    stream.write(b"one")
+    if stream.read() != b"one":
+        raise claviger.WireError("another echo")
+    stream.reset(claviger.APPLICATION + 7)
+    echo(session, service)
+
+
+def truncated(session, service):
+    """A stream whose END promises a byte more than came, and one that has no END: neither has ended properly."""
+    for end in (5, None):
+        stream = session.open(service)
+        stream.write(b"four")
+        if end is not None:
+            session.control(claviger.END, struct.pack(">IQ", stream.id, end))
+        session.yamux(claviger.DATA, claviger.FIN, stream.id, 0)
+        if end is None:
+            # The echo comes, and no end after it.
+            if stream.read() != b"four":
+                raise claviger.WireError("another echo")
+            stream.reset(claviger.DROPPED)
+        else:
+            heard = b""
+            try:
+                while part := stream.read():
+                    heard += part
+            except claviger.StreamReset as reset:
+                say("reset", reset.reason)
+            else:
+                raise claviger.WireError("an end for a stream that was cut")
+    echo(session, service)
+
+
+def rekey(session, service):
+    """So many records in both directions that each key is replaced."""
+    for first in range(0, claviger.REKEY + 1000, 500):
+        session.ping(range(first, first + 500))
+    say("records", session.records.sending.n > claviger.REKEY, session.records.receiving.n > claviger.REKEY)
+    echo(session, service)
+
+
+# ---- scenarios of the responder -----------------------------------------------------------------------------------------------------------
+
+
+def digest(session, service):
+    """Takes a stream to its end and answers with what was heard."""
+    stream = accepted(session, service)
+    heard = stream.read_all()
+    stream.write(f"{len(heard)} {hashlib.sha256(heard).hexdigest()}\n".encode())
+    stream.finish()
+
+
+def cut(session, service):
+    """Answers, and ends without END."""
+    stream = accepted(session, service)
+    stream.write(b"half an answer\n")
+    session.yamux(claviger.DATA, claviger.FIN, stream.id, 0)
+
+
+def refuse(session, service):
+    """No such service."""
+    accepted(session, service).reset(claviger.NO_SERVICE)
+
+
+def forbid(session, service):
+    """Not for this peer."""
+    accepted(session, service).reset(claviger.NOT_ALLOWED)
+
+
+def own_reset(session, service):
+    """The application's own code."""
+    stream = accepted(session, service)
+    stream.write(b"some\n")
+    stream.reset(claviger.APPLICATION + 9)
+
+
+def flipped(session, service):
+    """A record that does not open."""
+    stream = accepted(session, service)
+    stream.write(b"whole\n")
+    session.records.sending.n += 1
+    stream.write(b"flipped\n")
+
+
+def accepted(session, service):
+    stream = session.accept()
+    if stream.service != service:
+        raise claviger.WireError(f"a stream for {stream.service}")
+    return stream
+
+
+INITIATOR = {f.__name__: f for f in (echo, resets, truncated, rekey)}
+RESPONDER = {f.__name__: f for f in (digest, cut, refuse, forbid, own_reset, flipped)}
+
+
+def pipe(port):
+    if port:
+        made = socket.create_connection(("127.0.0.1", port), claviger.PATIENCE)
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.settimeout(claviger.PATIENCE)
+            say("listening", listener.getsockname()[1])
+            made, _ = listener.accept()
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    made.settimeout(claviger.PATIENCE)
+    return made
+
+
+def main():
+    """`initiator`, `responder`: name, role, static public key; `onion`: public key of the responder's service; `port`: its virtual port; `suite`;
+    `private`: this end's static private key; `kind`: number; `psk`: pre-shared key or null; `connect`: TCP port, which makes it the initiator, or null;
+    `scenario`, `service`; `resume`: whether the initiator, after the scenario, cuts the pipe, resumes and plays it again. Keys in hex."""
+    signal.alarm(LIFE)
+    told = json.loads(sys.stdin.readline())
+    ends = [(name, role, bytes.fromhex(key)) for name, role, key in (told["initiator"], told["responder"])]
+    ends = claviger.Ends(*ends, bytes.fromhex(told["onion"]), told["port"], told["suite"])
+    psk = bytes.fromhex(told["psk"]) if told["psk"] else None
+    arguments = (ends, told["kind"], bytes.fromhex(told["private"]), psk)
+    frames = claviger.Frames(pipe(told["connect"]))
+    if told["connect"]:
+        established = claviger.initiate(frames, *arguments)
+    else:
+        established = claviger.respond(frames, *arguments)
+    say("handshake", established.hash.hex())
+    session = claviger.Session(frames, established)
+    if not told["connect"]:
+        RESPONDER[told["scenario"]](session, told["service"])
+        if told["scenario"] != "flipped":
+            say("closed", session.closed())
+        return say("done")
+
+    INITIATOR[told["scenario"]](session, told["service"])
+    chain = claviger.Chain(established)
+    for _ in range(2 if told["resume"] else 0):
+        frames.close()
+        frames = claviger.Frames(pipe(told["connect"]))
+        established = claviger.resume(frames, ends, chain)
+        chain = claviger.Chain(established)
+        session = claviger.Session(frames, established)
+        INITIATOR[told["scenario"]](session, told["service"])
+        say("resumed")
+    say("closed", session.close())
+    say("done")
+
+
+if __name__ == "__main__":
+    main()
