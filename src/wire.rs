@@ -3,6 +3,7 @@
 //! Every packet of a handshake and every record of a session is a frame: a big-endian `u16` length, then that many bytes.
 //! The first packet of a handshake has a [`KnockPacket`] header in front of Noise's first message. Pure functions of bytes.
 
+pub mod control;
 mod kind;
 
 pub use kind::{ENCAPSULATION_KEY, KEM_CIPHERTEXT, Kind, Pattern, RESUMPTION_ID};
