@@ -170,4 +170,77 @@ mod tests {
         sealer.0.next = u64::MAX;
         assert_eq!(sealer.seal(b"", &mut out), Err(NoiseError::NonceExhausted));
     }
+
+    /// Two ends of snow's own, by its own cipher, for the keys that they split into.
+    fn snow(suite: Suite) -> ([snow::StatelessTransportState; 2], CipherKey) {
+        let name = format!("Noise_NN_25519_{}", suite.noise_name());
+        let ends = [true, false].map(|initiator| {
+            let builder = snow::Builder::new(name.parse().unwrap());
+            let fixed = [if initiator { 1 } else { 2 }; 32];
+            let builder = builder.fixed_ephemeral_key_for_testing_only(&fixed);
+            if initiator { builder.build_initiator().unwrap() } else { builder.build_responder().unwrap() }
+        });
+        let [mut initiator, mut responder] = ends;
+        let (mut message, mut payload) = ([0; 100], [0; 100]);
+        let len = initiator.write_message(&[], &mut message).unwrap();
+        responder.read_message(&message[..len], &mut payload).unwrap();
+        let len = responder.write_message(&[], &mut message).unwrap();
+        initiator.read_message(&message[..len], &mut payload).unwrap();
+        let key = CipherKey::new(initiator.dangerously_get_raw_split().0);
+        ([initiator, responder].map(|end| end.into_stateless_transport_mode().unwrap()), key)
+    }
+
+    #[test]
+    fn keys_are_replaced_as_noise_says() {
+        for suite in Suite::ALL {
+            let ([mut initiator, mut responder], key) = snow(suite);
+            let (mut sealer, mut opener) = (Sealer::new(suite, &key).unwrap(), Opener::new(suite, &key).unwrap());
+            let (mut theirs, mut plain) = ([0; 100], [0; 100]);
+            for rekeyed in 1..=3 {
+                // The records between are passed over at both ends.
+                let first = rekeyed * REKEY_AFTER - 2;
+                (sealer.0.next, opener.0.next) = (first, first);
+                for nonce in first..first + 4 {
+                    if nonce == rekeyed * REKEY_AFTER {
+                        initiator.rekey_outgoing();
+                        responder.rekey_incoming();
+                    }
+                    let len = initiator.write_message(nonce, b"record", &mut theirs).unwrap();
+                    let mut ours = Vec::new();
+                    sealer.seal(b"record", &mut ours).unwrap();
+                    assert_eq!(&ours[FRAME_HEADER..], &theirs[..len], "{suite}, record {nonce}");
+                    assert_eq!(responder.read_message(nonce, &theirs[..len], &mut plain), Ok(6));
+                    assert_eq!(opener.open(&mut theirs[..len]).unwrap(), b"record");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_record_counts_empty_ones_too() {
+        let suite = Suite::ChaChaPolyBlake2s;
+        let key = CipherKey::new([5; 32]);
+        let (mut sealer, mut opener) = (Sealer::new(suite, &key).unwrap(), Opener::new(suite, &key).unwrap());
+        let mut record = Vec::new();
+        for number in 0..3 * REKEY_AFTER + 2 {
+            record.clear();
+            sealer.seal(if number % 2 == 0 { b"" } else { b"x" }, &mut record).unwrap();
+            opener.open(&mut record[FRAME_HEADER..]).unwrap();
+        }
+        assert_eq!((sealer.0.next, opener.0.next), (3 * REKEY_AFTER + 2, 3 * REKEY_AFTER + 2));
+    }
+
+    #[test]
+    fn a_key_that_was_replaced_opens_nothing_more() {
+        let key = CipherKey::new([5; 32]);
+        let mut sealer = Sealer::new(Suite::AesGcmSha256, &key).unwrap();
+        sealer.0.next = REKEY_AFTER - 1;
+        let mut wire = Vec::new();
+        sealer.seal(b"", &mut wire).unwrap();
+        wire.clear();
+        sealer.seal(b"new", &mut wire).unwrap();
+        let mut opener = Opener::new(Suite::AesGcmSha256, &key).unwrap();
+        opener.0.next = REKEY_AFTER;
+        assert_eq!(opener.open(&mut wire[FRAME_HEADER..]), Err(NoiseError::Decrypt));
+    }
 }

@@ -6,6 +6,8 @@
 mod bare;
 mod pool;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use bare::{CLOSE_PATIENCE, Reader, Records, Writer, close};

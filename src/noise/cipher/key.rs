@@ -99,3 +99,46 @@ impl Key {
         }
     }
 }
+
+#[cfg(all(test, feature = "net"))]
+mod tests {
+    use super::*;
+    use crate::noise::cipher::nonce;
+
+    #[test]
+    fn both_give_the_same_bytes() {
+        for aes in [true, false] {
+            for secret in [[0; 32], [5; 32], [0xff; 32]] {
+                let keys = [Provider::AwsLc, Provider::Ring].map(|provider| Key::new(provider, aes, &secret).unwrap());
+                for len in (0..300).chain([1023, 1024, 4097, 16_366, 65_519]) {
+                    let nonce = nonce(aes, if len % 2 == 0 { len as u64 } else { u64::MAX - len as u64 });
+                    let plain: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
+                    let sealed = keys.each_ref().map(|key| {
+                        let mut text = plain.clone();
+                        let tag = key.seal(nonce, &mut text).unwrap();
+                        [text.as_slice(), &tag].concat()
+                    });
+                    assert_eq!(sealed[0], sealed[1], "AES {aes}, {len} bytes");
+                    for (key, theirs) in keys.iter().zip([&sealed[1], &sealed[0]]) {
+                        let mut text = theirs.clone();
+                        assert_eq!(key.open(nonce, &mut text), Some(len));
+                        assert_eq!(text[..len], plain);
+                        let mut bad = theirs.clone();
+                        bad[len / 2] ^= 1;
+                        assert_eq!(key.open(nonce, &mut bad), None);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_choice_is_of_the_processor_and_the_suite() {
+        assert_eq!(Provider::fastest(Suite::ChaChaPolyBlake2s), Provider::AwsLc);
+        for suite in Suite::ALL {
+            let first = Provider::fastest(suite);
+            let key = Key::new(first, suite == Suite::AesGcmSha256, &[5; 32]).unwrap();
+            assert_eq!([Provider::fastest(suite), key.provider()], [first, first]);
+        }
+    }
+}

@@ -48,8 +48,7 @@ impl Records {
     /// [`NoiseError::Internal`] only.
     pub fn new(pipe: Pipe, established: &Established, is_initiator: bool) -> std::result::Result<Self, NoiseError> {
         let (reader, writer) = split(pipe, established)?;
-        let reader = Reader { records: reader, ended: false, failed: None };
-        Ok(Self { reader, writer: Writer { records: writer, ended: false, is_initiator } })
+        Ok(Self { reader: Reader::of(reader), writer: Writer { records: writer, ended: false, is_initiator } })
     }
 
     /// The initiator's confirmation of KK and KK1: its first record, empty.
@@ -128,6 +127,10 @@ fn unacknowledged() -> Error {
 }
 
 impl Reader {
+    pub(super) fn of(records: RecordReader) -> Self {
+        Self { records, ended: false, failed: None }
+    }
+
     /// After reading has ended: waits until the peer has let the pipe go, too, so that nothing more can be said to it.
     pub async fn peer_gone(&mut self) {
         poll_fn(|cx| self.records.poll_gone(cx)).await;

@@ -25,15 +25,35 @@ impl Buffer {
         let kept = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
         Self { bytes: kept.unwrap_or_else(|| vec![0; SIZE].into_boxed_slice()), plain: 0..0 }
     }
+
+    fn wipe(&mut self) {
+        wipe(&mut self.bytes[self.plain.clone()]);
+        self.plain = 0..0;
+    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        wipe(&mut self.bytes[self.plain.clone()]);
+        self.wipe();
         let bytes = std::mem::take(&mut self.bytes);
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         if pool.len() < KEPT {
             pool.push(bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plaintext_is_wiped() {
+        let mut buffer = Buffer::take();
+        buffer.bytes.fill(7);
+        buffer.plain = 100..SIZE;
+        buffer.wipe();
+        assert!(buffer.bytes[..100].iter().all(|byte| *byte == 7) && buffer.bytes[100..].iter().all(|byte| *byte == 0));
+        buffer.bytes.fill(0);
     }
 }

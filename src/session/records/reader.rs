@@ -106,6 +106,11 @@ impl RecordReader {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.buffer.is_none()
+    }
+
     fn poll_within(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<Kind>> {
         if self.failed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));

@@ -136,6 +136,11 @@ impl RecordWriter {
         self.bytes
     }
 
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.batches.is_empty()
+    }
+
     fn check(&self) -> io::Result<()> {
         if self.failed { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
