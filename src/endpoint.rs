@@ -22,6 +22,7 @@ mod known;
 mod listening;
 mod own;
 mod pending;
+mod protocol;
 mod resumption;
 pub mod rollcall;
 mod sessions;

@@ -3,7 +3,7 @@
 use claviger::ceremony::plan::Plan;
 use claviger::config::{Config, Pattern, TransportKind};
 use claviger::identity::{
-    BackupKey, ClientAuthKeys, Curve, IdentityCard, KeyPlace, OnionKeys, StaticPublic, Suites, TokenKind,
+    BackupKey, ClientAuthKeys, Curve, IdentityCard, Kem, KeyPlace, OnionKeys, StaticPublic, Suites, TokenKind,
 };
 use claviger::secret::SharedSecret;
 use claviger::session::Session;
@@ -115,24 +115,36 @@ impl Machine {
 
     /// The same with a key of one's own wishes. A key that wants to be touched seals nothing: nobody is there yet.
     pub fn with(name: &str, locator: Option<String>, new: &NewKey, suites: &str) -> Self {
-        Self::made(name, locator, new, suites, false, None)
+        Self::made(name, locator, new, (suites, None), false, None)
     }
 
     /// With a software key, and another one as its backup.
     pub fn backed(name: &str) -> Self {
-        Self::made(name, None, &NewKey::new(claviger_hsm::Curve::X25519), "ChaChaPoly_BLAKE2s", true, None)
+        Self::made(name, None, &NewKey::new(claviger_hsm::Curve::X25519), ("ChaChaPoly_BLAKE2s", None), true, None)
+    }
+
+    /// With a key at `locator` (`None`: a software key of its own), and a card that offers ML-KEM-768.
+    pub fn hybrid(name: &str, locator: Option<String>, curve: Curve, suites: &str) -> Self {
+        Self::made(name, locator, &NewKey::new(hsm_curve(curve)), (suites, Some(Kem::MlKem768)), false, None)
     }
 
     /// With a software key and a plan.
     pub fn planned(name: &str, plan: &Plan) -> Self {
-        Self::made(name, None, &NewKey::new(claviger_hsm::Curve::X25519), "ChaChaPoly_BLAKE2s", false, Some(plan))
+        Self::made(
+            name,
+            None,
+            &NewKey::new(claviger_hsm::Curve::X25519),
+            ("ChaChaPoly_BLAKE2s", None),
+            false,
+            Some(plan),
+        )
     }
 
     fn made(
         name: &str,
         locator: Option<String>,
         new: &NewKey,
-        suites: &str,
+        (suites, kem): (&str, Option<Kem>),
         backed: bool,
         plan: Option<&Plan>,
     ) -> Self {
@@ -156,7 +168,7 @@ impl Machine {
             onion_address: onion.address,
             client_auth: auth.public,
             suites: suites.parse::<Suites>().unwrap(),
-            kem: None,
+            kem,
         };
         let machine = NewMachine {
             card: card.clone(),

@@ -3,11 +3,11 @@
 use super::clock::Clock;
 use super::own::Own;
 use crate::error::{Error, ErrorKind};
-use crate::identity::{Identifier, KeyPlace};
+use crate::identity::{Identifier, Kem, KeyPlace};
 use crate::session::BootInstant;
 use crate::store::PeerKey;
 use crate::token::{Reason, Why};
-use crate::wire::Pattern;
+use crate::wire::{Kind, Pattern};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ pub enum Direction {
 
 /// What is known of an attempt so far. [`end`](Self::end) writes the event:
 ///
-/// target `claviger::connection`; fields `peer` (or `unknown`), `direction`, `transport`, `pattern`, `key` and `own_key` (of the peer's and this machine's: `primary`,
+/// target `claviger::connection`; fields `peer` (or `unknown`), `direction`, `transport`, `pattern`, `kem` (`ML-KEM-768` or empty), `psk`, `key` and `own_key` (of the peer's and this machine's: `primary`,
 /// `backup`, `former-primary`, `former-backup`), `dial_ms`, `token_ms`, `handshake_ms`, `token_operations`, `resumed`, `token_age_s` (since the token was
 /// last asked for this session, or for the one that it resumes), `outcome` (`established` or `failed`) and `reason` (an [`ErrorKind`](crate::ErrorKind)'s text). Level INFO when
 /// established or unknown, WARN when a known peer's attempt failed. Neither secrets nor addresses.
@@ -31,6 +31,8 @@ pub(super) struct Attempt {
     transport: &'static str,
     pub(super) peer: Option<Identifier>,
     pub(super) pattern: Option<Pattern>,
+    /// What is mixed in, once that is clear.
+    pub(super) kind: Option<Kind>,
     key: &'static str,
     own_key: &'static str,
     pub(super) dial: Duration,
@@ -53,6 +55,7 @@ impl Attempt {
             transport,
             peer,
             pattern: None,
+            kind: None,
             key: "",
             own_key: "",
             dial: Duration::ZERO,
@@ -116,6 +119,8 @@ impl Attempt {
                     direction = match self.direction { Direction::Outgoing => "outgoing", Direction::Incoming => "incoming" },
                     transport = self.transport,
                     pattern = self.pattern.map_or("", |pattern| pattern.noise_name()),
+                    kem = if self.kind.is_some_and(|kind| kind.kem) { Kem::MlKem768.as_str() } else { "" },
+                    psk = self.kind.is_some_and(|kind| kind.psk),
                     key = self.key,
                     own_key = self.own_key,
                     dial_ms = self.dial.as_millis() as u64,

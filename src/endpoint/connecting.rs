@@ -2,11 +2,12 @@
 
 use super::attempt::{Attempt, Direction};
 use super::drive::{self, Initiation};
-use super::known::{facts, now};
+use super::known::now;
 use super::own::Own;
+use super::protocol::{Terms, protocol};
 use super::resumption::{self, Arrival, ConnectOptions, Family, Resume, is_refusal};
 use super::sessions::{Entry, Pair};
-use super::{Endpoint, Inner, expired, no_shared_suite};
+use super::{Endpoint, Inner, expired};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, OnionAddress, StaticPublic};
 use crate::noise::Protocol;
@@ -92,6 +93,7 @@ impl Endpoint {
             let way = Way { own: Arc::clone(&self.0.own), key: key.clone(), onion_address };
             attempt.by(&way.own, &way.key);
             let mut initiation = self.initiation(peer, &way, port, pattern)?;
+            attempt.kind = Some(initiation.kind);
             initiation.agree(&way.own.token, &mut attempt).await?;
             self.initiate(initiation, age, peer, &way, port, pipe, &mut attempt).await
         }
@@ -239,6 +241,7 @@ impl Endpoint {
     ) -> Result<Session> {
         let port = self.0.config.transport.port;
         let mut initiation = self.initiation(peer, way, port, pattern)?;
+        attempt.kind = Some(initiation.kind);
         let started = Instant::now();
         let dialling = async {
             let pipe = self.dial(Some(&peer.identifier), &way.onion_address, port).await?;
@@ -296,17 +299,15 @@ impl Endpoint {
     }
 
     fn initiation(&self, peer: &Peer, way: &Way, port: u16, pattern: Pattern) -> Result<Initiation> {
-        let protocol = self.protocol(peer, way, pattern)?;
-        Initiation::new(&way.own, peer, &way.key, &way.onion_address, port, protocol, &self.0.config)
+        let known = self.0.shared.known();
+        let protocol = protocol(&known, &way.own, peer, &way.key, pattern, true)?;
+        let terms = Terms { protocol, preshared: known.preshared(&peer.identifier) };
+        Initiation::new(&way.own, peer, &way.key, &way.onion_address, port, terms, &self.0.config)
     }
 
     /// What is spoken with a peer, by the two cards.
     pub(super) fn protocol(&self, peer: &Peer, way: &Way, pattern: Pattern) -> Result<Protocol> {
-        let own = &way.own;
-        let (_, suites) = facts(peer, &way.key);
-        // The responder's list decides; both ends hold both cards.
-        let suite = suites.with_initiator(&own.card.suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;
-        Ok(Protocol { pattern, kem: None, psk: false, curve: own.card.curve(), suite })
+        protocol(&self.0.shared.known(), &way.own, peer, &way.key, pattern, true)
     }
 
     /// Takes over what changed in the store, and sees to it that it is watched from now on.

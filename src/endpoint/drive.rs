@@ -4,11 +4,12 @@ use super::attempt::Attempt;
 use super::known::{Shared, facts};
 use super::now_ms;
 use super::own::Own;
+use super::protocol::Terms;
 use super::resumption::Arrival;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
-use crate::noise::{self, Established, NoiseError, Protocol, Setup, Step, knock};
+use crate::noise::{self, Established, NoiseError, Protocol, Step, knock};
 use crate::secret::KnockKey;
 use crate::session::{Peer as SessionPeer, Session, error_of, is_revoked};
 use crate::store::{Peer, PeerKey};
@@ -23,7 +24,7 @@ use tokio::time::{Instant, timeout};
 /// An initiator's handshake, begun before there is a pipe.
 pub(super) struct Initiation {
     step: Option<Step>,
-    kind: Kind,
+    pub(super) kind: Kind,
     knock: KnockKey,
     /// Of the knock, once it was made.
     pub(super) time_ms: u64,
@@ -37,15 +38,16 @@ impl Initiation {
         key: &PeerKey,
         onion_address: &OnionAddress,
         port: u16,
-        protocol: Protocol,
+        terms: Terms<'_>,
         config: &Config,
     ) -> Result<Self> {
         let ends = ends_calling(own, peer, key, onion_address, port);
-        let prologue = wire::prologue(protocol.kind(), &ends);
-        let setup = Setup::new(protocol, &own.key, &key.static_public, &prologue);
+        let kind = terms.protocol.kind();
+        let prologue = wire::prologue(kind, &ends);
+        let setup = terms.setup(&own.key, &key.static_public, &prologue);
         let step = noise::initiator(setup).map_err(|error| noise_error(&error, Some(peer)))?;
         let knock = knock::key(&own.key, &key.static_public);
-        Ok(Self { step: Some(step), kind: protocol.kind(), knock, time_ms: 0, patience: config.handshake.timeout })
+        Ok(Self { step: Some(step), kind, knock, time_ms: 0, patience: config.handshake.timeout })
     }
 
     /// Runs the token operations that need nothing from the peer: KK's `ss`.
@@ -139,7 +141,7 @@ pub(super) async fn finish(
             Error::new(
                 ErrorKind::HandshakeFailed,
                 format!("`{name}` did not confirm the handshake: whoever called does not hold its key, or left."),
-                "Compare names, roles, keys and port of the two machines with `claviger-ceremony show` on both.",
+                compare(established.protocol.psk),
             )
             .because(error)
         })?;
@@ -170,7 +172,7 @@ pub(super) async fn run(
             Step::Finished(established) => return Ok(*established),
             Step::Agree(_) => return Err(internal("an unanswered step")),
         }
-        .map_err(|error| noise_error(&error, None))?;
+        .map_err(|error| failed(&error, attempt))?;
     }
 }
 
@@ -229,7 +231,7 @@ fn closed(error: io::Error) -> Error {
     Error::new(
         ErrorKind::HandshakeRefused,
         "The other end closed the connection without an answer.",
-        "Look at its log: its token is absent or was not touched, it does not know this machine by this key (compare `claviger-ceremony show` on both), or the clocks differ.",
+        "Look at its log: its token is absent or was not touched, it does not know this machine by this key, KEM or pre-shared key (compare `claviger-ceremony show` on both), or the clocks differ.",
     )
     .because(error)
 }
@@ -272,6 +274,25 @@ pub(super) fn noise_error(error: &NoiseError, peer: Option<&Peer>) -> Error {
             "Compare names, roles, keys and port of the two machines with `claviger-ceremony show` on both.",
         ),
     }
+}
+
+/// A step that failed on what the other end sent.
+fn failed(error: &NoiseError, attempt: &Attempt) -> Error {
+    match (error, &attempt.peer) {
+        (NoiseError::Decrypt, Some(peer)) => Error::new(
+            ErrorKind::HandshakeFailed,
+            format!("`{peer}` did not authenticate: {error}."),
+            compare(attempt.kind.is_some_and(|kind| kind.psk)),
+        ),
+        _ => noise_error(error, None),
+    }
+}
+
+/// What to look at when the two ends do not agree. A pre-shared key is shown by no program.
+fn compare(psk: bool) -> String {
+    let psk =
+        if psk { "; if they agree, give both the same pre-shared key with `claviger-ceremony psk record`" } else { "" };
+    format!("Compare names, roles, keys and port of the two machines with `claviger-ceremony show` on both{psk}.")
 }
 
 pub(super) fn internal(what: &str) -> Error {

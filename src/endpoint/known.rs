@@ -9,7 +9,8 @@ use super::resumption::Chains;
 use super::sessions::{Entry, Pair, Place, Sessions};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{Identifier, Role, StaticPublic, Suites};
+use crate::identity::{Identifier, Kem, Role, StaticPublic, Suites};
+use crate::secret::PresharedKey;
 use crate::store::{Contact, Machine, Peer, PeerKey, SealKey, Store, seal_point};
 use crate::token::{Reason, TokenHandle, Trouble};
 use crate::transport::BoxPipe;
@@ -20,6 +21,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -45,6 +47,8 @@ pub(super) struct Known {
     names: HashMap<Identifier, (usize, Range<usize>)>,
     /// By key: the place in `keys`.
     places: HashMap<StaticPublic, usize>,
+    /// Beside the peers' keys, by name.
+    preshared: Preshared,
     /// This machine's former key, and until when it holds.
     former: Option<(StaticPublic, u64)>,
     /// For when this was made, seconds since 1970: a clock that was put back is before it.
@@ -52,6 +56,9 @@ pub(super) struct Known {
     /// When something of this ends, seconds since 1970.
     until: u64,
 }
+
+/// Wiped when nobody knows them any more.
+type Preshared = Arc<HashMap<Identifier, PresharedKey>>;
 
 impl Known {
     fn new(peers: Vec<Peer>, former: Option<(StaticPublic, u64)>, now: u64) -> Self {
@@ -72,7 +79,8 @@ impl Known {
         let ends = ends.flatten().chain(former.as_ref().map(|(_, until)| *until));
         // The second itself, and the one after it: whichever of them is the first without.
         let until = ends.flat_map(|end| [end, end.saturating_add(1)]).filter(|end| *end > now).min();
-        Self { peers, keys, names, places, former, since: now, until: until.unwrap_or(u64::MAX) }
+        let preshared = Preshared::default();
+        Self { peers, keys, names, places, preshared, former, since: now, until: until.unwrap_or(u64::MAX) }
     }
 
     pub(super) fn peer(&self, identifier: &Identifier) -> Option<&Peer> {
@@ -88,6 +96,19 @@ impl Known {
         self.places.get(key).map(|place| &self.keys[*place]).map(|(at, held)| (&self.peers[*at], held))
     }
 
+    /// The key that this machine and the peer hold beside their static keys.
+    pub(super) fn preshared(&self, identifier: &Identifier) -> Option<&PresharedKey> {
+        self.preshared.get(identifier)
+    }
+
+    fn has_same_preshared(&self, other: &Self, identifier: &Identifier) -> bool {
+        match (self.preshared(identifier), other.preshared(identifier)) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.expose().ct_eq(other.expose()).into(),
+            _ => false,
+        }
+    }
+
     /// Whether time alone has made it another one.
     fn is_past(&self, now: u64) -> bool {
         self.until <= now || now < self.since
@@ -99,11 +120,11 @@ impl Known {
     }
 }
 
-/// Role and suites that go with a key: those of the card that it is on.
-pub(super) fn facts<'a>(peer: &'a Peer, key: &PeerKey) -> (&'a Role, &'a Suites) {
+/// Role, suites and KEM that go with a key: those of the card that it is on.
+pub(super) fn facts<'a>(peer: &'a Peer, key: &PeerKey) -> (&'a Role, &'a Suites, Option<Kem>) {
     match &peer.former {
-        Some(former) if key.former => (&former.card.role, &former.card.suites),
-        _ => (&peer.role, &peer.suites),
+        Some(former) if key.former => (&former.card.role, &former.card.suites, former.card.kem),
+        _ => (&peer.role, &peer.suites, peer.kem),
     }
 }
 
@@ -350,7 +371,9 @@ impl Shared {
         }
         self.chains.changed(|family| {
             let peer = &family.pair.peer;
-            ended(&family.pair, &known, now).is_none() && old.peer(peer) == known.peer(peer)
+            ended(&family.pair, &known, now).is_none()
+                && old.peer(peer) == known.peer(peer)
+                && old.has_same_preshared(&known, peer)
         });
         for (held, peer, why) in self.sessions.sweep(|pair| ended(pair, &known, now)) {
             tracing::warn!(target: "claviger::connection", %peer, reason = ErrorKind::SessionRevoked.as_str(), "a session was ended: {why}");

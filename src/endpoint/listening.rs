@@ -5,17 +5,18 @@ use super::drive;
 use super::known::{Known, Shared, WATCH, facts};
 use super::own::Own;
 use super::pending::Pending;
+use super::protocol::{Terms, expect, protocol};
 use super::resumption::{Arrival, Family};
 use super::sessions::{Entry, Pair};
-use super::{Endpoint, Inner, no_shared_suite, now_ms};
+use super::{Endpoint, Inner, now_ms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, OnionAddress, StaticPublic};
 use crate::noise::knock::{Admitted, Doorkeeper, Refused};
-use crate::noise::{self, Protocol, Setup, Step};
+use crate::noise::{self, Protocol, Step};
 use crate::session::Session;
 use crate::store::{Peer, PeerKey};
 use crate::transport::{BoxPipe, Listener, Service, ServiceState};
-use crate::wire::{self, Ends, KnockPacket, MAX_KNOCK_PACKET, Pattern};
+use crate::wire::{self, Ends, Kind, KnockPacket, MAX_KNOCK_PACKET, Pattern};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -218,7 +219,7 @@ pub(super) struct Caller {
     pub(super) peer: Peer,
     /// The key that it knocked with.
     pub(super) key: PeerKey,
-    pattern: Pattern,
+    kind: Kind,
     /// Of its knock.
     time_ms: u64,
     pub(super) message: Vec<u8>,
@@ -277,14 +278,17 @@ impl Incoming {
         let age = shared.chains.age();
         let caller = self.admit(&packet, called, remote, attempt)?;
         knocked();
-        if caller.pattern == Pattern::Nn {
+        if caller.kind.pattern == Pattern::Nn {
             return self.answer_resumption(caller, pipe, age, attempt).await;
         }
-        let Caller { own, peer, key, pattern, time_ms, message, permit, turn } = caller;
+        let Caller { own, peer, key, kind, time_ms, message, permit, turn } = caller;
+        let known = shared.known();
+        let protocol = protocol(&known, &own, &peer, &key, kind.pattern, false)?;
+        expect(&protocol, kind, &own, &peer)?;
         let pair = Pair::new(&own, &peer, &key);
         let (mut pipe, number) = shared.guard(&pair, Entry::Incoming, pipe)?;
-        let protocol = self.protocol(&own, &peer, &key, pattern)?;
-        let Step::Receive(receive) = self.begin(&own, &peer, &key, protocol)? else {
+        let terms = Terms { protocol, preshared: known.preshared(&peer.identifier) };
+        let Step::Receive(receive) = self.begin(&own, &peer, &key, terms)? else {
             return Err(drive::internal("a responder does not begin by receiving"));
         };
         let next = receive.received(&message).map_err(|error| drive::noise_error(&error, Some(&peer)))?;
@@ -336,7 +340,7 @@ impl Incoming {
         };
         let admitted =
             admitted.map_err(|refused| drive::knock_error(refused, |at| peer_of(at).identifier.to_string()))?;
-        attempt.pattern = Some(admitted.kind.pattern);
+        (attempt.pattern, attempt.kind) = (Some(admitted.kind.pattern), Some(admitted.kind));
         let (peer, key) = (peer_of(admitted.peer).clone(), known.keys[admitted.peer].1.clone());
         let allows = |pattern| config.handshake.allow.iter().any(|allowed| Pattern::from(*allowed) == pattern);
         // What is resumed was begun by one of them: that is looked at later.
@@ -368,12 +372,12 @@ impl Incoming {
         })?;
         let (message, turn) = (admitted.message.to_vec(), Arc::clone(&share.turn));
         let time_ms = KnockPacket::parse(packet).map_err(|error| drive::wire_error(&error))?.time_ms;
-        Ok(Caller { own, peer, key, pattern: admitted.kind.pattern, time_ms, message, permit, turn })
+        Ok(Caller { own, peer, key, kind: admitted.kind, time_ms, message, permit, turn })
     }
 
-    fn begin(&self, own: &Own, peer: &Peer, key: &PeerKey, protocol: Protocol) -> Result<Step> {
-        let prologue = wire::prologue(protocol.kind(), &self.ends(own, peer, key));
-        let setup = Setup::new(protocol, &own.key, &key.static_public, &prologue);
+    fn begin(&self, own: &Own, peer: &Peer, key: &PeerKey, terms: Terms<'_>) -> Result<Step> {
+        let prologue = wire::prologue(terms.protocol.kind(), &self.ends(own, peer, key));
+        let setup = terms.setup(&own.key, &key.static_public, &prologue);
         noise::responder(setup).map_err(|error| drive::noise_error(&error, Some(peer)))
     }
 
@@ -391,9 +395,7 @@ impl Incoming {
 
     /// What is spoken with a peer, by the two cards.
     pub(super) fn protocol(&self, own: &Own, peer: &Peer, key: &PeerKey, pattern: Pattern) -> Result<Protocol> {
-        let suites = facts(peer, key).1;
-        let suite = own.card.suites.with_initiator(suites).ok_or_else(|| no_shared_suite(&peer.identifier))?;
-        Ok(Protocol { pattern, kem: None, psk: false, curve: own.card.curve(), suite })
+        protocol(&self.endpoint.0.shared.known(), own, peer, key, pattern, false)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod cli;
 mod handshakes;
+mod hybrid;
 mod interop;
 mod life;
 mod resumption;
