@@ -5,7 +5,7 @@ use super::drive::{self, Initiation};
 use super::known::now;
 use super::own::Own;
 use super::protocol::{Terms, protocol};
-use super::resumption::{self, Arrival, ConnectOptions, Family, Resume, is_refusal};
+use super::resumption::{self, Arrival, ConnectOptions, Family, Resume, Taken, is_refusal};
 use super::sessions::{Entry, Pair};
 use super::{Endpoint, Inner, expired};
 use crate::error::{Error, ErrorKind, Result};
@@ -139,17 +139,23 @@ impl Endpoint {
         };
         let (mut silent, mut failure): (Vec<OnionAddress>, Option<Error>) = (Vec::new(), None);
         let mut attempt = Some(attempt);
-        if let Some((left, way)) = self.left(&peer, &ways, options) {
+        // Kept until a full handshake succeeds, and given back if none does.
+        let mut refused: Option<Taken> = None;
+        if let Some((mut left, way)) = self.left(&peer, &ways, options) {
             let mut attempt = attempt.take().unwrap_or_else(|| self.attempt(Direction::Outgoing, Some(identifier)));
-            let resumed = self.resume(&peer, way, left, &mut attempt).await;
+            let resumed = self.resume(&peer, way, &mut left, &mut attempt).await;
             attempt.end(resumed.as_ref().err());
             match resumed {
+                Ok(session) => {
+                    left.done();
+                    return Ok(session);
+                }
                 Err(error) if options.resume == Resume::IfBroken && is_unheard(error.kind()) => {
                     silent.push(way.onion_address);
                     failure = Some(error);
                 }
-                Err(error) if options.resume == Resume::IfBroken && is_refusal(error.kind()) => {}
-                ended => return ended,
+                Err(error) if options.resume == Resume::IfBroken && is_refusal(error.kind()) => refused = Some(left),
+                Err(error) => return Err(error),
             }
         } else if options.resume == Resume::Only {
             let error = resumption::nothing_here(identifier);
@@ -167,6 +173,7 @@ impl Endpoint {
             attempt.end(result.as_ref().err());
             let error = match result {
                 Ok(session) => {
+                    refused.into_iter().for_each(Taken::done);
                     self.0.shared.reached(identifier, &way.own.key, &way.key.static_public);
                     return Ok(session);
                 }

@@ -18,7 +18,7 @@ use super::{Endpoint, Inner, now_ms};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Identifier;
-use crate::noise::resumption::Origin;
+use crate::noise::resumption::{Link, Origin};
 use crate::noise::{self, Established, Protocol, Setup, Step, knock};
 use crate::session::{BootInstant, Session};
 use crate::store::{Peer, PeerKey};
@@ -135,25 +135,16 @@ impl Endpoint {
         Some((taken, way))
     }
 
-    /// Dials, and resumes on the pipe. What is left is wiped when it did its work or was refused, and given back when nobody answered.
+    /// Dials, and resumes on the pipe. What is left stays so when that fails: a pipe that breaks and one that the peer closes look the same.
     pub(super) async fn resume(
         &self,
         peer: &Peer,
         way: &Way,
-        mut taken: Taken,
+        taken: &mut Taken,
         attempt: &mut Attempt,
     ) -> Result<Session> {
         attempt.by(&way.own, &way.key);
         attempt.resumes(taken.family().token_seen);
-        let result = self.resume_by(peer, way, &mut taken, attempt).await;
-        let kept = result.as_ref().is_err_and(|error| !is_refusal(error.kind()));
-        if !kept {
-            taken.done();
-        }
-        result
-    }
-
-    async fn resume_by(&self, peer: &Peer, way: &Way, taken: &mut Taken, attempt: &mut Attempt) -> Result<Session> {
         let Inner { shared, config, .. } = &*self.0;
         let (port, patience) = (config.transport.port, config.handshake.timeout);
         let started = Instant::now();
@@ -240,8 +231,8 @@ impl Shared {
     pub(super) fn arrived(&self, arrival: Arrival, established: &Established) -> Result<()> {
         let Arrival { number, age, family, resumes } = arrival;
         let peer = family.pair.peer.clone();
-        let chain = Chain::new(family, established, number)?;
-        self.chains.keep(chain, age, self.clock.now());
+        let link = Link::first(established, family.is_initiator).map_err(|error| noise_error(&error, None))?;
+        self.chains.keep(Chain::new(family, link, number), age, self.clock.now());
         if let Some(held) = resumes.and_then(|old| self.sessions.held(&peer, old)) {
             held.cut(format!("Another session with `{peer}` has taken this one's place."));
         }

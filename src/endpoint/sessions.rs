@@ -153,3 +153,64 @@ impl Sessions {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Curve;
+    use crate::transport::Pipe;
+
+    fn pair(peer: &str) -> Pair {
+        let key = StaticPublic::new(Curve::X25519, &[9; 32]).unwrap();
+        Pair { peer: peer.parse().unwrap(), own: key.clone(), as_former: false, theirs: key }
+    }
+
+    fn held() -> Arc<Held> {
+        Arc::new(Held::new(Pipe::joined(tokio::io::duplex(1).0)))
+    }
+
+    fn sessions(limit: u32, per_peer: u32) -> Sessions {
+        let mut config = Config::default();
+        (config.limits.sessions, config.limits.sessions_per_peer) = (limit, per_peer);
+        Sessions::new(&config)
+    }
+
+    #[test]
+    fn who_comes_when_all_places_are_taken_is_turned_away() {
+        let sessions = sessions(2, 8);
+        let peer = pair("wallet").peer;
+        let first = sessions.place(&peer, Entry::Incoming).unwrap();
+        let live = held();
+        let number = sessions.enter(pair("wallet"), &live);
+        let _own = sessions.place(&peer, Entry::Outgoing).unwrap();
+        assert_eq!(sessions.place(&peer, Entry::Incoming).err().unwrap().kind(), ErrorKind::SessionLimit);
+        // What it takes the place of is still there, and will go.
+        let resumed = sessions.place(&peer, Entry::Instead(number)).unwrap();
+        let called = sessions.place(&peer, Entry::Outgoing).unwrap();
+        drop((live, first, resumed, called));
+        assert!(sessions.place(&peer, Entry::Instead(number)).is_ok());
+        assert!(sessions.place(&peer, Entry::Incoming).is_ok());
+    }
+
+    #[test]
+    fn a_peers_oldest_makes_room() {
+        let sessions = sessions(100, 2);
+        let pipes: Vec<_> = (0..4).map(|_| held()).collect();
+        let numbers: Vec<u64> = pipes.iter().map(|held| sessions.enter(pair("wallet"), held)).collect();
+        let other = held();
+        let others = sessions.enter(pair("tower"), &other);
+        let stands = |at: usize| sessions.stands(&pair("wallet").peer, numbers[at]);
+        // In the order in which they were finished, not begun.
+        assert!(stands(1).is_empty() && stands(0).is_empty());
+        assert!(sessions.stands(&pair("tower").peer, others).is_empty());
+        let evicted = stands(2);
+        assert!(evicted.len() == 1 && Arc::ptr_eq(&evicted[0], &pipes[1]));
+        assert!(!sessions.is_live(&pair("wallet").peer, numbers[1]));
+        let evicted = stands(3);
+        assert!(evicted.len() == 1 && Arc::ptr_eq(&evicted[0], &pipes[0]));
+        drop(pipes);
+        assert!(!sessions.is_live(&pair("wallet").peer, numbers[3]));
+        assert!(sessions.is_live(&pair("tower").peer, others));
+        assert_eq!(sessions.sweep(|_| Some("It is so.".into())).len(), 1);
+    }
+}

@@ -35,7 +35,7 @@ impl Link {
     }
 
     /// `C_0` of a handshake's hash and split keys.
-    pub(super) fn of(handshake_hash: &[u8; 32], first: &CipherKey, second: &CipherKey) -> Result<Self, NoiseError> {
+    pub(crate) fn of(handshake_hash: &[u8; 32], first: &CipherKey, second: &CipherKey) -> Result<Self, NoiseError> {
         let keys = SecretBytes::new([*first.expose(), *second.expose()].concat());
         derive(handshake_hash, &keys, "claviger resumption 1").map(|mut link| Self(ResumptionSecret::take(&mut link)))
     }

@@ -7,14 +7,17 @@ use crate::endpoint::drive::{internal, noise_error};
 use crate::endpoint::sessions::Pair;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, OnionAddress};
+use crate::noise::Protocol;
 use crate::noise::resumption::{Link, Origin, WINDOW};
-use crate::noise::{Established, Protocol};
 use crate::session::BootInstant;
 use crate::wire::RESUMPTION_ID;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
 
 /// What a session and all that resume it come from: a full handshake.
 #[derive(Clone)]
@@ -44,10 +47,9 @@ pub(in crate::endpoint) struct Chain {
 }
 
 impl Chain {
-    /// Of a handshake that is complete, and the number of the session that it gave.
-    pub(in crate::endpoint) fn new(family: Arc<Family>, established: &Established, session: u64) -> Result<Self> {
-        let link = Link::first(established, family.is_initiator).map_err(|error| noise_error(&error, None))?;
-        Ok(Self { family, link, session, unanswered: 0, superseded: false })
+    /// `link`: the first, of a handshake that is complete. `session`: the number of the session that it gave.
+    pub(in crate::endpoint) fn new(family: Arc<Family>, link: Link, session: u64) -> Self {
+        Self { family, link, session, unanswered: 0, superseded: false }
     }
 }
 

@@ -1,0 +1,169 @@
+use super::*;
+use crate::identity::{Curve, StaticPublic, Suite};
+use crate::secret::CipherKey;
+use crate::wire::Pattern;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn key(n: u8) -> StaticPublic {
+    let mut bytes = [9; 32];
+    bytes[0] = n;
+    StaticPublic::new(Curve::X25519, &bytes).unwrap()
+}
+
+fn family(peer: &str, is_initiator: bool, token_seen: BootInstant) -> Arc<Family> {
+    let protocol =
+        Protocol { pattern: Pattern::Kk, kem: None, psk: false, curve: Curve::X25519, suite: Suite::ChaChaPolyBlake2s };
+    let origin = Origin { handshake_hash: [1; 32], kind: 1, time_ms: 5, initiator: key(1), responder: key(2) };
+    let pair = Pair { peer: peer.parse().unwrap(), own: key(1), as_former: false, theirs: key(2) };
+    let onion_address = OnionAddress::from_public_key([3; 32]);
+    Arc::new(Family { pair, is_initiator, onion_address, protocol, origin, token_seen })
+}
+
+fn link(n: u8) -> Link {
+    Link::of(&[n; 32], &CipherKey::new([1; 32]), &CipherKey::new([2; 32])).unwrap()
+}
+
+fn chain(family: &Arc<Family>, n: u8) -> Chain {
+    Chain::new(Arc::clone(family), link(n), n.into())
+}
+
+/// Three a peer, for 15 minutes.
+fn chains() -> Arc<Chains> {
+    let mut config = Config::default();
+    config.limits.sessions_per_peer = 3;
+    Arc::new(Chains::new(&config))
+}
+
+fn count(chains: &Chains) -> usize {
+    chains.lock().values().map(VecDeque::len).sum()
+}
+
+fn take(chains: &Arc<Chains>, now: BootInstant) -> Option<Taken> {
+    chains.take(&"peer".parse().unwrap(), now, |_, _| true)
+}
+
+#[test]
+fn the_newest_is_taken_and_the_oldest_makes_room() {
+    let (chains, now) = (chains(), BootInstant::now());
+    let family = family("peer", true, now);
+    for n in 1..=4 {
+        chains.keep(chain(&family, n), chains.age(), now);
+    }
+    assert_eq!(count(&chains), 3);
+    let taken: Vec<Taken> = std::iter::from_fn(|| take(&chains, now)).collect();
+    assert_eq!(taken.iter().map(Taken::session).collect::<Vec<_>>(), [4, 3, 2]);
+    assert_eq!(count(&chains), 0, "nobody else gets what one has");
+    for (at, taken) in taken.into_iter().enumerate() {
+        if at == 1 { taken.done() } else { drop(taken) }
+    }
+    assert_eq!(count(&chains), 2, "what did not do its work is given back");
+}
+
+#[test]
+fn a_link_is_used_once_and_no_more_than_the_other_end_looks_for() {
+    let (chains, now) = (chains(), BootInstant::now());
+    let family = family("peer", true, now);
+    chains.keep(chain(&family, 1), chains.age(), now);
+    let mut expected = link(1);
+    for _ in 0..WINDOW {
+        let mut taken = take(&chains, now).expect("one is left");
+        assert_eq!(taken.link().unwrap().id().unwrap(), expected.id().unwrap());
+        expected = expected.next().unwrap();
+    }
+    assert!(take(&chains, now).is_none());
+}
+
+#[test]
+fn only_the_end_that_began_it_takes_and_only_the_other_finds() {
+    let (chains, now) = (chains(), BootInstant::now());
+    let (mine, theirs) = (family("peer", true, now), family("peer", false, now));
+    chains.keep(chain(&mine, 1), chains.age(), now);
+    chains.keep(chain(&theirs, 2), chains.age(), now);
+    let find =
+        |pair: &Pair, n| chains.find(pair, &link(n).id().unwrap(), now, |_, _| Ok(())).map(|found| found.session);
+    assert_eq!(find(&mine.pair, 1).unwrap_err().kind(), ErrorKind::ResumptionRefused);
+    assert_eq!(take(&chains, now).unwrap().session(), 1);
+    let others = [
+        Pair { peer: "other".parse().unwrap(), ..theirs.pair.clone() },
+        Pair { own: key(3), ..theirs.pair.clone() },
+        Pair { theirs: key(3), ..theirs.pair.clone() },
+        Pair { as_former: true, ..theirs.pair.clone() },
+    ];
+    for other in others {
+        assert_eq!(find(&other, 2).unwrap_err().kind(), ErrorKind::ResumptionRefused, "{other:?}");
+    }
+    assert_eq!(find(&theirs.pair, 2).unwrap(), 2);
+    assert_eq!(find(&theirs.pair, 2).unwrap_err().kind(), ErrorKind::ResumptionRefused, "a link that was used");
+}
+
+#[test]
+fn a_message_that_does_not_open_moves_nothing() {
+    let (chains, now) = (chains(), BootInstant::now());
+    let family = family("peer", false, now);
+    chains.keep(chain(&family, 1), chains.age(), now);
+    let third = link(1).next().unwrap().next().unwrap();
+    let find = |link: &Link, opens: bool| {
+        let bad = || Error::new(ErrorKind::HandshakeFailed, "No.", "None.");
+        let opens = |_: &_, _: &_| opens.then_some(()).ok_or_else(bad);
+        chains.find(&family.pair, &link.id().unwrap(), now, opens).map(drop).map_err(|error| error.kind())
+    };
+    assert_eq!(find(&third, false), Err(ErrorKind::HandshakeFailed));
+    assert_eq!(find(&link(1), false), Err(ErrorKind::HandshakeFailed));
+    assert_eq!(find(&third, true), Ok(()));
+    assert_eq!(find(&link(1), true), Err(ErrorKind::ResumptionRefused), "it was passed by");
+    assert_eq!(find(&third.next().unwrap(), true), Ok(()));
+}
+
+#[test]
+fn time_and_changes_wipe() {
+    let (chains, now) = (chains(), BootInstant::now());
+    let family = family("peer", true, now);
+    chains.keep(chain(&family, 1), chains.age(), now);
+    assert!(take(&chains, now.later(15 * MINUTE)).is_none(), "its time is over");
+    chains.expire(now.later(14 * MINUTE));
+    assert_eq!(count(&chains), 1);
+    chains.expire(now.later(15 * MINUTE));
+    assert_eq!(count(&chains), 0);
+    chains.keep(chain(&family, 1), chains.age(), now.later(15 * MINUTE));
+    assert_eq!(count(&chains), 0, "too late to be kept");
+
+    let age = chains.age();
+    chains.keep(chain(&family, 1), age, now);
+    chains.keep(chain(&family, 2), age, now);
+    let taken = take(&chains, now).unwrap();
+    chains.changed(|_| true);
+    assert_eq!(count(&chains), 1);
+    drop(taken);
+    assert_eq!(count(&chains), 1, "in use while something changed");
+    chains.keep(chain(&family, 3), age, now);
+    assert_eq!(count(&chains), 1, "begun before something changed");
+    chains.changed(|_| false);
+    assert_eq!(count(&chains), 0);
+
+    let mut config = Config::default();
+    config.session.resume_for = Duration::ZERO;
+    let never = Chains::new(&config);
+    never.keep(chain(&family, 1), never.age(), now);
+    assert_eq!(count(&never), 0);
+}
+
+#[test]
+fn what_was_resumed_is_kept_until_the_other_end_shows_itself() {
+    let (chains, now) = (chains(), BootInstant::now());
+    let family = family("peer", false, now);
+    let peer = &family.pair.peer;
+    chains.keep(chain(&family, 1), chains.age(), now);
+    chains.supersede(peer, 1, 2);
+    chains.keep(chain(&family, 2), chains.age(), now);
+    assert_eq!(chains.unsettled(), [(peer.clone(), 2)]);
+    // The answer was lost: it comes once more, by the old chain, and means the session that nobody took up.
+    let found = chains.find(&family.pair, &link(1).id().unwrap(), now, |_, _| Ok(())).unwrap();
+    assert_eq!(found.session, 2);
+    chains.settle(peer, 1);
+    assert_eq!(count(&chains), 2);
+    chains.settle(peer, 2);
+    assert_eq!((count(&chains), chains.unsettled()), (1, vec![]));
+    chains.forget(peer, 2);
+    assert_eq!(count(&chains), 0);
+}
