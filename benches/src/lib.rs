@@ -7,16 +7,24 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod aead;
+pub mod child;
 pub mod keys;
+pub mod link;
+pub mod machines;
 pub mod measure;
+pub mod pairs;
 pub mod report;
 pub mod rows;
 pub mod tls;
+pub mod worker;
 
 use std::io::Write as _;
 
 /// What went wrong, to be told and nothing else.
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// A result whose error is only told.
+pub type Result<T> = std::result::Result<T, Error>;
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy, Default)]

@@ -3,12 +3,13 @@
 use clap::Parser;
 use claviger_bench::report::Report;
 use claviger_bench::rows::ROWS;
+use claviger_bench::worker::Worker;
 use claviger_bench::{Options, Result};
 use std::io::Write as _;
 
 /// Measures claviger beside what people use otherwise, in alternating runs, and prints a table with ratios and targets.
 #[derive(Parser)]
-#[command(name = "scripts/bench")]
+#[command(name = "scripts/bench", args_conflicts_with_subcommands = true)]
 struct Arguments {
     /// The rows to measure. Default: all; `--list` names them.
     rows: Vec<String>,
@@ -24,10 +25,15 @@ struct Arguments {
     /// Prints the tables in Markdown.
     #[arg(long)]
     markdown: bool,
+    #[command(subcommand)]
+    worker: Option<Worker>,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(worker) = arguments.worker {
+        return worker.run();
+    }
     let mut out = std::io::stdout().lock();
     if arguments.list {
         for row in ROWS {
