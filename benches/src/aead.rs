@@ -38,8 +38,10 @@ pub fn batch(len: usize) -> usize {
 /// Who seals and opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
-    /// claviger's `Sealer` and `Opener`, frame header and all.
+    /// claviger's `Sealer` and `Opener`, frame header and all, in place.
     Ours,
+    /// The same with the copy from somebody's buffer to where the record is.
+    Copying,
     /// The bare AEAD of one of the two, in place: nothing can be faster with it.
     Raw(Provider),
     /// snow with the primitives that it brings itself.
@@ -50,8 +52,9 @@ pub enum Who {
 
 impl Who {
     /// All.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Ours,
+        Self::Copying,
         Self::Raw(Provider::AwsLc),
         Self::Raw(Provider::Ring),
         Self::Snow,
@@ -63,6 +66,7 @@ impl Who {
     pub fn name(self) -> String {
         match self {
             Self::Ours => "claviger".into(),
+            Self::Copying => "with a copy".into(),
             Self::Raw(provider) => provider.name().into(),
             Self::Snow => "snow".into(),
             Self::Rustls(provider) => format!("rustls, {}", provider.name()),
@@ -76,11 +80,16 @@ impl Who {
     pub fn sealing(self, cipher: Cipher, len: usize) -> Result<Box<dyn Records>> {
         let plain = vec![7; len];
         Ok(match self {
-            Self::Ours => Box::new(Seal {
-                sealer: Sealer::new(cipher.suite(), &CipherKey::new(KEY))?,
-                out: Vec::with_capacity(batch(len) * (FRAME_HEADER + len + TAG)),
-                plain,
-            }),
+            Self::Ours => {
+                let sealer = Sealer::new(cipher.suite(), &CipherKey::new(KEY))?;
+                let frame = FRAME_HEADER + len + TAG;
+                Box::new(Seal { sealer, frames: vec![7; frame * batch(len)], frame })
+            }
+            Self::Copying => {
+                let sealer = Sealer::new(cipher.suite(), &CipherKey::new(KEY))?;
+                let out = Vec::with_capacity(batch(len) * (FRAME_HEADER + len + TAG));
+                Box::new(CopySeal { sealer, out, plain })
+            }
             Self::Raw(provider) => {
                 Box::new(RawSeal { aead: Aead::new(provider, cipher)?, plain: plain.repeat(batch(len)), len })
             }
@@ -103,7 +112,8 @@ impl Who {
     pub fn opening(self, cipher: Cipher, len: usize) -> Result<Box<dyn Records>> {
         let plain = vec![7; len];
         Ok(match self {
-            Self::Ours => Box::new(Open {
+            Self::Ours | Self::Copying => Box::new(Open {
+                copy: (self == Self::Copying).then(|| vec![0; len]),
                 sealer: Sealer::new(cipher.suite(), &CipherKey::new(KEY))?,
                 opener: Opener::new(cipher.suite(), &CipherKey::new(KEY))?,
                 sealed: Vec::new(),
@@ -185,11 +195,26 @@ impl Aead {
 
 struct Seal {
     sealer: Sealer,
+    frames: Vec<u8>,
+    /// Bytes of one.
+    frame: usize,
+}
+
+impl Records for Seal {
+    fn run(&mut self) {
+        for frame in self.frames.chunks_exact_mut(self.frame) {
+            self.sealer.seal_in_place(black_box(frame)).unwrap();
+        }
+    }
+}
+
+struct CopySeal {
+    sealer: Sealer,
     out: Vec<u8>,
     plain: Vec<u8>,
 }
 
-impl Records for Seal {
+impl Records for CopySeal {
     fn run(&mut self) {
         self.out.clear();
         for _ in 0..batch(self.plain.len()) {
@@ -257,6 +282,8 @@ struct Open {
     opener: Opener,
     sealed: Vec<u8>,
     plain: Vec<u8>,
+    /// Where the plaintext is copied to, if it is.
+    copy: Option<Vec<u8>>,
 }
 
 impl Records for Open {
@@ -269,7 +296,11 @@ impl Records for Open {
 
     fn run(&mut self) {
         for record in self.sealed.chunks_exact_mut(FRAME_HEADER + self.plain.len() + TAG) {
-            black_box(self.opener.open(black_box(&mut record[FRAME_HEADER..])).unwrap());
+            let plain = self.opener.open(black_box(&mut record[FRAME_HEADER..])).unwrap();
+            if let Some(copy) = &mut self.copy {
+                copy.copy_from_slice(plain);
+            }
+            black_box(plain);
         }
     }
 }

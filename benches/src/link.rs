@@ -1,10 +1,16 @@
 //! Byte streams between two processes over loopback TCP: bare, by rustls, by a session; and what is said on them.
 
+use crate::keys::{Key, PROLOGUE};
 use crate::tls::{Cipher, Identity, Provider, Signature, configs, server_name};
 use crate::{Result, machines};
 use claviger::Session;
+use claviger::identity::Curve;
+use claviger::noise::{Protocol, Setup, Step, initiator, responder};
+use claviger::session::Records;
+use claviger::transport::Pipe;
+use claviger::wire::Pattern;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +29,8 @@ pub enum Kind {
     Tcp,
     /// tokio-rustls, TLS 1.3 with this one suite.
     Tls(Provider, Cipher),
+    /// The bare record layer.
+    Records(Cipher),
     /// A session's stream.
     Session(Cipher),
 }
@@ -33,6 +41,7 @@ impl Kind {
         match self {
             Self::Tcp => "TCP".into(),
             Self::Tls(provider, _) => format!("rustls, {}", provider.name()),
+            Self::Records(_) => "bare records".into(),
             Self::Session(_) => "claviger".into(),
         }
     }
@@ -45,6 +54,8 @@ impl Kind {
             Self::Tls(Provider::AwsLc, Cipher::Aes) => "tls-aws-lc-aes",
             Self::Tls(Provider::Ring, Cipher::ChaCha) => "tls-ring-chacha",
             Self::Tls(Provider::Ring, Cipher::Aes) => "tls-ring-aes",
+            Self::Records(Cipher::ChaCha) => "records-chacha",
+            Self::Records(Cipher::Aes) => "records-aes",
             Self::Session(Cipher::ChaCha) => "session-chacha",
             Self::Session(Cipher::Aes) => "session-aes",
         }
@@ -53,7 +64,7 @@ impl Kind {
     /// Every kind with this cipher, the one without among them.
     pub fn with(cipher: Cipher) -> Vec<Self> {
         let tls = Provider::ALL.map(|provider| Self::Tls(provider, cipher));
-        [&[Self::Session(cipher), Self::Tcp], tls.as_slice()].concat()
+        [&[Self::Session(cipher), Self::Records(cipher), Self::Tcp], tls.as_slice()].concat()
     }
 }
 
@@ -73,6 +84,7 @@ impl std::str::FromStr for Kind {
 pub fn make(dir: &Path) -> Result<()> {
     for end in [machines::LISTENER, machines::DIALLER] {
         Identity::new(Signature::Ed25519)?.write(&dir.join("tls").join(end))?;
+        std::fs::write(dir.join(end), Key::new(Curve::X25519).bytes)?;
     }
     for cipher in Cipher::ALL {
         machines::make(&dir.join(cipher.name()), cipher.suite(), None)?;
@@ -101,6 +113,32 @@ fn tls(dir: &Path, provider: Provider, cipher: Cipher) -> Result<(TlsAcceptor, T
     let (listener, dialler) = (read(machines::LISTENER)?, read(machines::DIALLER)?);
     let (accepting, dialling) = configs(provider, Some(cipher), None, [&listener, &dialler])?;
     Ok((TlsAcceptor::from(accepting), TlsConnector::from(dialling)))
+}
+
+/// The bare record layer on a pipe, after a handshake with two keys that were [made](make).
+async fn records(dir: &Path, cipher: Cipher, mut tcp: TcpStream, dialling: bool) -> Result<Records> {
+    let key = |end| Ok::<_, crate::Error>(Key::from_bytes(Curve::X25519, &std::fs::read(dir.join(end))?));
+    let (own, peer) = (key(machines::LISTENER)?, key(machines::DIALLER)?);
+    let (own, peer) = if dialling { (peer, own) } else { (own, peer) };
+    let (pattern, curve, suite) = (Pattern::Xk, Curve::X25519, cipher.suite());
+    let protocol = Protocol { pattern, kem: None, psk: false, curve, suite };
+    let setup = Setup::new(protocol, &own.public, &peer.public, PROLOGUE);
+    let mut step = if dialling { initiator(setup) } else { responder(setup) }?;
+    loop {
+        step = match own.answer(step) {
+            Step::Send(send) => {
+                tcp.write_all(send.message()).await?;
+                send.sent()?
+            }
+            Step::Receive(receive) => {
+                let mut message = vec![0; receive.expected_len()];
+                tcp.read_exact(&mut message).await?;
+                receive.received(&message)?
+            }
+            Step::Finished(established) => return Ok(Records::new(Pipe::from(tcp), &established, dialling)?),
+            Step::Agree(_) => return Err("an unanswered step".into()),
+        };
+    }
 }
 
 /// Takes in streams of one kind at `address` and hands each to `take`, for ever.
@@ -136,12 +174,14 @@ where
     loop {
         let (tcp, _) = listener.accept().await?;
         tcp.set_nodelay(true)?;
-        let (acceptor, take) = (acceptor.clone(), take.clone());
+        let (acceptor, take, dir) = (acceptor.clone(), take.clone(), dir.to_owned());
         tokio::spawn(async move {
-            match acceptor {
-                Some(acceptor) => take(Box::new(Box::pin(acceptor.accept(tcp)).await?)).await,
-                None => take(Box::new(tcp)).await,
-            }
+            let stream: BoxStream = match (acceptor, kind) {
+                (Some(acceptor), _) => Box::new(Box::pin(acceptor.accept(tcp)).await?),
+                (None, Kind::Records(cipher)) => Box::new(Box::pin(records(&dir, cipher, tcp, false)).await?),
+                (None, _) => Box::new(tcp),
+            };
+            take(stream).await
         });
     }
 }
@@ -159,6 +199,8 @@ pub enum Dialler {
     Tcp(SocketAddr),
     /// See [`Kind::Tls`].
     Tls(SocketAddr, TlsConnector),
+    /// See [`Kind::Records`].
+    Records(SocketAddr, PathBuf, Cipher),
     /// See [`Kind::Session`].
     Session(claviger::Endpoint),
 }
@@ -172,6 +214,7 @@ impl Dialler {
         Ok(match kind {
             Kind::Tcp => Self::Tcp(address),
             Kind::Tls(provider, cipher) => Self::Tls(address, tls(dir, provider, cipher)?.1),
+            Kind::Records(cipher) => Self::Records(address, dir.to_owned(), cipher),
             Kind::Session(cipher) => {
                 let peer = (machines::LISTENER.parse()?, address);
                 let config = machines::over_tcp(free_port()?, Some(peer));
@@ -196,6 +239,7 @@ impl Dialler {
             Self::Tls(address, connector) => {
                 Box::new(Box::pin(connector.connect(server_name(), tcp(*address).await?)).await?)
             }
+            Self::Records(address, dir, cipher) => Box::new(records(dir, *cipher, tcp(*address).await?, true).await?),
             Self::Session(endpoint) => Box::new(endpoint.connect_peer(&machines::LISTENER.parse()?, None).await?),
         })
     }

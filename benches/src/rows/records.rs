@@ -3,7 +3,7 @@
 use crate::aead::{LENGTHS, Records, Who, batch};
 use crate::measure::{Subject, alternate, median, thread_time};
 use crate::report::{Report, Rounds, Target};
-use crate::tls::Cipher;
+use crate::tls::{Cipher, Provider};
 use crate::{Options, Result, size};
 
 /// Processor time of one measurement, in seconds.
@@ -39,7 +39,9 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
                 let values = alternate(&mut subjects, rounds)?;
                 report.note("records", &case, "GB/s", &names, &values);
                 if len == 16 * 1024 {
-                    let best = if median(&values[1]) > median(&values[2]) { 1 } else { 2 };
+                    let place = |who| Who::ALL.iter().position(|other| *other == who).unwrap_or(0);
+                    let raw = Provider::ALL.map(|provider| place(Who::Raw(provider)));
+                    let best = if median(&values[raw[0]]) > median(&values[raw[1]]) { raw[0] } else { raw[1] };
                     let bound = if cipher == Cipher::ChaCha { 0.95 } else { 0.90 };
                     let theirs = Rounds { name: &format!("{} raw", names[best]), values: &values[best] };
                     report.compare("records", &case, "GB/s", &values[0], &theirs, Some(Target::Ratio(bound)));

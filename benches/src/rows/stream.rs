@@ -85,6 +85,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
             };
             against(best, Target::Ratio(1.4));
             against(at(Kind::Tcp), Target::Ratio(0.6));
+            against(at(Kind::Records(cipher)), Target::Ratio(0.9));
         }
     }
     Ok(())
