@@ -1,7 +1,7 @@
 //! The Noise static public key and its curve.
 
 use super::IdentityError;
-use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey};
+use aws_lc_rs::agreement::{self, ParsedPublicKey, UnparsedPublicKey};
 
 /// The curve of a static key. One per identity; two peers must share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,30 +77,20 @@ impl StaticPublic {
         if bytes.len() != curve.public_len() {
             return Err(IdentityError::PublicKey("has the wrong length for its curve"));
         }
-        if curve == Curve::P256 && bytes[0] != 4 {
-            return Err(IdentityError::PublicKey("is not an uncompressed P-256 point"));
+        match curve {
+            Curve::X25519 if !is_canonical(bytes) => return Err(IdentityError::PublicKey("is not in canonical form")),
+            Curve::X25519 if LOW_ORDER.iter().any(|low| low == bytes) => {
+                return Err(IdentityError::PublicKey("has low order"));
+            }
+            Curve::P256 if bytes[0] != 4 => {
+                return Err(IdentityError::PublicKey("is not an uncompressed P-256 point"));
+            }
+            // Reading a point checks that it is on the curve (SEC 1, section 2.3.4), whose order is prime: no operation is needed. The point at infinity has another length.
+            Curve::P256 if ParsedPublicKey::try_from(UnparsedPublicKey::new(curve.algorithm(), bytes)).is_err() => {
+                return Err(IdentityError::PublicKey("is not on the curve"));
+            }
+            Curve::X25519 | Curve::P256 => {}
         }
-        if curve == Curve::X25519 && !is_canonical(bytes) {
-            return Err(IdentityError::PublicKey("is not in canonical form"));
-        }
-        // One operation with a fixed scalar tells all: aws-lc refuses points off P-256 and an all-zero X25519 result. For
-        // X25519 the scalar is clamped to a multiple of 8, so the result is zero exactly for the points of order 1, 2, 4 and 8.
-        let mut scalar = [0u8; 32];
-        scalar[31] = 1;
-        let probe = PrivateKey::from_private_key(curve.algorithm(), &scalar)
-            .map_err(|_| IdentityError::PublicKey("could not be checked"))?;
-        let refused = match curve {
-            Curve::X25519 => "has low order",
-            Curve::P256 => "is not on the curve",
-        };
-        agreement::agree(
-            &probe,
-            UnparsedPublicKey::new(curve.algorithm(), bytes),
-            IdentityError::PublicKey(refused),
-            |secret| {
-                if secret.iter().all(|byte| *byte == 0) { Err(IdentityError::PublicKey(refused)) } else { Ok(()) }
-            },
-        )?;
         Ok(Self { curve, bytes: bytes.into() })
     }
 
@@ -131,6 +121,31 @@ impl StaticPublic {
     }
 }
 
+/// The canonical u-coordinates, little-endian, of the points of order 1, 2, 4 and 8 of Curve25519 and its twist: 0, 1, two of order 8, and p - 1. No others give zero with a
+/// scalar that is clamped, a multiple of 8 (RFC 7748, section 6.1; <https://cr.yp.to/ecdh.html>).
+const LOW_ORDER: [[u8; 32]; 5] = [
+    [0; 32],
+    {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    },
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda, 0x09,
+        0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04, 0x44,
+        0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+    ],
+    {
+        let mut minus_one = [0xff; 32];
+        minus_one[0] = 0xec;
+        minus_one[31] = 0x7f;
+        minus_one
+    },
+];
+
 /// Whether a little-endian u-coordinate is less than 2^255 - 19. RFC 7748 (section 5) takes others, too; refusing them here leaves each point
 /// one spelling, so that no key is recorded twice under two names.
 fn is_canonical(u: &[u8]) -> bool {
@@ -147,10 +162,11 @@ impl std::fmt::Debug for StaticPublic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_lc_rs::agreement::PrivateKey;
 
     /// The small-order u-coordinates of Curve25519 and its twist, with their non-canonical encodings
     /// (cr.yp.to/ecdh.html, "How do I validate Curve25519 public keys?").
-    const LOW_ORDER: [&str; 7] = [
+    const ALL_LOW_ORDER: [&str; 7] = [
         "0000000000000000000000000000000000000000000000000000000000000000",
         "0100000000000000000000000000000000000000000000000000000000000000",
         "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
@@ -162,15 +178,35 @@ mod tests {
 
     #[test]
     fn low_order_points_are_refused() {
-        for hex in LOW_ORDER {
+        for hex in ALL_LOW_ORDER {
             let refused = StaticPublic::from_hex(Curve::X25519, hex);
             assert!(matches!(refused, Err(IdentityError::PublicKey(_))), "{hex}");
         }
         // Bit 255 is ignored (RFC 7748, section 5), so these are the same points with the top bit set.
-        for hex in LOW_ORDER {
+        for hex in ALL_LOW_ORDER {
             let mut bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap();
             bytes[31] |= 0x80;
             assert!(StaticPublic::new(Curve::X25519, &bytes).is_err(), "{hex} with the top bit");
+        }
+    }
+
+    /// What the list says is what an operation says: zero for these points, and for no small multiple of what they are near to.
+    #[test]
+    fn the_points_of_low_order_are_those_that_give_zero() {
+        let mut scalar = [0x55; 32];
+        for last in 0..8 {
+            scalar[0] = last;
+            let key = PrivateKey::from_private_key(&agreement::X25519, &scalar).unwrap();
+            let gives_zero = |u: &[u8; 32]| {
+                let point = UnparsedPublicKey::new(&agreement::X25519, u);
+                agreement::agree(&key, point, (), |secret| if secret == [0; 32] { Err(()) } else { Ok(()) }).is_err()
+            };
+            for low in &LOW_ORDER {
+                assert!(gives_zero(low), "{low:?}");
+                let mut near = *low;
+                near[1] ^= 2;
+                assert!(!gives_zero(&near) && StaticPublic::new(Curve::X25519, &near).is_ok(), "{near:?}");
+            }
         }
     }
 
