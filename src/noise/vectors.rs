@@ -1,5 +1,7 @@
 //! The published Noise vectors through the delegated path: the static keys answer as a token would, one operation at a time.
 
+mod own;
+
 use super::handshake::{Fixed, Setup, Step};
 use super::*;
 use crate::identity::StaticPublic;
