@@ -1,8 +1,9 @@
 //! Live handshakes and records with other people's Noise, our static key on a token.
 
 use crate::support::{Pins, generate, run};
-use claviger::identity::{Curve, StaticPublic, Suite};
+use claviger::identity::{Curve, Kem, StaticPublic, Suite};
 use claviger::noise::{self, Established, Opener, Protocol, Sealer, Setup, Step};
+use claviger::secret::{NoisePsk, PresharedKey};
 use claviger::token::{Reason, Settings, TokenHandle};
 use claviger::wire::Pattern;
 use claviger_testkit::pynoise::{Library, PAYLOADS, PyPeer, PySpec, Role};
@@ -64,17 +65,23 @@ async fn records(established: &Established, initiator: bool, pipe: &mut TcpStrea
     }
 }
 
-async fn meet(library: Library, pattern: Pattern, suite: Suite, initiator: bool, token: &TokenHandle) {
-    let protocol = Protocol { pattern, kem: None, psk: false, curve: Curve::X25519, suite };
+/// What the two hold beside their static keys.
+const PRESHARED: [u8; 32] = [0x77; 32];
+
+async fn meet(library: Library, protocol: Protocol, initiator: bool, token: &TokenHandle) {
+    let pattern = protocol.pattern;
     let private = [0x42; 32];
     let key = aws_lc_rs::agreement::PrivateKey::from_private_key(&aws_lc_rs::agreement::X25519, &private).unwrap();
     let remote = StaticPublic::new(Curve::X25519, key.compute_public_key().unwrap().as_ref()).unwrap();
     let local = token.public().clone();
-    let knows_us = pattern != Pattern::Xk || !initiator;
+    let is_resumption = pattern == Pattern::Nn;
+    let knows_us = (pattern != Pattern::Xk || !initiator) && !is_resumption;
     let peer = PyPeer::spawn(&PySpec {
         library,
         role: if initiator { Role::Responder } else { Role::Initiator },
         protocol_name: &protocol.name(),
+        kind: protocol.kind().byte(),
+        secret: (protocol.psk || is_resumption).then_some(&PRESHARED),
         prologue: PROLOGUE,
         static_private: &private,
         remote_public: knows_us.then(|| local.as_bytes().try_into().unwrap()),
@@ -83,15 +90,26 @@ async fn meet(library: Library, pattern: Pattern, suite: Suite, initiator: bool,
     .unwrap();
     let mut pipe = TcpStream::connect(peer.addr()).await.unwrap();
     let before = token.operations();
-    let setup = Setup::new(protocol, &local, &remote, PROLOGUE);
+    let (preshared, psk) = (PresharedKey::new(PRESHARED), NoisePsk::new(PRESHARED));
+    let setup = match pattern {
+        Pattern::Nn => Setup::resumption(protocol, &remote, PROLOGUE, &psk),
+        _ if protocol.psk => Setup::new(protocol, &local, &remote, PROLOGUE).with_preshared_key(&preshared),
+        _ => Setup::new(protocol, &local, &remote, PROLOGUE),
+    };
     let first = if initiator { noise::initiator(setup) } else { noise::responder(setup) }.unwrap();
     let established = handshake(first, token, &mut pipe).await;
-    let operations = if pattern == Pattern::Kk { 2 } else { 1 };
+    let operations = match pattern {
+        Pattern::Nn => 0,
+        Pattern::Kk => 2,
+        Pattern::Kk1 | Pattern::Xk => 1,
+    };
     assert_eq!(token.operations() - before, operations, "{}", protocol.name());
     records(&established, initiator, &mut pipe).await;
     let hash = tokio::task::spawn_blocking(move || peer.finish()).await.unwrap().unwrap();
     assert_eq!(hash, established.handshake_hash, "{}", protocol.name());
 }
+
+const KEM: Option<Kem> = Some(Kem::MlKem768);
 
 fn with(library: Library, patterns: &[Pattern]) {
     let hsm = SoftHsm::new();
@@ -101,8 +119,15 @@ fn with(library: Library, patterns: &[Pattern]) {
         let token = TokenHandle::open(&locator, &public, Settings::new("interop", Pins::of(&locator))).unwrap();
         for pattern in patterns {
             for suite in Suite::ALL {
-                for initiator in [true, false] {
-                    meet(library, *pattern, suite, initiator, &token).await;
+                for (kem, psk) in [(None, false), (KEM, false), (None, true), (KEM, true)] {
+                    // A resumption is NNpsk0 and nothing more.
+                    if *pattern == Pattern::Nn && (kem.is_some() || psk) {
+                        continue;
+                    }
+                    let protocol = Protocol { pattern: *pattern, kem, psk, curve: Curve::X25519, suite };
+                    for initiator in [true, false] {
+                        meet(library, protocol, initiator, &token).await;
+                    }
                 }
             }
         }
@@ -111,7 +136,7 @@ fn with(library: Library, patterns: &[Pattern]) {
 
 #[test]
 fn noiseprotocol() {
-    isolated(|| with(Library::NoiseProtocol, &[Pattern::Kk, Pattern::Xk]));
+    isolated(|| with(Library::NoiseProtocol, &[Pattern::Kk, Pattern::Xk, Pattern::Nn]));
 }
 
 #[test]

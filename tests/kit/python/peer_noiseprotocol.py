@@ -11,21 +11,28 @@ class Noise:
             self.noise.set_as_initiator()
         else:
             self.noise.set_as_responder()
-        self.noise.set_keypair_from_private_bytes(Keypair.STATIC, args.private)
+        if args.kind != wire.NN:
+            self.noise.set_keypair_from_private_bytes(Keypair.STATIC, args.private)
         if args.remote_public:
             self.noise.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, args.remote_public)
         self.noise.set_prologue(args.prologue)
+        if "psk" in args.protocol:
+            # To begin with: `mix` puts the real one in its place.
+            self.noise.set_psks(psks=[bytes(32)])
         self.noise.start_handshake()
 
     @property
     def finished(self):
         return self.noise.handshake_finished
 
-    def write(self):
-        return bytes(self.noise.write_message())
+    def mix(self, psk):
+        self.noise.noise_protocol.psks[0] = psk
+
+    def write(self, payload):
+        return bytes(self.noise.write_message(payload))
 
     def read(self, message):
-        self.noise.read_message(message)
+        return bytes(self.noise.read_message(message))
 
     def hash(self):
         return self.noise.get_handshake_hash()

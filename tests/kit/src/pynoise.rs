@@ -2,7 +2,7 @@
 //! loopback. Curve 25519 only; KK and XK in both, KK1 in dissononce. And a whole machine by the first of them: see [`PyPeer::machine`].
 //!
 //! The wire of the others is Noise's alone: each message, of the handshake and after it, is its length (2 bytes, big-endian) and the
-//! message (at most 65535 bytes); handshake payloads are empty. After the handshake the initiator sends payloads of
+//! message (at most 65535 bytes); handshake payloads are empty but for what ML-KEM-768 puts there. After the handshake the initiator sends payloads of
 //! [`PAYLOADS`] bytes, one at a time, and the responder sends each back; byte `i` of a payload is `i * 7 mod 256`.
 //!
 //! The libraries are installed by pip, by name and pinned version, into a virtual environment that is kept in cargo's
@@ -55,8 +55,12 @@ pub struct PySpec<'a> {
     pub library: Library,
     /// Its part in the handshake.
     pub role: Role,
-    /// `Noise_KK_25519_ChaChaPoly_BLAKE2s`…
+    /// `Noise_KK_25519_ChaChaPoly_BLAKE2s`, `Noise_KKpsk2_…`…
     pub protocol_name: &'a str,
+    /// What is mixed in, as Claviger's kind byte (section 3 of its wire format) says it; its other bits are the pattern's.
+    pub kind: u8,
+    /// The pre-shared key that the kind asks for; with NN the `psk` itself.
+    pub secret: Option<&'a [u8; 32]>,
     /// The prologue.
     pub prologue: &'a [u8],
     /// The peer's own static private key, X25519.
@@ -97,6 +101,10 @@ impl PyPeer {
         arguments.extend(["--prologue".to_owned(), HEXLOWER.encode(spec.prologue)]);
         if let Some(key) = spec.remote_public {
             arguments.extend(["--remote-public".to_owned(), HEXLOWER.encode(key)]);
+        }
+        arguments.extend(["--kind".to_owned(), spec.kind.to_string()]);
+        if let Some(secret) = spec.secret {
+            arguments.extend(["--secret".to_owned(), HEXLOWER.encode(secret)]);
         }
         if let Some(port) = spec.connect {
             arguments.extend(["--connect".to_owned(), port.to_string()]);
