@@ -5,6 +5,7 @@
 //! - [`parts`]: a text cut for QR codes, and put together again;
 //! - [`proof`]: a challenge, and the proof that a token in the room holds the key on a card;
 //! - [`succession`]: a machine's next card, vouched for by its present key;
+//! - [`preshared`]: a key that two machines hold beside their tokens: the one text that is secret;
 //! - [`phrase`]: one phrase over the plan and all cards;
 //! - [`log`]: the hash-chained ceremony log; [`transcript`]: its export, and the comparison of several.
 //!
@@ -15,6 +16,7 @@ pub mod log;
 pub mod parts;
 pub mod phrase;
 pub mod plan;
+pub mod preshared;
 pub mod proof;
 pub mod succession;
 mod text;

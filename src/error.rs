@@ -153,6 +153,8 @@ kinds! {
     ProofUsed = "proof-used",
     /// A next card that is malformed, not for this machine, or not vouched for by the present key.
     SuccessionInvalid = "succession-invalid",
+    /// A pre-shared key's text that is malformed or was changed.
+    PresharedKeyInvalid = "preshared-key-invalid",
     /// The machine or key was revoked here.
     PeerRevoked = "peer-revoked",
     /// The peer's time has passed.

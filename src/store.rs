@@ -24,7 +24,7 @@
 //! reported: in this mode `FULL` alone leaves the unlinked journal's directory entry to chance, and a power cut could undo the commit.
 //!
 //! # Secrets
-//! The onion service's secret key, the client-authorization secret and those of open challenges are wrapped by the seal: in the file they are worth nothing without
+//! The onion service's secret key, the client-authorization secret, pre-shared keys and the secrets of open challenges are wrapped by the seal: in the file they are worth nothing without
 //! one of the tokens. In a store that is not sealed they are in the clear, guarded by the file's mode alone. Read out, they are in types that wipe
 //! themselves; but SQLite has seen those that it stored or read in the clear: its page cache and statement buffers are freed without being wiped, so a
 //! copy may stay in this process's memory until it ends. Sealing rebuilds the file, so that no page keeps what was in the clear; the disk below may, in
@@ -58,7 +58,7 @@ use crate::secret::{ClientAuthSecret, OnionSecretKey, SecretBytes};
 
 pub use crate::ceremony::log::{Event, LogEntry, MAX_DETAIL_LEN};
 pub use file::default_dir;
-pub use life::{Contact, NewIdentity, OpenChallenge, PeerKey, Revoked};
+pub use life::{Contact, HeldKey, NewIdentity, OpenChallenge, PeerKey, Revoked};
 pub use peers::attestation_missing;
 pub use seal::{SealKey, SealState, seal_point};
 

@@ -64,6 +64,10 @@ events! {
     Sealed = "sealed",
     /// The seal was taken off.
     Unsealed = "unsealed",
+    /// A key that this machine and a peer hold beside their static keys was recorded; the detail has its check value.
+    PskRecorded = "psk-recorded",
+    /// That key was removed, by itself or with the peer.
+    PskRemoved = "psk-removed",
     /// This machine's own key, address and client-authorization key were replaced.
     Rotated = "rotated",
     /// The overlap of a rotation is over; the former key is forgotten.

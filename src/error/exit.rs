@@ -74,6 +74,7 @@ impl From<ErrorKind> for ExitCode {
             | Kind::ProofExpired
             | Kind::ProofUsed
             | Kind::SuccessionInvalid
+            | Kind::PresharedKeyInvalid
             | Kind::PeerRevoked
             | Kind::PeerExpired
             | Kind::QrUnreadable

@@ -2,6 +2,7 @@
 
 mod contact;
 mod plan;
+mod preshared;
 mod proof;
 mod rotation;
 
@@ -16,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Curve, Fingerprint, Identifier, KeyPlace, OnionAddress, StaticPublic};
 
 pub use contact::Contact;
+pub use preshared::HeldKey;
 pub use proof::OpenChallenge;
 pub use rotation::NewIdentity;
 
@@ -41,6 +43,7 @@ impl Store {
     pub fn revoke(&mut self, identifier: &Identifier, reason: &str) -> Result<Peer> {
         self.change(&format!("revoke \"{identifier}\""), |connection| {
             let (peer, _) = self.take_out(connection, identifier)?;
+            self.drop_preshared_key(connection, &peer)?;
             self.put_revoked(connection, &peer, reason)?;
             if let Some(former) = &peer.former {
                 self.put_revoked(connection, &Peer::from_card(&former.card), reason)?;
@@ -185,7 +188,13 @@ impl Store {
     }
 
     /// Logs what happened to a peer.
-    fn log_peer(&self, connection: &Connection, event: Event, peer: &Peer, detail: &str) -> Result<()> {
+    pub(in crate::store) fn log_peer(
+        &self,
+        connection: &Connection,
+        event: Event,
+        peer: &Peer,
+        detail: &str,
+    ) -> Result<()> {
         log::append(connection, event, &peer.identifier, peer.fingerprint(), detail)
             .map_err(fail::sql(&self.dir, "write the ceremony log"))
     }

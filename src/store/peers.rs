@@ -109,6 +109,7 @@ impl Store {
     pub fn remove_peer(&mut self, identifier: &Identifier) -> Result<Peer> {
         self.change(&format!("remove peer \"{identifier}\""), |connection| {
             let (peer, _) = self.take_out(connection, identifier)?;
+            self.drop_preshared_key(connection, &peer)?;
             log::append(connection, Event::PeerRemoved, identifier, peer.fingerprint(), "")
                 .map_err(fail::sql(&self.dir, "write the ceremony log"))?;
             Ok(Step::Done(peer))

@@ -309,7 +309,10 @@ impl Store {
             )
             .optional()
             .map_err(&failed)?;
-        let mut secrets = connection.prepare_cached("SELECT name, length(value) FROM secrets").map_err(&failed)?;
+        let mut secrets = connection.prepare_cached(
+                "SELECT name, length(value) FROM secrets UNION ALL SELECT 'psk:' || peer, length(value) FROM preshared_keys",
+            )
+            .map_err(&failed)?;
         let wrapped = secrets
             .query_map([], |row| Ok(row.get::<_, i64>(1)? == (secret_len(&row.get::<_, String>(0)?) + WRAPPING) as i64))
             .and_then(|lengths| lengths.collect::<rusqlite::Result<Vec<bool>>>())
@@ -434,6 +437,11 @@ impl Store {
         for (read, write) in [
             ("SELECT name, value FROM secrets", "UPDATE secrets SET value = ?2 WHERE name = ?1"),
             ("SELECT id, secret FROM challenges", "UPDATE challenges SET secret = ?2 WHERE id = ?1"),
+            // By another name than any secret's or challenge's: a peer may be called as it likes.
+            (
+                "SELECT 'psk:' || peer, value FROM preshared_keys",
+                "UPDATE preshared_keys SET value = ?2 WHERE 'psk:' || peer = ?1",
+            ),
         ] {
             let failed = fail::sql(&self.dir, "wrap the secrets");
             let rows = || -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
@@ -576,7 +584,7 @@ fn check_keys(machine: &Machine, keys: &[SealKey]) -> Result<()> {
 
 /// How long a secret of that name is in the clear, in bytes.
 fn secret_len(name: &str) -> usize {
-    if name.ends_with("onion") { OnionSecretKey::LEN } else { ClientAuthSecret::LEN }
+    if ["onion", "former-onion"].contains(&name) { OnionSecretKey::LEN } else { ClientAuthSecret::LEN }
 }
 
 /// A store that says that it is not sealed, and has secrets that are wrapped.

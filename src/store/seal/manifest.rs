@@ -15,7 +15,7 @@ const NAMED: usize = 8;
 
 /// What each line is about: the line's first word, and the rows. The first column names the row, the others are hashed; a kind without names has one row at most.
 /// `contacts` is not here: a daemon writes it without the token.
-fn tables() -> [(&'static str, String); 8] {
+fn tables() -> [(&'static str, String); 9] {
     [
         ("machine", format!("SELECT '', {MACHINE} FROM machine")),
         ("plan", "SELECT '', text FROM plan".into()),
@@ -29,6 +29,7 @@ fn tables() -> [(&'static str, String); 8] {
         ),
         ("challenge", "SELECT id, id, text, secret, expires FROM challenges ORDER BY id".into()),
         ("spent", "SELECT challenge || '/' || key, challenge, key FROM spent ORDER BY challenge, key".into()),
+        ("psk", "SELECT peer, peer, check_value, time, value FROM preshared_keys ORDER BY peer".into()),
         ("secret", "SELECT name, value FROM secrets ORDER BY name".into()),
     ]
 }
@@ -201,6 +202,7 @@ fn what(line: &str) -> String {
         "peer" => format!("peer \"{name}\" was"),
         "card" => format!("the card of \"{name}\" was"),
         "revoked" => format!("the revocation of \"{}\" was", name.split('#').next().unwrap_or_default()),
+        "psk" => format!("the pre-shared key with \"{name}\" was"),
         "challenge" => format!("challenge {name} was"),
         "spent" => format!("the record of a proof for challenge {} was", name.split('/').next().unwrap_or_default()),
         "secret" => match name.as_str() {

@@ -6,7 +6,7 @@ use crate::ceremony::plan::{Edge, Member, Rules};
 use crate::ceremony::proof::Challenge;
 use crate::ceremony::succession::Succession;
 use crate::identity::Role;
-use crate::secret::EphemeralSecret;
+use crate::secret::{EphemeralSecret, PresharedKey};
 
 /// The id of the challenge of [`full`].
 pub(super) const ID: [u8; 16] = [0xc5; 16];
@@ -58,6 +58,10 @@ pub(super) fn next(card: IdentityCard, until: u64) -> (NewIdentity, IdentityCard
     (next, card)
 }
 
+pub(super) fn preshared(byte: u8) -> PresharedKey {
+    PresharedKey::new([byte; 32])
+}
+
 /// Records a member's next card, after the one that is held.
 pub(super) fn succeed(store: &mut Store, card: IdentityCard, until: u64) -> Result<()> {
     let held = store.cards()?.into_iter().find(|held| held.identifier == card.identifier);
@@ -91,6 +95,8 @@ pub(super) fn full() -> (TempDir, Store) {
     store.spend_challenge(&ID, &name("cosigner"), &key(11), "by file").unwrap();
     let contact = Contact { peer: name("cosigner"), own: key(6), theirs: key(1), time: 1_700_000_000 };
     store.note_contact(&contact).unwrap();
+    store.set_preshared_key(&name("cosigner"), &preshared(1), "by file").unwrap();
+    store.set_preshared_key(&name("watchtower"), &preshared(2), "").unwrap();
     store.rotate(&next(card("wallet", OWN), 1_900_000_000).0, &[own()]).unwrap();
     (home, store)
 }
@@ -448,4 +454,69 @@ fn the_log_is_a_chain() {
         assert_eq!(error.kind(), ErrorKind::StoreCorrupt);
         assert!(error.to_string().contains(named), "{sql}: {error}");
     }
+}
+
+#[test]
+fn a_preshared_key_stays_with_its_peer() {
+    let (_home, mut store) = store();
+    for (peer, number) in [("onion", 1), ("former-onion", 2), ("client-auth", 3), ("psk", 4)] {
+        store.add_peer(&super::peer(peer, number), "").unwrap();
+        store.set_preshared_key(&name(peer), &preshared(number as u8), "by file").unwrap();
+    }
+    let keys = |store: &Store| -> Vec<(String, u8)> {
+        let mut keys: Vec<_> =
+            store.preshared_keys().unwrap().iter().map(|(peer, key)| (peer.to_string(), key.expose()[31])).collect();
+        keys.sort();
+        keys
+    };
+    let all =
+        [("client-auth", 3), ("former-onion", 2), ("onion", 1), ("psk", 4)].map(|(peer, key)| (peer.to_owned(), key));
+    assert_eq!(keys(&store), all);
+    // Sealed, under another key, and in the clear again: names that secrets have, too, are told apart.
+    for step in [Store::seal, Store::seal, |store: &mut Store, _: &[SealKey]| store.unseal()] {
+        step(&mut store, &[own()]).unwrap();
+        assert_eq!(keys(&store), all);
+        store.onion_secret().unwrap();
+    }
+    succeed(&mut store, card("onion", 11), 1_900_000_000).unwrap();
+    store.rotate(&next(card("wallet", 12), 1_900_000_000).0, &[]).unwrap();
+    store.finish_rotation().unwrap();
+    assert_eq!(keys(&store), all, "neither rotation takes it away");
+
+    let again = store.set_preshared_key(&name("psk"), &preshared(4), "by file");
+    assert_eq!(again.unwrap(), Added::AlreadyThere);
+    assert_eq!(kind(store.set_preshared_key(&name("psk"), &preshared(5), "")), ErrorKind::PeerConflict);
+    assert_eq!(kind(store.set_preshared_key(&name("absent"), &preshared(5), "")), ErrorKind::PeerUnknown);
+    assert_eq!(kind(store.set_preshared_key(&name("psk"), &preshared(0), "")), ErrorKind::PresharedKeyInvalid);
+    assert_eq!(kind(store.remove_preshared_key(&name("absent"))), ErrorKind::PeerUnknown);
+    assert!(store.remove_preshared_key(&name("psk")).unwrap());
+    assert!(!store.remove_preshared_key(&name("psk")).unwrap());
+    store.set_preshared_key(&name("psk"), &preshared(5), "").unwrap();
+    store.remove_peer(&name("onion")).unwrap();
+    store.revoke(&name("client-auth"), "stolen").unwrap();
+    assert_eq!(keys(&store), [("former-onion".to_owned(), 2), ("psk".to_owned(), 5)]);
+
+    let held = store.held_preshared_keys().unwrap();
+    let check = crate::ceremony::preshared::check_value(&preshared(2));
+    assert_eq!((held[0].peer.as_str(), &held[0].check), ("former-onion", &check));
+    let told: Vec<_> =
+        store.log().unwrap().into_iter().filter(|entry| entry.event.as_str().starts_with("psk-")).collect();
+    assert_eq!(told.len(), 4 + 1 + 1 + 2);
+    assert!(told[1].subject == name("former-onion") && told[1].detail == format!("check {check}; by file"));
+    assert!(told.iter().all(|entry| entry.detail.starts_with("check ")));
+}
+
+/// A plan that cuts an edge and gets it again would else leave the two without what they had agreed on.
+#[test]
+fn a_preshared_key_stays_when_the_plan_moves_the_card() {
+    let (_home, mut store) = store();
+    let joined = plan(&["wallet", "cosigner"], &[("wallet", "cosigner")]);
+    store.set_plan(&joined, "").unwrap();
+    store.add_card(&card("cosigner", 1), "").unwrap();
+    store.set_preshared_key(&name("cosigner"), &preshared(1), "").unwrap();
+    store.set_plan(&plan(&["wallet", "cosigner", "third"], &[("wallet", "third"), ("third", "cosigner")]), "").unwrap();
+    assert!(store.peers().unwrap().is_empty() && store.preshared_keys().unwrap().len() == 1);
+    assert_eq!(kind(store.set_preshared_key(&name("cosigner"), &preshared(1), "")), ErrorKind::PeerUnknown);
+    store.set_plan(&joined, "").unwrap();
+    assert_eq!(store.preshared_keys().unwrap()[&name("cosigner")].expose(), &[1; 32]);
 }

@@ -32,7 +32,7 @@ fn holds(store: &Store, bytes: &[u8]) -> bool {
 /// Every value of `secrets` and `challenges` as the file has it.
 fn stored(store: &Store) -> Vec<Vec<u8>> {
     let mut statement =
-        store.connection.prepare("SELECT value FROM secrets UNION ALL SELECT secret FROM challenges").unwrap();
+        store.connection.prepare("SELECT value FROM secrets UNION ALL SELECT secret FROM challenges UNION ALL SELECT value FROM preshared_keys").unwrap();
     statement.query_map([], |row| row.get(0)).unwrap().map(|value| value.unwrap()).collect()
 }
 
@@ -62,6 +62,9 @@ fn a_sealed_store_is_read_without_the_token_and_changed_with_it() {
         super::life::succeed(&mut store, card("cosigner", 2), 1),
         store.finish_rotation().map(drop),
         store.activate(KeyPlace::Primary),
+        store.set_preshared_key(&name, &super::life::preshared(1), "").map(drop),
+        store.remove_preshared_key(&name).map(drop),
+        store.preshared_keys().map(drop),
         store.note(Event::Witnessed, &name, Fingerprint::from_bytes([0; 16]), ""),
         store.challenge(&[0; 16]).map(drop),
         store.spend_challenge(&[0; 16], &name, &key(1), ""),
@@ -138,12 +141,14 @@ fn no_secret_is_left_in_the_clear_and_none_of_an_older_seal() {
         secrets.push(store.former_onion_secret().unwrap().unwrap().expose().to_vec());
         secrets.push(store.former_client_auth_secret().unwrap().unwrap().expose().to_vec());
         secrets.push(store.challenge(&super::life::ID).unwrap().unwrap().secret.expose().to_vec());
+        let keys = store.preshared_keys().unwrap();
+        secrets.extend(["cosigner", "watchtower"].map(|peer| keys[&peer.parse().unwrap()].expose().to_vec()));
         secrets
     };
     let secrets = expose(&store);
     assert!(!secrets.iter().any(|secret| holds(&store, secret)), "sealed from the beginning");
     let first = stored(&store);
-    assert!(first.len() == 5 && first.iter().all(|value| holds(&store, value)));
+    assert!(first.len() == 7 && first.iter().all(|value| holds(&store, value)));
 
     store.seal(&[own()]).unwrap();
     let second = stored(&store);
@@ -153,7 +158,7 @@ fn no_secret_is_left_in_the_clear_and_none_of_an_older_seal() {
     store.unseal().unwrap();
     assert!(store.is_unlocked() && store.seal_state().unwrap() == SealState::Unsealed);
     assert!(!second.iter().any(|value| holds(&store, value)));
-    assert_eq!((expose(&store), stored(&store).len()), (secrets.clone(), 5));
+    assert_eq!((expose(&store), stored(&store).len()), (secrets.clone(), 7));
     assert!(secrets.iter().all(|secret| holds(&store, secret)));
 
     store.seal(&[own()]).unwrap();
@@ -161,7 +166,7 @@ fn no_secret_is_left_in_the_clear_and_none_of_an_older_seal() {
     assert_eq!(expose(&store), secrets);
     store.finish_rotation().unwrap();
     assert!(store.former_onion_secret().unwrap().is_none());
-    assert!(!stored(&store).is_empty() && stored(&store).len() == 3);
+    assert!(!stored(&store).is_empty() && stored(&store).len() == 5);
 }
 
 #[test]

@@ -8,8 +8,12 @@ use super::*;
 fn read(store: &Store) -> Result<String> {
     let secret = |secret: Option<&[u8]>| format!("{secret:?}");
     let challenge = store.challenge(&super::super::life::ID)?;
+    let mut preshared: Vec<_> =
+        store.preshared_keys()?.into_iter().map(|(peer, key)| (peer, secret(Some(key.expose())))).collect();
+    preshared.sort();
     Ok(format!(
-        "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{}\n{}\n{}\n{}\n{}\n{:?}",
+        "{preshared:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{}\n{}\n{}\n{}\n{}\n{:?}",
+        store.held_preshared_keys()?,
         store.machine()?,
         store.plan()?,
         store.peers()?,
@@ -73,6 +77,19 @@ const CHANGES: &[(&str, &str)] = &[
     ("UPDATE challenges SET expires = expires + 600", "challenge c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5 was changed"),
     ("DELETE FROM challenges", "challenge c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5 was removed"),
     ("DELETE FROM spent", "the record of a proof for challenge c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5 was removed"),
+    ("DELETE FROM preshared_keys WHERE peer = 'cosigner'", "the pre-shared key with \"cosigner\" was removed"),
+    (
+        "UPDATE preshared_keys SET value = (SELECT value FROM preshared_keys WHERE peer = 'cosigner')",
+        "the pre-shared key with \"watchtower\" was changed",
+    ),
+    (
+        "UPDATE preshared_keys SET check_value = '0000 0000 0000 0000'",
+        "the pre-shared key with \"cosigner\" was changed",
+    ),
+    (
+        "INSERT INTO preshared_keys SELECT 'guardian', check_value, time, value FROM preshared_keys WHERE peer = 'cosigner'",
+        "the pre-shared key with \"guardian\" was added",
+    ),
     ("UPDATE secrets SET value = zeroblob(92) WHERE name = 'onion'", "the onion service's secret key was changed"),
     ("DELETE FROM secrets WHERE name = 'former-onion'", "the former onion service's secret key was removed"),
     ("DELETE FROM secrets WHERE name = 'client-auth'", "the client-authorization secret was removed"),
@@ -204,9 +221,19 @@ fn list(connection: &Connection, sql: &str) -> Vec<String> {
 /// Every value of every table under the seal, and the peers that the indices find by their keys.
 fn rows(store: &Store) -> Vec<Vec<Value>> {
     let mut all = Vec::new();
-    for table in
-        ["machine", "attestation_roots", "plan", "peers", "cards", "revoked", "challenges", "spent", "secrets", "log"]
-    {
+    for table in [
+        "machine",
+        "attestation_roots",
+        "plan",
+        "peers",
+        "cards",
+        "revoked",
+        "challenges",
+        "spent",
+        "secrets",
+        "preshared_keys",
+        "log",
+    ] {
         let mut statement = store.connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
         let columns = statement.column_count();
         let rows = statement.query_map([], |row| (0..columns).map(|column| row.get(column)).collect()).unwrap();
@@ -312,6 +339,7 @@ fn a_seal_that_is_removed_takes_the_secrets_along() {
         store.onion_secret().map(drop),
         store.client_auth_secret().map(drop),
         store.former_onion_secret().map(drop),
+        store.preshared_keys().map(drop),
         store.challenge(&super::super::life::ID).map(drop),
     ] {
         assert_eq!(kind(refused), ErrorKind::StoreTampered);
@@ -321,6 +349,7 @@ fn a_seal_that_is_removed_takes_the_secrets_along() {
     let fresh = OnionKeys::generate().unwrap().secret;
     without_triggers(&dir, "DELETE FROM secrets");
     without_triggers(&dir, "DELETE FROM challenges");
+    without_triggers(&dir, "DELETE FROM preshared_keys");
     for (name, value) in [("onion", fresh.expose().as_slice()), ("client-auth", &[7; 32])] {
         sqlite(&dir).execute("INSERT INTO secrets VALUES (?1, ?2)", rusqlite::params![name, value]).unwrap();
     }
@@ -368,7 +397,7 @@ fn a_store_that_is_made_an_older_one_is_found() {
     drop(store);
     let older: String =
         ["machine", "peers", "cards"].map(|table| format!("ALTER TABLE {table} DROP COLUMN kem;")).concat();
-    sqlite(&dir).execute_batch(&format!("{older} PRAGMA user_version = 3")).unwrap();
+    sqlite(&dir).execute_batch(&format!("{older} DROP TABLE preshared_keys; PRAGMA user_version = 3")).unwrap();
     assert!(Store::open(&dir).unwrap().peers().unwrap().iter().all(|peer| peer.kem.is_none()));
     let error = opened(&dir).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::StoreTampered);
