@@ -8,6 +8,8 @@ mod knock;
 mod records;
 mod stream;
 
+pub use stream::load;
+
 use crate::report::Report;
 use crate::{Options, Result};
 

@@ -47,6 +47,13 @@ pub enum Worker {
         /// Where to.
         to: SocketAddr,
     },
+    /// Sends on one stream for a while, and prints GB/s: something to hold a profiler to.
+    Load {
+        /// What carries it.
+        kind: Kind,
+        /// How long, in seconds.
+        seconds: u64,
+    },
     /// Opens many streams, uses each once, and holds them.
     Hold {
         /// What carries them.
@@ -66,6 +73,9 @@ impl Worker {
     /// # Errors
     /// Those of setting it up.
     pub fn run(self) -> Result<()> {
+        if let Self::Load { kind, seconds } = self {
+            return crate::rows::load(kind, seconds);
+        }
         let files = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -102,6 +112,7 @@ impl Worker {
                     tokio::spawn(async move { forward(Box::new(tcp), dialler.dial().await?).await });
                 }
             }
+            Self::Load { .. } => Ok(()),
             Self::Hold { kind, dir, to, count } => hold(&Dialler::new(kind, &dir, to).await?, count, go_on).await,
         }
     }

@@ -6,7 +6,8 @@ use crate::measure::{Subject, alternate, median};
 use crate::report::{Report, Rounds, Target};
 use crate::tls::Cipher;
 use crate::{Options, Result};
-use std::time::Instant;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// A runtime of one thread: each end is a process that may use one core.
@@ -52,6 +53,23 @@ impl Answering {
         })?;
         Ok(bytes as f64 / start.elapsed().as_secs_f64() / 1e9)
     }
+}
+
+/// One stream, for so many seconds; prints GB/s of each second.
+///
+/// # Errors
+/// Those of setting it up.
+pub fn load(kind: Kind, seconds: u64) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    link::make(dir.path())?;
+    let runtime = runtime()?;
+    let mut answering = Answering::start(&runtime, kind, dir.path().to_str().ok_or("not text")?, 1)?;
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        let rate = answering.rate(&runtime, 1 << 30)?;
+        writeln!(std::io::stdout(), "{rate:.3}")?;
+    }
+    Ok(())
 }
 
 pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
