@@ -4,11 +4,14 @@
 //! # async fn example(endpoint: claviger::Endpoint) -> claviger::Result<()> {
 //! use tokio::io::{AsyncReadExt, AsyncWriteExt};
 //!
-//! let mut session = endpoint.connect_peer(&"cosigner".parse()?, None).await?;
-//! session.write_all(b"sign this").await.map_err(claviger::session::error_of)?;
-//! session.shutdown().await.map_err(claviger::session::error_of)?;
+//! let session = endpoint.connect_peer(&"cosigner".parse()?, None).await?;
+//! let mut stream = session.open(&"cosign".parse()?).await?;
+//! stream.write_all(b"sign this").await.map_err(claviger::session::error_of)?;
+//! stream.shutdown().await.map_err(claviger::session::error_of)?;
 //! let mut answer = Vec::new();
-//! session.read_to_end(&mut answer).await.map_err(claviger::session::error_of)?;
+//! stream.read_to_end(&mut answer).await.map_err(claviger::session::error_of)?;
+//! drop(stream);
+//! session.close().await?;
 //! # Ok(()) }
 //! ```
 

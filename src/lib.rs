@@ -2,7 +2,7 @@
 //! hardware token.
 //!
 //! A machine's [`store`] holds its own identity and its peers, exchanged once, in person, in a ceremony (`claviger-ceremony`). An [`Endpoint`]
-//! ties the store to a [`token`] and a [`transport`], and gives [`Session`]s: authenticated byte streams that exist only between machines
+//! ties the store to a [`token`] and a [`transport`], and gives [`Session`]s, which carry streams and exist only between machines
 //! that hold the tokens whose keys the other recorded.
 //!
 //! ```no_run
@@ -24,6 +24,9 @@
 //! let mut listening = endpoint.listen(&machine.card.onion_address, port).await?;
 //! while let Some(session) = listening.accept().await {
 //!     println!("{} is here", session.peer().identifier);
+//!     while let Ok(stream) = session.accept().await {
+//!         println!("it asks for {}", stream.service());
+//!     }
 //! }
 //! # Ok(()) }
 //! ```

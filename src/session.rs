@@ -1,24 +1,63 @@
-//! Sessions: the authenticated channel after a handshake, as one byte stream.
+//! Sessions: the authenticated channel after a handshake. One session carries many [`Stream`]s, each opened for a named service.
 //!
-//! A session's bytes travel in [`records`]: Noise transport messages behind a big-endian `u16` length. An empty record says that its
-//! sender will send no more; a pipe that ends without it was cut, and reading says so instead of passing it off as the end. One more empty
-//! record after that acknowledges the other end's: see [`close`].
+//! ```no_run
+//! # async fn example(session: claviger::Session) -> claviger::Result<()> {
+//! use claviger::session::error_of;
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! let mut stream = session.open(&"cosign".parse()?).await?;
+//! stream.write_all(b"sign this").await.map_err(error_of)?;
+//! stream.shutdown().await.map_err(error_of)?;
+//! let mut answer = Vec::new();
+//! stream.read_to_end(&mut answer).await.map_err(error_of)?;
+//! drop(stream);
+//! session.close().await
+//! # }
+//! ```
+//!
+//! Streams are those of yamux; beside their frames the two ends exchange [control messages](crate::wire::control), since yamux itself does not tell a stream that ended
+//! from one that was cut. Both travel in records: Noise transport messages behind a big-endian `u16` length.
+//!
+//! A stream's reader is told that it has ended only when the peer said so and everything came that it sent. A session ends in one of three ways: one of its ends
+//! [closes](Session::close) it and the other acknowledges; the pipe breaks; or the peer breaks the rules, which is not forgiven.
 
 mod boot;
+mod closing;
+mod driver;
+mod end;
+mod frames;
+mod limits;
+mod line;
+mod messages;
 mod records;
+mod shared;
+mod status;
+mod stream;
 
-use crate::error::{Error, ErrorKind};
-use crate::identity::{Identifier, KeyPlace, Role};
-use crate::noise::{Established, NoiseError, Protocol};
-use crate::transport::Pipe;
+pub use crate::wire::control::{Reset, Why};
 pub use boot::BootInstant;
+pub use closing::CLOSE_PATIENCE;
+pub use end::reset_of;
+pub(crate) use limits::PeerLimits;
+pub use messages::{Messages, messages};
 #[doc(hidden)]
 pub use records::Records;
-pub use records::{CLOSE_PATIENCE, Reader, Writer, close};
+pub use status::Status;
+pub use stream::Stream;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{Identifier, KeyPlace, Role, ServiceName};
+use crate::noise::{Established, Protocol};
+use crate::transport::BoxPipe;
+use driver::Driver;
+use end::to_io;
+use line::Line;
+use shared::Shared;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Who is at the other end, and how it was established.
 #[derive(Debug, Clone)]
@@ -57,57 +96,162 @@ impl std::fmt::Display for Peer {
     }
 }
 
-/// An authenticated, encrypted byte stream to one peer.
+/// An authenticated, encrypted channel to one peer, which carries streams. Clones share it.
 ///
-/// Reading ends (0 bytes) only by the peer's own word; a cut pipe is an [`io::ErrorKind::UnexpectedEof`] around
-/// [`ErrorKind::SessionTruncated`]. [`shutdown`](tokio::io::AsyncWriteExt::shutdown) ends this machine's direction and leaves the other open.
-pub struct Session {
-    peer: Peer,
-    handshake_hash: [u8; 32],
-    records: Records,
+/// A session whose handles and streams are all dropped is closed in the background; a program that ends right after should [`close`](Self::close) it, and wait.
+#[derive(Clone)]
+pub struct Session(Arc<Handle>);
+
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+/// A session that is not kept from being closed by being known: see [`Session::downgrade`].
+#[derive(Clone)]
+pub struct WeakSession(Weak<Handle>);
+
+impl WeakSession {
+    /// The session, if anybody still holds it.
+    pub fn upgrade(&self) -> Option<Session> {
+        self.0.upgrade().map(Session)
+    }
+}
+
+/// What a session keeps to.
+pub(crate) struct Settings {
+    /// After so long without a byte the peer is asked for a sign of life.
+    pub(crate) keepalive: Duration,
+    /// How long it may take for one.
+    pub(crate) keepalive_timeout: Duration,
+    /// After so long without a stream the session is closed; the responder's decision, ignored at the initiator. `None`: never.
+    pub(crate) idle: Option<Duration>,
+    /// How long streams may go on when no new ones are taken on.
+    pub(crate) drain: Duration,
+    /// When the session has come to its age. `None`: never.
+    pub(crate) due: Option<Instant>,
+    /// What all sessions of the peer may use up together.
+    pub(crate) limits: Arc<PeerLimits>,
+}
+
+impl Settings {
+    /// As configured.
+    pub(crate) fn new(config: &crate::config::Session, due: Option<Instant>, limits: Arc<PeerLimits>) -> Self {
+        Self {
+            keepalive: config.keepalive,
+            keepalive_timeout: config.keepalive_timeout,
+            idle: Some(config.idle).filter(|idle| !idle.is_zero()),
+            drain: config.drain,
+            due,
+            limits,
+        }
+    }
 }
 
 impl Session {
-    /// From a finished handshake and the pipe it ran on.
+    /// From a finished handshake and the pipe it ran on. Where the handshake wants it confirmed (KK, KK1), the initiator confirms, and the responder waits for that: until
+    /// then nobody is known to be there.
     ///
     /// # Errors
-    /// [`NoiseError::Internal`] only.
-    pub(crate) fn new(pipe: Pipe, peer: Peer, established: &Established) -> Result<Self, NoiseError> {
-        let records = Records::new(pipe, established, !peer.is_initiator)?;
-        Ok(Self { peer, handshake_hash: established.handshake_hash, records })
+    /// Those of the record layer; [`ErrorKind::Internal`].
+    pub(crate) async fn begin(
+        pipe: BoxPipe,
+        peer: Peer,
+        established: &Established,
+        settings: Settings,
+    ) -> io::Result<Self> {
+        let (mut reader, mut writer) = records::split(pipe, established).map_err(|error| {
+            to_io(Error::new(ErrorKind::Internal, format!("The session failed: {error}."), "Please report this."))
+        })?;
+        if established.protocol.pattern.confirms() {
+            if peer.is_initiator {
+                poll_fn(|cx| reader.poll_empty(cx)).await?;
+            } else {
+                writer.empty()?;
+                poll_fn(|cx| writer.poll_flush(cx)).await?;
+            }
+        }
+        let line = Line::new(peer.identifier.clone(), !peer.is_initiator, reader, writer);
+        let shared = Shared::new(peer, established.handshake_hash, Arc::clone(&settings.limits), line);
+        tokio::spawn(Driver::new(Arc::clone(&shared), settings));
+        Ok(Self(Arc::new(Handle(shared))))
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.0
     }
 
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
-        &self.peer
+        &self.shared().peer
     }
 
     /// 32 bytes, the same at both ends and unique to this session: to bind something above to it (Noise, section 11.2). Public.
     pub fn handshake_hash(&self) -> &[u8; 32] {
-        &self.handshake_hash
+        &self.shared().handshake_hash
     }
 
-    /// The initiator's confirmation of KK and KK1: its first record, empty.
-    pub(crate) async fn confirm(&mut self) -> io::Result<()> {
-        self.records.confirm().await
-    }
-
-    /// Waits for the initiator's confirmation; until then nobody is known to be there.
-    pub(crate) async fn confirmed(&mut self) -> io::Result<()> {
-        self.records.confirmed().await
-    }
-
-    /// Ends the session so that both ends know that everything arrived: see [`close`].
+    /// Opens a stream for a service of the peer's. The peer's refusal is the first read's or write's error, not this one's.
     ///
     /// # Errors
-    /// Those of [`close`].
-    pub async fn close(self) -> crate::Result<()> {
-        self.records.close().await
+    /// [`ErrorKind::StreamLimit`], [`ErrorKind::SessionDraining`], and why the session has ended.
+    pub async fn open(&self, service: &ServiceName) -> Result<Stream> {
+        self.shared().open(service).await
     }
 
-    /// The two directions, which share nothing.
-    pub fn into_split(self) -> (Reader, Writer) {
-        self.records.into_split()
+    /// The next stream that the peer opens. Cancel-safe. Streams that came before the session ended are given first.
+    ///
+    /// # Errors
+    /// Why the session has ended: [`ErrorKind::SessionClosed`] when one of the ends was done.
+    pub async fn accept(&self) -> Result<Stream> {
+        self.shared().accept().await
+    }
+
+    /// Closes the session so that both ends know that everything arrived. No new streams are taken on; those that are open may go on for as long as the
+    /// configuration says (`drain`), and are reset then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SessionTruncated`] when the peer does not acknowledge the end within [`CLOSE_PATIENCE`], and may not have received everything; why the session
+    /// has broken before.
+    pub async fn close(&self) -> Result<()> {
+        self.drain(Why::Done);
+        self.shared().closed().await.map_err(|end| end.error())
+    }
+
+    /// Takes on no new streams from now on, at either end. The session is closed when the last stream has ended, or when the time for that is over.
+    pub fn drain(&self, why: Why) {
+        self.shared().drain(why);
+    }
+
+    /// Closes the session at once: its streams are cut, and both ends are told why.
+    pub fn end(&self, why: Why) {
+        self.shared().end(why);
+    }
+
+    /// Waits until the session has ended.
+    ///
+    /// The error says why: [`ErrorKind::SessionClosed`] and its like when it was closed, another when it broke.
+    pub async fn ended(&self) -> Error {
+        self.shared().ended().await.error()
+    }
+
+    /// What it carries, and has carried.
+    pub fn status(&self) -> Status {
+        Status::of(self.shared())
+    }
+
+    /// A handle that does not keep it open.
+    pub fn downgrade(&self) -> WeakSession {
+        WeakSession(Arc::downgrade(&self.0))
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("peer", self.peer()).finish_non_exhaustive()
     }
 }
 
@@ -117,33 +261,7 @@ pub(crate) fn is_revoked(error: &io::Error) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::SessionRevoked)
 }
 
-impl AsyncRead for Session {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().records).poll_read(cx, out)
-    }
-}
-
-impl AsyncWrite for Session {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().records).poll_write(cx, data)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().records).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().records).poll_shutdown(cx)
-    }
-}
-
-impl std::fmt::Debug for Session {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
-
-/// The typed error of a failed read or write on a [`Session`].
+/// The typed error of a failed read or write on a [`Stream`].
 pub fn error_of(error: io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(typed) => typed,
@@ -154,3 +272,6 @@ pub fn error_of(error: io::Error) -> Error {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

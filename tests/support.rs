@@ -6,7 +6,7 @@ use claviger::identity::{
     BackupKey, ClientAuthKeys, Curve, IdentityCard, Kem, KeyPlace, OnionKeys, StaticPublic, Suites, TokenKind,
 };
 use claviger::secret::SharedSecret;
-use claviger::session::Session;
+use claviger::session::{Session, Stream};
 use claviger::store::{AttestationPolicy, NewIdentity, NewMachine, Peer, SealKey, SealState, Store, seal_point};
 use claviger::token::{Notify, PinPrompt, Settings, TokenHandle};
 use claviger::{Endpoint, transport};
@@ -328,10 +328,17 @@ fn seal_key((key, agreed): &(StaticPublic, [u8; 32])) -> SealKey {
     SealKey { key: key.clone(), agreed: SharedSecret::new(*agreed) }
 }
 
+/// A stream of a session, and its other end.
+pub async fn stream(a: &Session, b: &Session) -> (Stream, Stream) {
+    let (opened, accepted) = (a.open(&"test".parse().unwrap()).await.unwrap(), b.accept().await.unwrap());
+    assert_eq!(opened.id(), accepted.id());
+    (opened, accepted)
+}
+
 /// Says something in both directions at once, more than a record holds, and ends properly.
-pub async fn talk(a: &mut Session, b: &mut Session) {
-    async fn say_and_hear(session: &mut Session, word: u8) -> Vec<u8> {
-        let (mut read, mut write) = tokio::io::split(session);
+pub async fn talk(a: &Session, b: &Session) {
+    async fn say_and_hear(stream: Stream, word: u8) -> Vec<u8> {
+        let (mut read, mut write) = tokio::io::split(stream);
         let said = vec![word; 100_000];
         let mut heard = Vec::new();
         let saying = async {
@@ -342,7 +349,8 @@ pub async fn talk(a: &mut Session, b: &mut Session) {
         assert_eq!(n.unwrap(), 100_000);
         heard
     }
-    let (at_a, at_b) = tokio::join!(say_and_hear(a, 1), say_and_hear(b, 2));
+    let (at_a, at_b) = stream(a, b).await;
+    let (at_a, at_b) = tokio::join!(say_and_hear(at_a, 1), say_and_hear(at_b, 2));
     assert!(at_a.iter().all(|byte| *byte == 2) && at_b.iter().all(|byte| *byte == 1));
 }
 

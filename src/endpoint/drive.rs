@@ -6,12 +6,12 @@ use super::now_ms;
 use super::own::Own;
 use super::protocol::Terms;
 use super::resumption::Arrival;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
 use crate::noise::{self, Established, NoiseError, Protocol, Step, knock};
 use crate::secret::KnockKey;
-use crate::session::{Peer as SessionPeer, Session, error_of, is_revoked};
+use crate::session::{self, Peer as SessionPeer, PeerLimits, Session, error_of};
 use crate::store::{Peer, PeerKey};
 use crate::token::TokenHandle;
 use crate::transport::BoxPipe;
@@ -130,22 +130,23 @@ pub(super) async fn finish(
     let patience = config.handshake.timeout;
     peer.operations = established.operations;
     let name = peer.identifier.clone();
-    let answering = peer.is_initiator;
-    let mut session = Session::new(pipe, peer, established).map_err(|error| noise_error(&error, None))?;
-    if established.protocol.pattern.confirms() {
-        let confirming = async { if answering { session.confirmed().await } else { session.confirm().await } };
-        timeout(patience, confirming).await.map_err(|_| late(patience))?.map_err(|error| {
-            if is_revoked(&error) {
-                return error_of(error);
-            }
-            Error::new(
-                ErrorKind::HandshakeFailed,
-                format!("`{name}` did not confirm the handshake: whoever called does not hold its key, or left."),
-                compare(established.protocol.psk),
-            )
-            .because(error)
-        })?;
-    }
+    let due = Instant::now() + config.session.max_age.saturating_sub(peer.token_seen.elapsed());
+    let config::Limits { streams_per_peer, buffer_per_peer, .. } = config.limits;
+    let limits = PeerLimits::new(streams_per_peer as usize, (buffer_per_peer as usize) << 20);
+    let settings = session::Settings::new(&config.session, Some(due), limits);
+    let beginning = timeout(patience, Session::begin(pipe, peer, established, settings));
+    let session = beginning.await.map_err(|_| late(patience))?.map_err(|error| {
+        let error = error_of(error);
+        if matches!(error.kind(), ErrorKind::SessionRevoked | ErrorKind::Internal) {
+            return error;
+        }
+        Error::new(
+            ErrorKind::HandshakeFailed,
+            format!("`{name}` did not confirm the handshake: whoever called does not hold its key, or left."),
+            compare(established.protocol.psk),
+        )
+        .because(error)
+    })?;
     shared.arrived(arrival, established)?;
     Ok(session)
 }

@@ -1,13 +1,13 @@
 //! The roll call: after a ceremony every edge of the plan is tried once over the network, and both ends learn that it works.
 //!
-//! On each edge the caller sends one line, `claviger rollcall 1 SERVICE`, and the other end answers with the same and one more word: `present`, or `unknown` when
+//! On each edge the caller opens a stream for `rollcall` and sends one line, `claviger rollcall 1 SERVICE`, and the other end answers with the same and one more word: `present`, or `unknown` when
 //! no edge of its own plan is called so. Both ends show the same words, from the session's handshake hash, to be said on the phone.
 
 use super::{Direction, Endpoint, Listening};
 use crate::ceremony::phrase::spoken;
 use crate::error::{Error, ErrorKind, ExitCode, Result};
 use crate::identity::{Identifier, ServiceName};
-use crate::session::{Session, error_of};
+use crate::session::{Reset, Session, error_of};
 use crate::store::Event;
 use crate::token::Trouble;
 use crate::wire::Pattern;
@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 const LINE: &str = "claviger rollcall 1";
 /// Longest line: a service's name is at most 63 bytes.
 const MAX_LINE: u64 = 128;
-/// The service of an edge when there is no plan.
+/// The service of the stream that carries the call, and of an edge when there is no plan.
 const ANY: &str = "rollcall";
 /// How long each end may take for its line.
 const EXCHANGE: Duration = Duration::from_secs(30);
@@ -327,17 +327,22 @@ fn is_final(kind: ErrorKind) -> bool {
 }
 
 async fn call(endpoint: &Endpoint, peer: &Identifier, service: &ServiceName) -> Result<(Pattern, u32, String)> {
-    let mut session = endpoint.connect_peer(peer, None).await?;
+    let session = endpoint.connect_peer(peer, None).await?;
     let (pattern, operations) = (session.peer().protocol.pattern, session.peer().operations);
     let words = spoken(session.handshake_hash(), WORDS);
     let exchange = async {
-        session.write_all(format!("{LINE} {service}\n").as_bytes()).await.map_err(error_of)?;
-        session.shutdown().await.map_err(error_of)?;
+        let mut stream = session.open(&ANY.parse()?).await?;
+        stream.write_all(format!("{LINE} {service}\n").as_bytes()).await.map_err(error_of)?;
+        stream.shutdown().await.map_err(error_of)?;
         let mut line = Vec::new();
-        (&mut session).take(MAX_LINE).read_to_end(&mut line).await.map_err(error_of)?;
+        stream.take(MAX_LINE).read_to_end(&mut line).await.map_err(error_of)?;
         Ok::<_, Error>(line)
     };
-    let line = timeout(EXCHANGE, exchange).await.map_err(|_| other(peer))??;
+    let line = match timeout(EXCHANGE, exchange).await {
+        Ok(Err(error)) if error.kind() != ErrorKind::ServiceRefused => return Err(error),
+        Ok(Ok(line)) => line,
+        Ok(Err(_)) | Err(_) => return Err(other(peer)),
+    };
     if line == format!("{LINE} {service} present\n").into_bytes() {
         // It is said; whether the other end hears that we heard it is its own concern.
         let _ = session.close().await;
@@ -362,12 +367,17 @@ fn other(peer: &Identifier) -> Error {
 }
 
 /// Answers a caller. `None`: it did not call the roll, or for no edge of ours.
-async fn answer(mut session: Session, edges: Arc<[Edge]>, others: Arc<[Edge]>) -> Option<Seen> {
+async fn answer(session: Session, edges: Arc<[Edge]>, others: Arc<[Edge]>) -> Option<Seen> {
     let started = Instant::now();
     let peer = session.peer().clone();
     let words = spoken(session.handshake_hash(), WORDS);
+    let mut stream = timeout(EXCHANGE, session.accept()).await.ok()?.ok()?;
+    if stream.service().as_str() != ANY {
+        stream.reset(Reset::NoSuchService);
+        return None;
+    }
     let mut line = Vec::new();
-    timeout(EXCHANGE, (&mut session).take(MAX_LINE).read_to_end(&mut line)).await.ok()?.ok()?;
+    timeout(EXCHANGE, (&mut stream).take(MAX_LINE).read_to_end(&mut line)).await.ok()?.ok()?;
     let line = String::from_utf8(line).ok()?;
     let service: ServiceName = line.strip_prefix(LINE)?.strip_prefix(' ')?.strip_suffix('\n')?.parse().ok()?;
     let called =
@@ -379,8 +389,12 @@ async fn answer(mut session: Session, edges: Arc<[Edge]>, others: Arc<[Edge]>) -
     let edge = edges.iter().position(called);
     let word = if edge.is_some() { "present" } else { "unknown" };
     let said = format!("{LINE} {service} {word}\n");
-    let saying = session.write_all(said.as_bytes());
+    let saying = async {
+        stream.write_all(said.as_bytes()).await?;
+        stream.shutdown().await
+    };
     timeout(EXCHANGE, saying).await.ok()?.ok()?;
+    drop(stream);
     let closed = session.close().await;
     let Some(edge) = edge else {
         tracing::warn!(target: "claviger::rollcall", peer = %peer.identifier, %service, "a call for an edge that is not in this machine's plan");

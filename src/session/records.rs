@@ -10,7 +10,7 @@ mod reader;
 mod tests;
 mod writer;
 
-pub use bare::{CLOSE_PATIENCE, Reader, Records, Writer, close};
+pub use bare::Records;
 pub(crate) use reader::RecordReader;
 pub(crate) use writer::RecordWriter;
 

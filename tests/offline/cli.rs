@@ -198,7 +198,7 @@ fn exec_at_its_edges() {
             caller.args(["--store", wallet, "connect", "cosigner"]).stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut caller = caller.spawn().unwrap();
         caller.stdin.as_mut().unwrap().write_all(b"half of a request").unwrap();
-        listener.says("wallet is here.");
+        listener.says("wallet is here: Noise_");
         std::thread::sleep(Duration::from_millis(300));
         caller.kill().unwrap();
         caller.wait().unwrap();
@@ -213,7 +213,7 @@ fn exec_at_its_edges() {
         let directory = std::fs::File::open(&dir).unwrap();
         let output = command_with(&["--store", wallet, "connect", "cosigner"], directory);
         assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
-        listener.says("The session of wallet ended");
+        listener.says("The stream of wallet for stdio ended: `wallet` gave the stream up before it had ended.");
         std::thread::sleep(Duration::from_millis(500));
         assert!(!acted.exists());
     });

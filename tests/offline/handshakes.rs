@@ -1,6 +1,6 @@
 //! All of {KK, KK1, XK} × {X25519, P-256} × {SoftHSM, kryoptic, software}, both ends on tokens, with the token operations counted.
 
-use crate::support::{Machine, run, talk};
+use crate::support::{Machine, run, stream, talk};
 use claviger::ErrorKind;
 use claviger::config::Pattern;
 use claviger::endpoint::WATCH;
@@ -19,7 +19,7 @@ async fn every_pattern(mut wallet: Machine, mut cosigner: Machine, suite: Suite)
         let before = [caller.token().operations(), answerer.token().operations()];
         let (session, accepted) =
             tokio::join!(caller.connect_peer(&cosigner.card.identifier, Some(pattern.into())), listening.accept());
-        let (mut session, mut accepted) = (session.unwrap(), accepted.unwrap());
+        let (session, accepted) = (session.unwrap(), accepted.unwrap());
         let after = [caller.token().operations(), answerer.token().operations()];
         let spent = [after[0] - before[0], after[1] - before[1]];
         assert_eq!(spent, [operations; 2], "token operations of {pattern:?}");
@@ -30,7 +30,7 @@ async fn every_pattern(mut wallet: Machine, mut cosigner: Machine, suite: Suite)
         assert_eq!(accepted.peer().identifier, wallet.card.identifier);
         assert_eq!(accepted.peer().role, wallet.card.role);
         assert!(accepted.peer().is_initiator && !session.peer().is_initiator);
-        talk(&mut session, &mut accepted).await;
+        talk(&session, &accepted).await;
     }
 }
 
@@ -82,7 +82,7 @@ fn step_by_step() {
         let connection = caller.connect(&address, 4747).await.unwrap();
         let key = cosigner.card.static_public.clone();
         let (session, accepted) = tokio::join!(caller.handshake_initiate(connection, &key), listening.accept());
-        talk(&mut session.unwrap(), &mut accepted.unwrap()).await;
+        talk(&session.unwrap(), &accepted.unwrap()).await;
 
         let other = answerer.listen(&wallet.card.onion_address, 4747).await.err().unwrap();
         assert_eq!(other.kind(), ErrorKind::AddressRefused);
@@ -152,9 +152,9 @@ fn a_pattern_that_is_not_allowed() {
     });
 }
 
-/// A session whose pipe is cut says so; it is not the end of what was said.
+/// A stream that is dropped before its end says so; it is not the end of what was said.
 #[test]
-fn a_cut_session_is_no_end() {
+fn a_stream_that_is_given_up_is_no_end() {
     run(async {
         let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
         wallet.introduce(&mut cosigner);
@@ -162,12 +162,14 @@ fn a_cut_session_is_no_end() {
         let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
         let (session, accepted) =
             tokio::join!(caller.connect_peer(&cosigner.card.identifier, None), listening.accept());
-        let (mut session, mut accepted) = (session.unwrap(), accepted.unwrap());
-        session.write_all(b"half of it").await.unwrap();
-        session.flush().await.unwrap();
-        drop(session);
+        let (session, accepted) = (session.unwrap(), accepted.unwrap());
+        let (mut said, mut hearing) = stream(&session, &accepted).await;
+        said.write_all(b"half of it").await.unwrap();
+        // The session is closed in the background.
+        drop((said, session));
         let mut heard = Vec::new();
-        let error = error_of(accepted.read_to_end(&mut heard).await.unwrap_err());
-        assert_eq!((error.kind(), &heard[..]), (ErrorKind::SessionTruncated, &b"half of it"[..]));
+        let error = error_of(hearing.read_to_end(&mut heard).await.unwrap_err());
+        assert_eq!((error.kind(), &heard[..]), (ErrorKind::StreamReset, &b"half of it"[..]));
+        assert_eq!(accepted.ended().await.kind(), ErrorKind::SessionClosed);
     });
 }

@@ -1,11 +1,11 @@
 //! What happens to machines after the ceremony, while they listen and call: the other token, rotation, revocation, expiry.
 
-use crate::support::{Machine, now, run, talk};
+use crate::support::{Machine, now, run, stream, talk};
 use claviger::ceremony::succession::Succession;
 use claviger::config::Pattern;
 use claviger::endpoint::{Listening, WATCH};
 use claviger::identity::{Identifier, KeyPlace};
-use claviger::session::error_of;
+use claviger::session::{Stream, error_of};
 use claviger::store::Peer;
 use claviger::{Endpoint, ErrorKind, Session};
 use std::time::Duration;
@@ -31,8 +31,8 @@ async fn meet(caller: &Endpoint, peer: &str, listening: &mut Listening) -> (Sess
 }
 
 async fn reaches(caller: &Endpoint, peer: &str, listening: &mut Listening) -> (Session, Session) {
-    let (mut session, mut accepted) = meet(caller, peer, listening).await;
-    talk(&mut session, &mut accepted).await;
+    let (session, accepted) = meet(caller, peer, listening).await;
+    talk(&session, &accepted).await;
     (session, accepted)
 }
 
@@ -54,7 +54,7 @@ fn the_backup_token_takes_over() {
         assert_eq!(*answerer.token().public(), cosigner.card.backup.as_ref().unwrap().static_public);
         let mut listening = listen(&answerer).await;
         let spent = caller.token().operations();
-        let (session, _) = reaches(&caller, "cosigner", &mut listening).await;
+        let (session, _accepted) = reaches(&caller, "cosigner", &mut listening).await;
         assert_eq!((session.peer().key, session.peer().by_former), (KeyPlace::Backup, false));
         // ss for the key that nobody answered by, then ss and se.
         assert_eq!(caller.token().operations() - spent, 3);
@@ -100,18 +100,18 @@ fn a_rotation_overlaps() {
         let (mut at_told, mut at_untold) = (listen(&knows).await, listen(&does_not).await);
         let (session, accepted) = reaches(&endpoint, "told", &mut at_told).await;
         assert!(!session.peer().as_former && !accepted.peer().by_former);
-        let (mut session, mut accepted) = meet(&endpoint, "untold", &mut at_untold).await;
+        let (session, accepted) = meet(&endpoint, "untold", &mut at_untold).await;
         assert!(session.peer().as_former && !accepted.peer().by_former);
 
         // The overlap ends under running listeners, and with it what stands on it; the rest goes on.
-        let (mut kept, mut kept_there) = meet(&endpoint, "told", &mut at_told).await;
+        let (kept, kept_there) = meet(&endpoint, "told", &mut at_told).await;
         vault.store().finish_rotation().unwrap();
-        let ended = error_of(timeout(SOON, session.read_u8()).await.unwrap().unwrap_err());
+        let ended = timeout(SOON, session.ended()).await.unwrap();
         assert_eq!(ended.kind(), ErrorKind::SessionRevoked, "{ended}");
-        assert!(timeout(SOON, accepted.read_u8()).await.unwrap().is_err());
+        timeout(SOON, accepted.ended()).await.unwrap();
         let refused = does_not.connect_peer(&name("vault"), None).await.err().unwrap();
         assert_eq!(refused.kind(), ErrorKind::HandshakeRefused);
-        talk(&mut kept, &mut kept_there).await;
+        talk(&kept, &kept_there).await;
     });
 }
 
@@ -132,9 +132,9 @@ fn a_peer_is_still_who_it_was() {
         wallet.store().succeed_card(&succession, "test").unwrap();
         let (session, _) = reaches(&endpoint, "vault", &mut at_vault).await;
         assert!(session.peer().by_former);
-        let (_session, mut accepted) = meet(&before, "wallet", &mut listening).await;
+        let (_session, accepted) = meet(&before, "wallet", &mut listening).await;
         assert!(accepted.peer().by_former);
-        let ended = error_of(timeout(SOON, accepted.read_u8()).await.unwrap().unwrap_err());
+        let ended = timeout(SOON, accepted.ended()).await.unwrap();
         assert_eq!(ended.kind(), ErrorKind::SessionRevoked);
         assert!(ended.to_string().contains("holds no more"), "{ended}");
         assert!(now() >= until);
@@ -144,7 +144,7 @@ fn a_peer_is_still_who_it_was() {
 }
 
 /// Sends and receives in step, so that both ends know of each byte.
-async fn in_step(a: &mut Session, b: &mut Session, bytes: std::ops::Range<u32>) {
+async fn in_step(a: &mut Stream, b: &mut Stream, bytes: std::ops::Range<u32>) {
     for word in bytes {
         a.write_u32(word).await.unwrap();
         a.flush().await.unwrap();
@@ -165,15 +165,18 @@ fn revocation_and_expiry_end_sessions_and_no_others() {
         let answerer = cosigner.endpoint(Pattern::Kk).await;
         let (wallets, towers) = (wallet.endpoint(Pattern::Kk).await, tower.endpoint(Pattern::Xk).await);
         let mut listening = listen(&answerer).await;
-        let (mut lost, mut lost_here) = meet(&wallets, "cosigner", &mut listening).await;
-        let (mut kept, mut kept_here) = meet(&towers, "cosigner", &mut listening).await;
+        let (lost_session, lost_session_here) = meet(&wallets, "cosigner", &mut listening).await;
+        let (mut lost, mut lost_here) = stream(&lost_session, &lost_session_here).await;
+        let (kept_session, kept_session_here) = meet(&towers, "cosigner", &mut listening).await;
+        let (mut kept, mut kept_here) = stream(&kept_session, &kept_session_here).await;
         in_step(&mut lost, &mut lost_here, 0..100).await;
         in_step(&mut kept, &mut kept_here, 0..100).await;
 
         cosigner.store().revoke(&name("wallet"), "the machine was stolen").unwrap();
         // Nobody reads it here: it is cut all the same, and says so to whoever comes.
         let gone = timeout(WATCH * 8, lost.read_u8()).await.expect("at once").unwrap_err();
-        assert!(matches!(error_of(gone).kind(), ErrorKind::SessionTruncated | ErrorKind::SessionIo));
+        assert_eq!(error_of(gone).kind(), ErrorKind::SessionInterrupted);
+        assert!(matches!(lost_session.ended().await.kind(), ErrorKind::SessionTruncated | ErrorKind::SessionIo));
         let here = error_of(lost_here.read_u8().await.unwrap_err());
         assert_eq!(here.kind(), ErrorKind::SessionRevoked);
         assert_eq!(here.to_string(), "`wallet` was removed or revoked on this machine.");
@@ -182,7 +185,7 @@ fn revocation_and_expiry_end_sessions_and_no_others() {
             lost_here.flush().await
         };
         assert_eq!(error_of(written.await.unwrap_err()).kind(), ErrorKind::SessionRevoked);
-        assert_eq!(lost_here.close().await.unwrap_err().kind(), ErrorKind::SessionRevoked);
+        assert_eq!(lost_session_here.close().await.unwrap_err().kind(), ErrorKind::SessionRevoked);
         let spent = answerer.token().operations();
         let refused = wallets.connect_peer(&name("cosigner"), None).await.err().unwrap();
         assert_eq!(refused.kind(), ErrorKind::HandshakeRefused);
@@ -214,13 +217,13 @@ fn a_caller_ends_its_sessions_as_well() {
         wallet.introduce(&mut cosigner);
         let (caller, answerer) = (wallet.endpoint(Pattern::Kk).await, cosigner.endpoint(Pattern::Kk).await);
         let mut listening = listen(&answerer).await;
-        let (mut session, mut accepted) = meet(&caller, "cosigner", &mut listening).await;
+        let (session, accepted) = meet(&caller, "cosigner", &mut listening).await;
         // The session alone keeps the watch.
         drop(caller);
         wallet.store().remove_peer(&name("cosigner")).unwrap();
-        let ended = error_of(timeout(SOON, session.read_u8()).await.unwrap().unwrap_err());
+        let ended = timeout(SOON, session.ended()).await.unwrap();
         assert_eq!(ended.kind(), ErrorKind::SessionRevoked);
-        assert!(timeout(SOON, accepted.read_u8()).await.unwrap().is_err());
+        timeout(SOON, accepted.ended()).await.unwrap();
     });
 }
 

@@ -27,6 +27,11 @@ async fn meet(caller: &Endpoint, listening: &mut Listening, options: ConnectOpti
 }
 
 /// Token operations of both.
+/// Ends a session, and waits until neither end takes it for one any more.
+async fn part(session: &Session, accepted: &Session) {
+    let _ = timeout(SOON, async { tokio::join!(session.close(), accepted.close()) }).await.expect("they part");
+}
+
 fn operations(ends: [&Endpoint; 2]) -> [u64; 2] {
     ends.map(|end| end.token().operations())
 }
@@ -48,15 +53,16 @@ fn a_broken_session_is_resumed_without_the_token() {
             assert!(!session.peer().resumed && !accepted.peer().resumed);
             let spent = operations([&caller, &answerer]);
             let mut hash = *session.handshake_hash();
-            drop((session, accepted));
+            part(&session, &accepted).await;
             for _ in 0..3 {
-                let (mut session, mut accepted) = meet(&caller, &mut listening, ConnectOptions::default()).await;
+                let (session, accepted) = meet(&caller, &mut listening, ConnectOptions::default()).await;
                 assert!(session.peer().resumed && accepted.peer().resumed);
                 assert!(session.peer().to_string().starts_with("resumed, token last seen "), "{}", session.peer());
                 assert_eq!((session.peer().operations, accepted.peer().operations), (0, 0));
                 assert_eq!(session.handshake_hash(), accepted.handshake_hash());
                 assert_ne!(std::mem::replace(&mut hash, *session.handshake_hash()), *session.handshake_hash());
-                talk(&mut session, &mut accepted).await;
+                talk(&session, &accepted).await;
+                part(&session, &accepted).await;
             }
             assert_eq!(operations([&caller, &answerer]), spent);
             let (session, _) = meet(&caller, &mut listening, ConnectOptions::default().resume(Resume::Never)).await;
@@ -73,14 +79,16 @@ fn the_time_is_never_extended() {
         wallet.introduce(&mut cosigner);
         let (caller, answerer) = (wallet.endpoint(Pattern::Kk1).await, cosigner.endpoint(Pattern::Kk1).await);
         let mut listening = listen(&answerer).await;
-        drop(meet(&caller, &mut listening, ConnectOptions::default()).await);
+        let (session, accepted) = meet(&caller, &mut listening, ConnectOptions::default()).await;
+        part(&session, &accepted).await;
         // Fifteen minutes, by default.
         for minutes in [7, 7] {
             for end in [&caller, &answerer] {
                 end.pass(Duration::from_secs(60 * minutes));
             }
-            let (session, _) = meet(&caller, &mut listening, ConnectOptions::default()).await;
+            let (session, accepted) = meet(&caller, &mut listening, ConnectOptions::default()).await;
             assert!(session.peer().resumed);
+            part(&session, &accepted).await;
         }
         assert_eq!(operations([&caller, &answerer]), [1, 1]);
         // Each end counts by itself: the caller would still, the other does not.

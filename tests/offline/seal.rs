@@ -5,10 +5,8 @@ use crate::support::{Machine, now, pin_file, run, talk};
 use claviger::config::Pattern;
 use claviger::endpoint::WATCH;
 use claviger::identity::Fingerprint;
-use claviger::session::error_of;
 use claviger::{Endpoint, ErrorKind, Session, transport};
 use std::time::Duration;
-use tokio::io::AsyncReadExt as _;
 use tokio::time::{sleep, timeout};
 
 /// What somebody does who can write to the file.
@@ -85,7 +83,7 @@ fn a_listener_finds_what_is_changed() {
         let intruders = intruder.endpoint(Pattern::Kk).await;
         let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
         let mut trouble = answerer.store_trouble();
-        let (mut before, mut before_here) = session(&caller, &mut listening).await;
+        let (before, before_here) = session(&caller, &mut listening).await;
 
         let key = intruder.card.static_public.to_hex();
         tamper(&cosigner, &format!("UPDATE peers SET static_public = '{key}' WHERE identifier = 'wallet'"));
@@ -97,19 +95,19 @@ fn a_listener_finds_what_is_changed() {
         let refused = intruders.connect_peer(&"cosigner".parse().unwrap(), None).await.err().unwrap();
         assert_eq!(refused.kind(), ErrorKind::HandshakeRefused);
         assert_eq!(answerer.token().operations(), spent);
-        let (mut after, mut after_here) = session(&caller, &mut listening).await;
-        talk(&mut after, &mut after_here).await;
-        talk(&mut before, &mut before_here).await;
+        let (after, after_here) = session(&caller, &mut listening).await;
+        talk(&after, &after_here).await;
+        talk(&before, &before_here).await;
 
         // Put back, it is as it was sealed, and changes count again.
         let key = wallet.card.static_public.to_hex();
         tamper(&cosigner, &format!("UPDATE peers SET static_public = '{key}' WHERE identifier = 'wallet'"));
         timeout(Duration::from_secs(5), trouble.wait_for(Option::is_none)).await.expect("over").unwrap();
-        let (mut last, _here) = session(&caller, &mut listening).await;
+        let (last, _here) = session(&caller, &mut listening).await;
         cosigner.store().revoke(&"wallet".parse().unwrap(), "test").unwrap();
         sleep(WATCH).await;
-        let ended = timeout(Duration::from_secs(5), last.read_u8()).await.unwrap().unwrap_err();
-        assert_ne!(error_of(ended).kind(), ErrorKind::SessionRevoked, "it is the other end that ended it");
+        let ended = timeout(Duration::from_secs(5), last.ended()).await.unwrap();
+        assert_ne!(ended.kind(), ErrorKind::SessionRevoked, "it is the other end that ended it");
     });
 }
 
@@ -145,7 +143,7 @@ fn a_time_that_passes_takes_no_trouble_away() {
         let until = now() + 4;
         cosigner.store().set_expiry(&"tower".parse().unwrap(), Some(until)).unwrap();
         let endpoint = cosigner.endpoint(Pattern::Kk).await;
-        let (mut kept, mut kept_here);
+        let (kept, kept_here);
         let _listening = {
             let mut listening = endpoint.listen(&cosigner.card.onion_address, 4747).await.unwrap();
             let caller = tower.endpoint(Pattern::Kk).await;
@@ -158,9 +156,9 @@ fn a_time_that_passes_takes_no_trouble_away() {
         let found = found.await.expect("found").unwrap().clone().unwrap();
         assert!(found.what.contains("wallet") && now() < until, "{}", found.what);
 
-        let ended = timeout(Duration::from_secs(10), kept_here.read_u8()).await.unwrap().unwrap_err();
-        assert_eq!(error_of(ended).to_string(), "The time of `tower` has passed.");
-        assert!(timeout(Duration::from_secs(5), kept.read_u8()).await.unwrap().is_err());
+        let ended = timeout(Duration::from_secs(10), kept_here.ended()).await.unwrap();
+        assert_eq!(ended.to_string(), "The time of `tower` has passed.");
+        timeout(Duration::from_secs(5), kept.ended()).await.unwrap();
         assert!(timeout(WATCH * 6, trouble.changed()).await.is_err(), "told once");
         assert_eq!(*endpoint.store_trouble().borrow(), Some(found));
     });

@@ -139,7 +139,7 @@ fn a_touch_is_asked_for_with_peer_and_reason() {
             card.touch_after(Duration::from_millis(500));
             let peer = name("cosigner");
             let (session, accepted) = tokio::join!(caller.connect_peer(&peer, None), listening.accept());
-            talk(&mut session.unwrap(), &mut accepted.unwrap()).await;
+            talk(&session.unwrap(), &accepted.unwrap()).await;
             let notice = next("cosigner wants to answer wallet: touch the token (");
             assert!(matches!(notice.phase, Phase::Lasts { begins: true, .. }));
             assert_eq!(notice.reason, Reason::answering(&name("wallet")));

@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use claviger::config;
-use claviger::identity::Identifier;
+use claviger::identity::{Identifier, IdentityError, ServiceName};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -90,16 +90,17 @@ pub(crate) enum Command {
 Examples:
   claviger listen                          one peer, with stdin and stdout; ends with the session
   claviger listen --echo                   gives every peer its own bytes back, until interrupted
-  claviger listen --exec 'tee -a inbox'    one process a session, until interrupted
+  claviger listen --exec 'tee -a inbox'    one process a stream, until interrupted
   claviger listen --transport tor --echo   through the tor daemon of this machine
 
-The process of --exec finds the peer's name and role in CLAVIGER_PEER and CLAVIGER_PEER_ROLE. Strangers are dropped without an answer and
+The process of --exec finds the peer's name and role in CLAVIGER_PEER and CLAVIGER_PEER_ROLE, and the service that the peer asked for in CLAVIGER_SERVICE. Strangers are dropped without an answer and
 without a token operation.")]
     Listen(Listen),
     /// Connect to a peer, with stdin and stdout
     #[command(after_help = "\
 Examples:
   echo hello | claviger connect cosigner
+  claviger connect cosigner/cosign < request > answer
   claviger connect cosigner --transport tor --pattern xk < request > answer
   ssh -o ProxyCommand='claviger connect %h' cosigner      (where cosigner runs `claviger listen --exec 'nc 127.0.0.1 22'`)")]
     Connect(Connect),
@@ -137,7 +138,7 @@ pub(crate) struct Listen {
     #[arg(long, conflicts_with = "exec")]
     pub(crate) echo: bool,
 
-    /// Run CMD by `sh -c` for every session, with its stdin and stdout
+    /// Run CMD by `sh -c` for every stream of every session, with its stdin and stdout
     #[arg(long, value_name = "CMD")]
     pub(crate) exec: Option<String>,
 
@@ -177,10 +178,27 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a time is from 1s to 24h, as in 90s, 10m or 2h".to_owned())
 }
 
+/// A peer, and a service of its.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) name: Identifier,
+    pub(crate) service: ServiceName,
+}
+
+impl std::str::FromStr for Target {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Self, IdentityError> {
+        let (name, service) = text.split_once('/').unwrap_or((text, "stdio"));
+        Ok(Self { name: name.parse()?, service: service.parse()? })
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct Connect {
-    /// The peer's name in this machine's store
-    pub(crate) peer: Identifier,
+    /// The peer's name in this machine's store, and the service that is asked for [default: stdio]
+    #[arg(value_name = "PEER[/SERVICE]")]
+    pub(crate) peer: Target,
 
     /// The handshake: kk (two token operations at each end), kk1 (one), xk (one; the caller's key travels encrypted) [default: as configured, kk]
     #[arg(long)]
@@ -229,6 +247,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn targets() {
+        let target: Target = "cosigner/cosign".parse().unwrap();
+        assert_eq!((target.name.as_str(), target.service.as_str()), ("cosigner", "cosign"));
+        assert_eq!("cosigner".parse::<Target>().unwrap().service.as_str(), "stdio");
+        for wrong in ["", "/", "a/", "/a", "a/b/c", "A", "a/B"] {
+            assert!(wrong.parse::<Target>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

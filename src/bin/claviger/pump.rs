@@ -1,28 +1,28 @@
-//! Carries a session's bytes to and from something local.
+//! Carries a stream's bytes to and from something local.
 
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::session::{Reader, Session, close, error_of};
+use claviger::session::{Stream, error_of};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, split};
 use tokio::process::{ChildStdin, Command};
 
 /// How long what a peer still sends is read and dropped after a command has ended, so that what the command said arrives.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Gives the peer its own bytes back.
-pub(crate) async fn echo(session: Session) -> Result<()> {
-    let (mut read, mut write) = session.into_split();
+pub(crate) async fn echo(stream: Stream) -> Result<()> {
+    let (mut read, mut write) = split(stream);
     copy(&mut read, &mut write).await.map_err(error_of)?;
-    close(&mut read, &mut write).await
+    write.shutdown().await.map_err(error_of)
 }
 
-/// Joins the session to this process's stdin and stdout, until both directions have ended. The end of one is not the end of the other; but
+/// Joins the stream to this process's stdin and stdout, until both directions have ended. The end of one is not the end of the other; but
 /// once the peer has said everything and is gone, stdin is not waited for.
-pub(crate) async fn stdio(session: Session) -> Result<()> {
-    join(session, tokio::io::stdin(), tokio::io::stdout()).await
+pub(crate) async fn stdio(stream: Stream) -> Result<()> {
+    join(stream, tokio::io::stdin(), tokio::io::stdout()).await
 }
 
 /// Ends a command's whole process group, unless it was taken out: what a shell has started must not take half a request for a whole one.
@@ -37,14 +37,15 @@ impl Drop for Group {
     }
 }
 
-/// Runs a command for the session; it ends with the command. A session that is cut ends the command, before the command could take what it
+/// Runs a command for the stream, which ends with the command. A stream that is cut ends the command, before the command could take what it
 /// has read for everything.
-pub(crate) async fn exec(session: Session, command: &str) -> Result<()> {
-    let (name, role) = (session.peer().identifier.to_string(), session.peer().role.to_string());
+pub(crate) async fn exec(stream: Stream, command: &str) -> Result<()> {
+    let peer = stream.peer();
     let mut child = Command::new("sh")
         .args(["-c", command])
-        .env("CLAVIGER_PEER", name)
-        .env("CLAVIGER_PEER_ROLE", role)
+        .env("CLAVIGER_PEER", peer.identifier.as_str())
+        .env("CLAVIGER_PEER_ROLE", peer.role.as_str())
+        .env("CLAVIGER_SERVICE", stream.service().as_str())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .process_group(0)
@@ -60,7 +61,7 @@ pub(crate) async fn exec(session: Session, command: &str) -> Result<()> {
     };
     // Dropped before the command's stdin is, whatever ends this.
     let mut group = Group(child.id().and_then(|id| Pid::from_raw(id as i32)));
-    let (mut read, mut write) = session.into_split();
+    let (mut read, mut write) = split(stream);
     let (mut fed, mut answered, mut status) = (false, false, None);
     {
         let feeding = feed(&mut read, &mut stdin);
@@ -84,22 +85,22 @@ pub(crate) async fn exec(session: Session, command: &str) -> Result<()> {
         Ok::<_, Error>(())
     };
     // The command decides when it is over; a peer that goes on sending is not waited for.
-    if fed || matches!(tokio::time::timeout(LINGER, ended).await, Ok(Ok(()))) {
-        close(&mut read, &mut write).await?;
+    if !fed {
+        let _ = tokio::time::timeout(LINGER, ended).await;
     }
     match status {
         Some(status) if !status.success() => Err(Error::new(
             ErrorKind::Io,
             format!("The command of --exec ended with {status}."),
-            "Its own output says why; the peer's session was ended properly.",
+            "Its own output says why; the peer's stream was ended properly.",
         )),
         _ => Ok(()),
     }
 }
 
-/// Session to command. The command's stdin is closed at the peer's own end and nowhere else. A command that stops reading is not an error;
+/// Stream to command. The command's stdin is closed at the peer's own end and nowhere else. A command that stops reading is not an error;
 /// the rest is read and dropped.
-async fn feed(read: &mut Reader, stdin: &mut Option<ChildStdin>) -> Result<()> {
+async fn feed(read: &mut (impl AsyncRead + Unpin), stdin: &mut Option<ChildStdin>) -> Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let n = read.read(&mut buffer).await.map_err(error_of)?;
@@ -116,44 +117,33 @@ async fn feed(read: &mut Reader, stdin: &mut Option<ChildStdin>) -> Result<()> {
 }
 
 /// Both directions at once.
-async fn join(session: Session, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Result<()> {
-    let (mut read, mut write) = session.into_split();
-    {
-        let sending = async {
-            copy_to_session(&mut from, &mut write).await?;
-            // Only what ended well is ended: a stdin that failed leaves the session cut, so that nobody takes half for all.
-            write.shutdown().await.map_err(error_of)
-        };
-        tokio::pin!(sending);
-        let sent = {
-            let receiving = receive(&mut read, &mut to);
-            tokio::pin!(receiving);
+async fn join(stream: Stream, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Result<()> {
+    let lost = stream.lost();
+    let (mut read, mut write) = split(stream);
+    let sending = async {
+        copy_to_stream(&mut from, &mut write).await?;
+        // Only what ended well is ended: a stdin that failed leaves the stream cut, so that nobody takes half for all.
+        write.shutdown().await.map_err(error_of)
+    };
+    let receiving = receive(&mut read, &mut to);
+    tokio::pin!(sending, receiving);
+    tokio::select! {
+        sent = &mut sending => match sent {
+            // A peer that has heard enough may be gone while we still send; what it said before that counts.
+            Err(error) if error.kind() == ErrorKind::Io => Err(error),
+            _ => receiving.await,
+        },
+        received = &mut receiving => {
+            received?;
             tokio::select! {
-                sent = &mut sending => {
-                    if let Err(error) = sent {
-                        if error.kind() == ErrorKind::Io {
-                            return Err(error);
-                        }
-                        // A peer that has heard enough may be gone while we still send; what it said before that counts.
-                        return receiving.await;
-                    }
-                    receiving.await?;
-                    true
-                }
-                received = &mut receiving => { received?; false }
-            }
-        };
-        if !sent {
-            tokio::select! {
-                sent = sending => sent?,
-                () = read.peer_gone() => return Ok(()),
+                sent = sending => sent,
+                _ = lost => Ok(()),
             }
         }
     }
-    close(&mut read, &mut write).await
 }
 
-async fn copy_to_session(from: &mut (impl AsyncRead + Unpin), write: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
+async fn copy_to_stream(from: &mut (impl AsyncRead + Unpin), write: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let n = from.read(&mut buffer).await.map_err(|error| local("stdin", "read", error))?;

@@ -8,7 +8,7 @@ use claviger::endpoint::{self, Endpoint, Listening};
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::StaticPublic;
 use claviger::program::{Pins, Terminal, completions, interrupts_are_handled, man, prompts_are_over, store_dir};
-use claviger::session::Session;
+use claviger::session::{Session, Stream, WeakSession, Why};
 use claviger::store::{self, FormerIdentity, Store};
 use claviger::token::{Notice, Phase, Settings, TokenHandle, What};
 use claviger::transport::{self, ServiceState};
@@ -16,11 +16,14 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, block_in_place};
+
+/// How long sessions may take to end when the program does.
+const PARTING: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
     match &cli.command {
@@ -221,18 +224,26 @@ async fn ended(listener: bool) -> Result<()> {
 }
 
 async fn connect(endpoint: Endpoint, options: &Connect, terminal: &Terminal) -> Result<()> {
-    terminal.note(&format!("Connecting to {} as {}…", options.peer, endpoint.identity().identifier));
+    terminal.note(&format!("Connecting to {} as {}…", options.peer.name, endpoint.identity().identifier));
     let pattern = options.pattern.map(|pattern| claviger::config::Pattern::from(pattern).into());
-    let session = endpoint.connect_peer(&options.peer, pattern).await?;
+    let session = endpoint.connect_peer(&options.peer.name, pattern).await?;
     let peer = session.peer();
-    terminal.note(&format!(
-        "Connected to {}, role {}, by {} with {} token operations.",
-        peer.identifier,
-        peer.role,
-        peer.protocol.name(),
-        peer.operations
-    ));
-    pump::stdio(session).await
+    terminal.note(&format!("Connected to {}, role {}: {peer}.", peer.identifier, peer.role));
+    let stream = session.open(&options.peer.service).await?;
+    let outcome = pump::stdio(stream).await;
+    closed(&session, outcome).await
+}
+
+/// Sees a session off, so that this process may end; what went wrong before is what is told.
+async fn closed(session: &Session, outcome: Result<()>) -> Result<()> {
+    let closed = session.close().await;
+    // Whoever closed it first, it was closed.
+    outcome.and(closed.or_else(|error| if is_closed(&error) { Ok(()) } else { Err(error) }))
+}
+
+/// One of the ends was done.
+fn is_closed(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::SessionClosed | ErrorKind::SessionIdle)
 }
 
 async fn listen(endpoint: Endpoint, stop: Stop, options: &Listen, terminal: &Terminal) -> Result<()> {
@@ -278,6 +289,7 @@ async fn serve(mut listening: Listening, mut stop: Stop, options: &Listen, termi
     let stdio = !options.echo && options.exec.is_none();
     let command: Option<Arc<str>> = options.exec.as_deref().map(Into::into);
     let mut sessions = JoinSet::new();
+    let mut open: Vec<WeakSession> = Vec::new();
     loop {
         let session = tokio::select! {
             session = listening.accept() => session,
@@ -286,8 +298,7 @@ async fn serve(mut listening: Listening, mut stop: Stop, options: &Listen, termi
                 continue;
             }
             stopped = &mut stop => {
-                // Sessions and their commands end here, not whenever the process does.
-                sessions.shutdown().await;
+                shut_down(open, sessions).await;
                 return stopped;
             }
         };
@@ -298,28 +309,85 @@ async fn serve(mut listening: Listening, mut stop: Stop, options: &Listen, termi
                 "Look at the messages above and start it again.",
             ));
         };
-        terminal.note(&format!("{} is here.", session.peer().identifier));
+        let peer = session.peer();
+        terminal.note(&format!("{} is here: {peer}.", peer.identifier));
         if stdio || options.once {
             // Nobody else is let in to wait for an answer that will not come.
             drop(listening);
-            let serving = async { if stdio { pump::stdio(session).await } else { one(session, command).await.1 } };
+            let serving =
+                async { if stdio { first(session).await } else { each(session, command, *terminal).await.1 } };
             return tokio::select! {
                 outcome = serving => outcome,
                 stopped = stop => stopped,
             };
         }
-        let serving = one(session, command.clone());
-        sessions.spawn(serving);
+        open.retain(|session| session.upgrade().is_some());
+        open.push(session.downgrade());
+        sessions.spawn(each(session, command.clone(), *terminal));
     }
 }
 
-async fn one(session: Session, command: Option<Arc<str>>) -> (String, Result<()>) {
-    let name = session.peer().identifier.to_string();
-    let outcome = match command {
-        Some(command) => pump::exec(session, &command).await,
-        None => pump::echo(session).await,
+/// Joins the session's first stream to stdin and stdout.
+async fn first(session: Session) -> Result<()> {
+    let stream = match session.accept().await {
+        Ok(stream) => stream,
+        // It wanted nothing.
+        Err(error) if is_closed(&error) => return Ok(()),
+        Err(error) => return Err(error),
     };
-    (name, outcome)
+    // One is all that there is room for.
+    session.drain(Why::Done);
+    let outcome = pump::stdio(stream).await;
+    closed(&session, outcome).await
+}
+
+/// Serves every stream of a session until it has ended.
+async fn each(session: Session, command: Option<Arc<str>>, terminal: Terminal) -> (String, Result<()>) {
+    let name = session.peer().identifier.to_string();
+    let mut streams = JoinSet::new();
+    let ended = loop {
+        tokio::select! {
+            accepted = session.accept() => match accepted {
+                Ok(stream) => drop(streams.spawn(one(stream, command.clone(), terminal))),
+                Err(error) => break error,
+            },
+            Some(_) = streams.join_next() => {}
+        }
+    };
+    // What they had received goes through.
+    while streams.join_next().await.is_some() {}
+    let outcome = if is_closed(&ended) { Ok(()) } else { Err(ended) };
+    (name, closed(&session, outcome).await)
+}
+
+async fn one(stream: Stream, command: Option<Arc<str>>, terminal: Terminal) {
+    let (name, service) = (stream.peer().identifier.to_string(), stream.service().to_string());
+    let outcome = match command {
+        Some(command) => pump::exec(stream, &command).await,
+        None => pump::echo(stream).await,
+    };
+    match outcome {
+        // The session's own end is told once.
+        Err(error) if !is_of_session(&error) => {
+            terminal.warn(&format!("The stream of {name} for {service} ended: {error} {}", error.hint()));
+        }
+        _ => {}
+    }
+}
+
+/// What ended the stream has ended them all.
+fn is_of_session(error: &Error) -> bool {
+    error.kind().as_str().starts_with("session-") || error.kind() == ErrorKind::PeerSilent
+}
+
+/// Ends the sessions, with the peers' knowledge, and what runs for them.
+async fn shut_down(open: Vec<WeakSession>, mut sessions: JoinSet<(String, Result<()>)>) {
+    for session in open.iter().filter_map(WeakSession::upgrade) {
+        session.end(Why::ShuttingDown);
+    }
+    let all = async { while sessions.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(PARTING, all).await;
+    sessions.shutdown().await;
 }
 
 /// One session's end is not the listener's.

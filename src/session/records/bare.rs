@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::time::timeout;
 
 /// How long the other end of a session may take to acknowledge its end.
-pub const CLOSE_PATIENCE: Duration = Duration::from_secs(20);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long the last record may take on its way before the pipe is let go.
 const LINGER: Duration = Duration::from_secs(3);
@@ -88,7 +88,7 @@ impl Records {
 ///
 /// # Errors
 /// [`ErrorKind::SessionTruncated`] when the peer does not acknowledge within [`CLOSE_PATIENCE`]: it may not have received everything.
-pub async fn close(reader: &mut Reader, writer: &mut Writer) -> Result<()> {
+async fn close(reader: &mut Reader, writer: &mut Writer) -> Result<()> {
     let closing = async {
         writer.shutdown().await?;
         let mut scrap = [0; 4096];
