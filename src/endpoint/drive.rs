@@ -187,7 +187,7 @@ async fn agree(mut step: Step, token: &TokenHandle, attempt: &mut Attempt) -> Re
         if !secret.as_ref().is_err_and(|error| error.kind() == ErrorKind::TokenBusy) {
             attempt.asked();
         }
-        step = waiting.resume(secret?).map_err(|error| noise_error(&error, None))?;
+        step = waiting.resume(secret?).map_err(|error| failed(&error, attempt))?;
     }
     Ok(step)
 }

@@ -48,7 +48,7 @@ pub(super) struct Known {
     /// By key: the place in `keys`.
     places: HashMap<StaticPublic, usize>,
     /// Beside the peers' keys, by name.
-    preshared: Preshared,
+    preshared: Arc<HashMap<Identifier, PresharedKey>>,
     /// This machine's former key, and until when it holds.
     former: Option<(StaticPublic, u64)>,
     /// For when this was made, seconds since 1970: a clock that was put back is before it.
@@ -57,11 +57,25 @@ pub(super) struct Known {
     until: u64,
 }
 
-/// Wiped when nobody knows them any more.
-type Preshared = Arc<HashMap<Identifier, PresharedKey>>;
+/// What the store says of a moment.
+#[derive(Default)]
+struct Content {
+    peers: Vec<Peer>,
+    /// Beside the peers' keys, by name. Wiped when nobody knows them any more.
+    preshared: Arc<HashMap<Identifier, PresharedKey>>,
+    /// This machine's former key, and until when it holds.
+    former: Option<(StaticPublic, u64)>,
+}
+
+impl Content {
+    fn of(store: &Store) -> Result<Self> {
+        Ok(Self { peers: store.peers()?, preshared: Arc::new(store.preshared_keys()?), former: former(store)? })
+    }
+}
 
 impl Known {
-    fn new(peers: Vec<Peer>, former: Option<(StaticPublic, u64)>, now: u64) -> Self {
+    fn new(content: Content, now: u64) -> Self {
+        let Content { peers, preshared, former } = content;
         let mut keys: Vec<(usize, PeerKey)> = Vec::with_capacity(peers.len());
         let (mut names, mut places) = (HashMap::with_capacity(peers.len()), HashMap::with_capacity(peers.len()));
         for (at, peer) in peers.iter().enumerate() {
@@ -79,8 +93,11 @@ impl Known {
         let ends = ends.flatten().chain(former.as_ref().map(|(_, until)| *until));
         // The second itself, and the one after it: whichever of them is the first without.
         let until = ends.flat_map(|end| [end, end.saturating_add(1)]).filter(|end| *end > now).min();
-        let preshared = Preshared::default();
         Self { peers, keys, names, places, preshared, former, since: now, until: until.unwrap_or(u64::MAX) }
+    }
+
+    fn content(&self) -> Content {
+        Content { peers: self.peers.clone(), preshared: Arc::clone(&self.preshared), former: self.former.clone() }
     }
 
     pub(super) fn peer(&self, identifier: &Identifier) -> Option<&Peer> {
@@ -189,7 +206,7 @@ impl Stamp {
 impl Shared {
     pub(super) fn new(store: Store, token: TokenHandle, config: &Config) -> Result<Arc<Self>> {
         let stamp = Stamp::of(&store)?;
-        let known = Arc::new(Known::new(store.peers()?, former(&store)?, now()));
+        let known = Arc::new(Known::new(Content::of(&store)?, now()));
         let file = stamp.inode();
         Ok(Arc::new(Self {
             clock: Clock::default(),
@@ -356,9 +373,9 @@ impl Shared {
         };
         let (now, old) = (now(), self.known());
         let (known, stamp) = match read {
-            Some((stamp, peers, former)) => (Known::new(peers, former, now), Some(stamp)),
+            Some((stamp, content)) => (Known::new(content, now), Some(stamp)),
             // Time passes in a store that is not believed, too.
-            None if old.is_past(now) => (Known::new(old.peers.clone(), old.former.clone(), now), None),
+            None if old.is_past(now) => (Known::new(old.content(), now), None),
             None => return outcome,
         };
         let known = Arc::new(known);
@@ -383,8 +400,7 @@ impl Shared {
     }
 
     /// The store's content if it is another than before, verified.
-    #[allow(clippy::type_complexity, reason = "taken apart where it is made")]
-    fn read(&self, store: &Store) -> Result<Option<(Stamp, Vec<Peer>, Option<(StaticPublic, u64)>)>> {
+    fn read(&self, store: &Store) -> Result<Option<(Stamp, Content)>> {
         let stamp = Stamp::of(store)?;
         if stamp.inode() != self.file {
             return Err(replaced(store));
@@ -402,7 +418,7 @@ impl Shared {
         }
         let read = store.verify().and_then(|()| {
             self.compare(&store.machine()?);
-            Ok(Some((stamp, store.peers()?, former(store)?)))
+            Ok(Some((stamp, Content::of(store)?)))
         });
         read.map_err(|error| self.refused(stamp, error))
     }

@@ -2,8 +2,9 @@
 
 use crate::support::{Machine, run, talk};
 use claviger::config::Pattern;
-use claviger::endpoint::Connection;
+use claviger::endpoint::{ConnectOptions, Connection, Resume, WATCH};
 use claviger::identity::{Curve, Kem};
+use claviger::secret::PresharedKey;
 use claviger::session::Session;
 use claviger::transport::Pipe;
 use claviger::{Endpoint, ErrorKind, Result};
@@ -154,5 +155,82 @@ fn stripped_on_the_wire() {
             assert_eq!((called.err().unwrap().kind(), answered), (ErrorKind::HandshakeRefused, expected));
         }
         assert_eq!(answerer.token().operations(), 0);
+    });
+}
+
+/// A pre-shared key for `peer` in the machine's store: 32 times `byte`.
+fn share(machine: &Machine, peer: &Machine, byte: u8) {
+    let key = PresharedKey::new([byte; 32]);
+    machine.store().set_preshared_key(&peer.card.identifier, &key, "test").unwrap();
+}
+
+/// With ML-KEM-768 and without, by every pattern; and it is found while the endpoints run.
+#[test]
+fn a_preshared_key() {
+    run(async {
+        for kem in [None, Some(Kem::MlKem768)] {
+            let machine = |name| if kem.is_some() { hybrid(name) } else { Machine::software(name) };
+            let (mut wallet, mut cosigner) = (machine("wallet"), machine("cosigner"));
+            wallet.introduce(&mut cosigner);
+            let (caller, answerer) = (wallet.endpoint(Pattern::Kk).await, cosigner.endpoint(Pattern::Kk).await);
+            let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
+            share(&wallet, &cosigner, 1);
+            share(&cosigner, &wallet, 1);
+            tokio::time::sleep(WATCH * 3).await;
+            for (pattern, operations) in PATTERNS {
+                let options =
+                    ConnectOptions::default().pattern(claviger::wire::Pattern::from(pattern)).resume(Resume::Never);
+                let calling = caller.connect_peer_with(&cosigner.card.identifier, &options);
+                let (session, accepted) = tokio::join!(calling, listening.accept());
+                let (mut session, mut accepted) = (session.unwrap(), accepted.unwrap());
+                for peer in [session.peer(), accepted.peer()] {
+                    assert_eq!((peer.protocol.kem, peer.protocol.psk), (kem, true));
+                    assert_eq!(u64::from(peer.operations), operations);
+                }
+                talk(&mut session, &mut accepted).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn preshared_keys_that_differ() {
+    run(async {
+        for (pattern, _) in PATTERNS {
+            let (mut wallet, mut cosigner) = (hybrid("wallet"), hybrid("cosigner"));
+            wallet.introduce(&mut cosigner);
+            share(&wallet, &cosigner, 1);
+            share(&cosigner, &wallet, 2);
+            let (caller, answerer) = (wallet.endpoint(pattern).await, cosigner.endpoint(pattern).await);
+            let [called, answered] = meet(&caller, &answerer, &cosigner).await;
+            // With XK it is the responder who reads the message that it is mixed into. Its caller has a session with nobody.
+            let failed = if pattern == Pattern::Xk { answered.err().unwrap() } else { called.err().unwrap() };
+            assert_eq!(failed.kind(), ErrorKind::HandshakeFailed, "{pattern:?}");
+            assert!(failed.hint().contains("`claviger-ceremony psk record`"), "{}", failed.hint());
+        }
+    });
+}
+
+/// One end has one: refused before the token is asked, with what to do at which end.
+#[test]
+fn a_preshared_key_at_one_end() {
+    run(async {
+        for (pattern, _) in PATTERNS {
+            let (mut wallet, mut cosigner) = (hybrid("wallet"), hybrid("cosigner"));
+            wallet.introduce(&mut cosigner);
+            share(&wallet, &cosigner, 1);
+            let (called, answered, operations) = refusal(wallet, cosigner, pattern).await;
+            assert_eq!((called, answered.kind()), (ErrorKind::HandshakeRefused, ErrorKind::PresharedKeyMismatch));
+            assert!(answered.hint().contains("claviger-ceremony psk record wallet FILE"), "{}", answered.hint());
+            assert_eq!(operations, 0);
+
+            let (mut wallet, mut cosigner) = (hybrid("wallet"), hybrid("cosigner"));
+            wallet.introduce(&mut cosigner);
+            share(&cosigner, &wallet, 1);
+            let (called, answered, operations) = refusal(wallet, cosigner, pattern).await;
+            assert_eq!((called, answered.kind()), (ErrorKind::HandshakeRefused, ErrorKind::PresharedKeyMismatch));
+            assert!(answered.hint().contains("claviger-ceremony psk record cosigner FILE"), "{}", answered.hint());
+            assert_eq!(operations, 0);
+        }
     });
 }

@@ -82,7 +82,7 @@ fn peers_are_found_by_name_and_key_and_time_takes_them_away() {
             peer
         })
         .collect();
-    let known = Known::new(peers.clone(), None, now);
+    let known = Known::new(Content { peers: peers.clone(), ..Content::default() }, now);
     for (n, peer) in peers.iter().enumerate() {
         let keys: Vec<_> = known.keys_of(&peer.identifier).map(|key| &key.static_public).collect();
         assert_eq!(keys.len(), if n == 7 { 2 } else { 1 });
@@ -94,7 +94,7 @@ fn peers_are_found_by_name_and_key_and_time_takes_them_away() {
 
     assert!(!known.is_past(now) && !known.is_past(now + 49) && known.is_past(now + 50));
     assert!(known.is_past(now - 1), "a clock that was put back");
-    let later = Known::new(peers, None, now + 51);
+    let later = Known::new(Content { peers, ..Content::default() }, now + 51);
     let gone = "peer-8".parse().unwrap();
     assert!(later.peer(&gone).is_some() && later.keys_of(&gone).next().is_none());
     assert!(!later.is_past(now + 99) && later.is_past(now + 100));
