@@ -186,11 +186,20 @@ where
     }
 }
 
-fn take_all<F>(session: Session, take: impl Fn(BoxStream) -> F + Clone + Send + Sync + 'static)
+/// Hands each stream of a session to `take`.
+pub fn take_all<F>(session: Session, take: impl Fn(BoxStream) -> F + Clone + Send + Sync + 'static)
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
     tokio::spawn(take(Box::new(session)));
+}
+
+/// A stream of a session.
+///
+/// # Errors
+/// Those of opening it.
+pub async fn stream_of(session: Session) -> Result<BoxStream> {
+    Ok(Box::new(session))
 }
 
 /// Opens streams of one kind to a listener.

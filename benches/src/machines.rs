@@ -1,14 +1,17 @@
 //! Machines for measurements: a store and a software key in a directory, plain TCP or Tor between them.
 
 use crate::Result;
+use claviger::Endpoint;
 use claviger::config::{Config, Pattern, TransportKind};
 use claviger::identity::{ClientAuthKeys, Curve, Identifier, IdentityCard, Kem, OnionKeys, StaticPublic, TokenKind};
+use claviger::secret::OnionSecretKey;
 use claviger::store::{AttestationPolicy, NewMachine, Peer, Store};
 use claviger::token::{PinPrompt, Settings, TokenHandle};
-use claviger::{Endpoint, transport};
+use claviger::transport::{self, Transport};
 use claviger_hsm::{NewKey, Operation, Pin, PinEntry, PinRequest};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The passphrase of the keys here, which protect nothing.
@@ -77,6 +80,14 @@ fn make_one(dir: &Path, name: &str, suite: claviger::identity::Suite, kem: Optio
     Ok(card)
 }
 
+/// The onion service's key of the machine in `dir`.
+///
+/// # Errors
+/// Those of the store.
+pub fn onion_secret(dir: &Path) -> Result<OnionSecretKey> {
+    Ok(Store::open(&store(dir))?.onion_secret()?)
+}
+
 /// What a machine's endpoint is configured with: no limit is reached, nothing ends by its age.
 pub fn config() -> Config {
     let mut config = Config::default();
@@ -104,11 +115,19 @@ pub fn over_tcp(listen: SocketAddr, peer: Option<(Identifier, SocketAddr)>) -> C
 /// # Errors
 /// Those of opening it.
 pub async fn open(dir: &Path, config: Config) -> Result<Endpoint> {
+    let transport = transport::open(&config.transport, dir).await?;
+    open_with(dir, config, transport)
+}
+
+/// The same with a transport that is there.
+///
+/// # Errors
+/// Those of opening it.
+pub fn open_with(dir: &Path, config: Config, transport: Arc<dyn Transport>) -> Result<Endpoint> {
     let store = Store::open(&store(dir))?;
     let machine = store.machine()?;
     let settings =
         Settings { config: config.token.clone(), ..Settings::new(machine.card.identifier.as_str(), Passphrase) };
     let token = TokenHandle::open(machine.locator(), machine.key(), settings)?;
-    let transport = transport::open(&config.transport, dir).await?;
     Ok(Endpoint::new(store, token, transport, config)?)
 }

@@ -7,6 +7,7 @@ mod idle;
 mod knock;
 mod records;
 mod stream;
+mod tor;
 
 pub use stream::load;
 
@@ -31,6 +32,7 @@ pub const ROWS: &[Row] = &[
     Row::new("handshake", "handshakes in memory, beside rustls with certificates at both ends", handshake::run),
     Row::new("idle", "memory of 10 000 idle sessions, beside tokio-rustls", idle::run),
     Row::new("knock", "the caller found among up to 10 000 peers", knock::run),
+    Row::new("tor", "over a private Tor network, beside a bare onion stream", tor::run),
 ];
 
 impl Row {
