@@ -1,5 +1,6 @@
 //! Reader and writer against the plain model: frames sealed and opened one by one by `Sealer` and `Opener`.
 
+use super::bare::Reader;
 use super::*;
 use crate::identity::Suite;
 use crate::secret::CipherKey;
