@@ -1,10 +1,10 @@
 //! The two ciphers of a session: records are Noise transport messages (Noise, section 5.1), sealed and opened in place.
 //!
 //! Each direction's key is replaced by Noise's `REKEY` (section 4.2) after every [`REKEY_AFTER`] records, at both ends without a word, and the
-//! nonce counts on. Whoever takes a key out of memory can open nothing that was sealed under the ones before it. It also keeps AES-GCM below the
-//! 2^36 blocks that are taken to be safe under one key (65536 records of 64 KiB are 2^28).
+//! nonce counts on. Whoever takes a key out of memory opens nothing that was sealed under the ones before it; and no AES-GCM key seals more
+//! than 4 GiB, where RFC 8446 (section 5.5) asks for a new one after some 390.
 //!
-//! Nonces can not run out: 2^64 - 1 records of one byte, at a thousand million a second, take 584 years. The check is there all the same.
+//! Nonces can not run out: at a thousand million records a second 2^64 - 1 of them last 584 years. The check is there all the same.
 
 mod key;
 

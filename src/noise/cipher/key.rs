@@ -3,7 +3,9 @@
 //! Both are assembly-backed descendants of BoringSSL and give the same bytes; they differ in which instructions they use. ChaCha20-Poly1305
 //! is the same code in both. AES-256-GCM is not: aws-lc has code for VAES with AVX-512 and none for VAES without it; ring has code for VAES
 //! with AVX2. So a processor with VAES and no AVX-512 (AMD before Zen 4, Intel's client processors from Alder Lake on) takes ring, at twice
-//! aws-lc's speed there, and everything else takes aws-lc.
+//! aws-lc's speed there, and everything else takes aws-lc, which is the faster one with AVX-512.
+//!
+//! aws-lc wipes its keys when they are freed. ring does not: a key that was replaced stays in freed memory until that is used again.
 
 use crate::identity::Suite;
 use aws_lc_rs::aead as aws;

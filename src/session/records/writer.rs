@@ -17,11 +17,8 @@ const FRAME: usize = 16 * 1024;
 /// Bytes of a frame that are not its content: header, kind and tag.
 const AROUND: usize = FRAME_HEADER + 1 + TAG;
 
-/// Sealed bytes that are worth a write while there is more to say.
-const WRITE: usize = 64 * 1024;
-
-/// Bytes that may wait for the pipe before streams must.
-const MAX_PENDING: usize = 256 * 1024;
+/// Sealed bytes that may wait for the pipe before streams must. More would only be in the way of what is said next.
+const MAX_PENDING: usize = SIZE;
 
 /// Writes records. Holds buffers only while something waits for the pipe.
 pub(crate) struct RecordWriter {
@@ -54,13 +51,15 @@ impl RecordWriter {
     /// Takes some bytes of the streams. They are on their way once they are flushed.
     ///
     /// # Errors
-    /// The pipe's; then nothing more is written.
+    /// The pipe's.
     pub(crate) fn poll_streams(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         self.check()?;
         let mut taken = 0;
         while taken < data.len() {
             if self.open == 0 {
-                if self.waiting >= WRITE && self.poll_drain(cx)?.is_pending() && self.waiting >= MAX_PENDING {
+                // A full buffer makes one write; a smaller one waits for more, or to be flushed.
+                let full = self.waiting >= MAX_PENDING || !self.has_room(FRAME);
+                if full && self.poll_drain(cx)?.is_pending() && self.waiting >= MAX_PENDING {
                     break;
                 }
                 let begun = self.room(FRAME);
@@ -145,9 +144,14 @@ impl RecordWriter {
         if self.failed { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 
+    /// Whether the last buffer, if there is one, takes another frame of `len` bytes.
+    fn has_room(&self, len: usize) -> bool {
+        self.batches.back().is_none_or(|last| SIZE - last.sealed >= len)
+    }
+
     /// Where the next frame goes, with room for `len` bytes.
     fn room(&mut self, len: usize) -> &mut [u8] {
-        if self.batches.back().is_none_or(|last| SIZE - last.sealed < len) {
+        if self.batches.is_empty() || !self.has_room(len) {
             self.batches.push_back(Batch { buffer: Buffer::take(), sealed: 0, written: 0 });
         }
         let Some(last) = self.batches.back_mut() else { return &mut [] };
@@ -177,23 +181,15 @@ impl RecordWriter {
         Ok(())
     }
 
-    /// Writes what is sealed.
+    /// Writes what is sealed. After an error of the pipe everything stays as it is: asked again, the pipe says again what is wrong.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(first) = self.batches.front_mut() {
             while first.written < first.sealed {
-                let written =
-                    ready!(Pin::new(&mut self.pipe).poll_write(cx, &first.buffer.bytes[first.written..first.sealed]));
-                let count = match written {
-                    Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-                    other => other,
-                };
-                let count = match count {
-                    Ok(count) => count,
-                    Err(error) => {
-                        self.fail();
-                        return Poll::Ready(Err(error));
-                    }
-                };
+                let rest = &first.buffer.bytes[first.written..first.sealed];
+                let count = ready!(Pin::new(&mut self.pipe).poll_write(cx, rest))?;
+                if count == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
                 first.written += count;
                 self.waiting -= count;
                 self.bytes += count as u64;
