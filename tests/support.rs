@@ -226,6 +226,11 @@ impl Machine {
 
     /// Gives it another key, address and client-authorization key; the present ones hold until `until`.
     pub fn rotate(&mut self, until: u64) {
+        self.rotate_to(self.card.kem, until);
+    }
+
+    /// The same, and what its next card offers.
+    pub fn rotate_to(&mut self, kem: Option<Kem>, until: u64) {
         let locator = format!("file:{}", self.dir.path().join("next.pem").display());
         let static_public = generate(&locator, self.card.curve());
         let (onion, auth) = (OnionKeys::generate().unwrap(), ClientAuthKeys::generate().unwrap());
@@ -236,6 +241,7 @@ impl Machine {
             backup: None,
             onion_address: onion.address,
             client_auth: auth.public,
+            kem,
             ..self.card.clone()
         };
         let answer = (static_public.clone(), answer(&locator, &static_public));

@@ -82,7 +82,7 @@ fn pair() -> (SoftHsm, Machine, Machine) {
     // Both tokens before the module is loaded: SoftHSM looks for tokens once.
     let locators = ["wallet", "cosigner"].map(|name| (name, hsm.init_token(name, SO_PIN, PIN).uri_with_pin("noise")));
     let [mut wallet, mut cosigner] =
-        locators.map(|(name, locator)| Machine::new(name, Some(locator), Curve::X25519, "ChaChaPoly_BLAKE2s"));
+        locators.map(|(name, locator)| Machine::hybrid(name, Some(locator), Curve::X25519, "ChaChaPoly_BLAKE2s"));
     wallet.introduce(&mut cosigner);
     (hsm, wallet, cosigner)
 }
@@ -245,6 +245,7 @@ fn json_events() {
             assert_eq!(event["peer"], peer);
             assert_eq!(event["transport"], "tcp");
             assert_eq!(event["pattern"], "KK1");
+            assert_eq!([&event["kem"], &event["psk"]], [&Value::from("ML-KEM-768"), &Value::from(false)]);
             assert_eq!(event["token_operations"], 1);
             assert_eq!(event["outcome"], "established");
             for field in ["dial_ms", "token_ms", "handshake_ms"] {

@@ -1,9 +1,10 @@
 //! ML-KEM-768 and the pre-shared key between whole endpoints: used exactly when both ends expect them, and impossible to take away on the wire.
 
-use crate::support::{Machine, run, talk};
+use crate::support::{Machine, now, run, talk};
+use claviger::ceremony::succession::Succession;
 use claviger::config::Pattern;
 use claviger::endpoint::{ConnectOptions, Connection, Resume, WATCH};
-use claviger::identity::{Curve, Kem};
+use claviger::identity::{Curve, Kem, KeyPlace};
 use claviger::secret::PresharedKey;
 use claviger::session::Session;
 use claviger::transport::Pipe;
@@ -158,6 +159,40 @@ fn stripped_on_the_wire() {
     });
 }
 
+/// A machine whose next card offers it is, to who knows only the former one, who it was before: without.
+#[test]
+fn a_rotation_that_brings_the_offer() {
+    run(async {
+        let mut vault = Machine::software("vault");
+        let (mut told, mut untold) = (hybrid("told"), hybrid("untold"));
+        vault.introduce(&mut told);
+        vault.introduce(&mut untold);
+        let (former, until) = (vault.card.clone(), now() + 3600);
+        vault.rotate_to(Some(Kem::MlKem768), until);
+        let succession = Succession::new(&former, KeyPlace::Primary, vault.card.clone(), until);
+        told.store().succeed_card(&succession, "test").unwrap();
+
+        let endpoint = vault.endpoint(Pattern::Kk).await;
+        let mut listening = endpoint.listen(&vault.card.onion_address, 4747).await.unwrap();
+        for (mut machine, kem) in [(told, Some(Kem::MlKem768)), (untold, None)] {
+            let other = machine.endpoint(Pattern::Kk).await;
+            let mut there = other.listen(&machine.card.onion_address, 4747).await.unwrap();
+            let (session, accepted) =
+                tokio::join!(other.connect_peer(&vault.card.identifier, None), listening.accept());
+            let as_former = kem.is_none();
+            let (session, accepted) = (session.unwrap(), accepted.unwrap());
+            assert_eq!((accepted.peer().as_former, accepted.peer().protocol.kem), (as_former, kem));
+            assert_eq!(session.peer().protocol.kem, kem);
+            // And the other way round: the first way that is tried may be refused.
+            let (session, accepted) =
+                tokio::join!(endpoint.connect_peer(&machine.card.identifier, None), there.accept());
+            let (session, accepted) = (session.unwrap(), accepted.unwrap());
+            assert_eq!((session.peer().as_former, session.peer().protocol.kem), (as_former, kem));
+            assert_eq!(accepted.peer().protocol.kem, kem);
+        }
+    });
+}
+
 /// A pre-shared key for `peer` in the machine's store: 32 times `byte`.
 fn share(machine: &Machine, peer: &Machine, byte: u8) {
     let key = PresharedKey::new([byte; 32]);
@@ -190,6 +225,35 @@ fn a_preshared_key() {
                 talk(&mut session, &mut accepted).await;
             }
         }
+    });
+}
+
+/// What a session left stands on the key that was mixed in, and goes with it: also when another one is in its place at once.
+#[test]
+fn a_preshared_key_that_is_exchanged() {
+    run(async {
+        let (mut wallet, mut cosigner) = (hybrid("wallet"), hybrid("cosigner"));
+        wallet.introduce(&mut cosigner);
+        share(&wallet, &cosigner, 1);
+        share(&cosigner, &wallet, 1);
+        let (caller, answerer) = (wallet.endpoint(Pattern::Kk).await, cosigner.endpoint(Pattern::Kk).await);
+        let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
+        let only = ConnectOptions::default().resume(Resume::Only);
+        let peer = &cosigner.card.identifier;
+        let (session, accepted) = tokio::join!(caller.connect_peer(peer, None), listening.accept());
+        drop((session.unwrap(), accepted.unwrap()));
+        let (session, accepted) = tokio::join!(caller.connect_peer_with(peer, &only), listening.accept());
+        assert!(session.unwrap().peer().resumed && accepted.unwrap().peer().resumed);
+        for (machine, other) in [(&wallet, &cosigner), (&cosigner, &wallet)] {
+            // In one look of the endpoint's, or in two: either way it is over.
+            machine.store().remove_preshared_key(&other.card.identifier).unwrap();
+            share(machine, other, 2);
+        }
+        tokio::time::sleep(WATCH * 3).await;
+        let error = caller.connect_peer_with(peer, &only).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::ResumptionRefused);
+        let (session, accepted) = tokio::join!(caller.connect_peer(peer, None), listening.accept());
+        assert!(session.unwrap().peer().protocol.psk && !accepted.unwrap().peer().resumed);
     });
 }
 
