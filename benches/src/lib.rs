@@ -6,6 +6,7 @@
 // A benchmark that cannot set up its keys ends, as a test does.
 #![allow(clippy::unwrap_used)]
 
+pub mod about;
 pub mod aead;
 pub mod child;
 pub mod keys;
@@ -13,6 +14,7 @@ pub mod link;
 pub mod machines;
 pub mod measure;
 pub mod pairs;
+pub mod plot;
 pub mod report;
 pub mod rows;
 pub mod tls;

@@ -223,7 +223,7 @@ impl Target {
 }
 
 /// Three digits that matter.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         ..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),
