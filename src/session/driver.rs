@@ -40,6 +40,7 @@ pub(super) struct Driver {
     broken: Option<Instant>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one a session, and running for all but its last moment")]
 enum Phase {
     Running(yamux::Connection<Adapter>),
     Closing(Closing),

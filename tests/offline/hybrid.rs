@@ -53,7 +53,7 @@ async fn every_pattern(mut wallet: Machine, mut cosigner: Machine) {
         let before = [caller.token().operations(), answerer.token().operations()];
         let (session, accepted) =
             tokio::join!(caller.connect_peer(&cosigner.card.identifier, Some(pattern.into())), listening.accept());
-        let (mut session, mut accepted) = (session.unwrap(), accepted.unwrap());
+        let (session, accepted) = (session.unwrap(), accepted.unwrap());
         let after = [caller.token().operations(), answerer.token().operations()];
         assert_eq!([after[0] - before[0], after[1] - before[1]], [operations; 2], "token operations of {pattern:?}");
         for protocol in [session.peer().protocol, accepted.peer().protocol] {
@@ -61,7 +61,7 @@ async fn every_pattern(mut wallet: Machine, mut cosigner: Machine) {
             assert!(protocol.name().contains("psk"), "{}", protocol.name());
         }
         assert_eq!(session.handshake_hash(), accepted.handshake_hash());
-        talk(&mut session, &mut accepted).await;
+        talk(&session, &accepted).await;
     }
 }
 

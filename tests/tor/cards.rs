@@ -32,10 +32,10 @@ fn every_pattern_between_two_cards() {
                     let conversation = async {
                         let calling = caller.connect_peer(&cosigner.card.identifier, Some(pattern.into()));
                         let (session, accepted) = tokio::join!(calling, listening.accept());
-                        let (mut session, mut accepted) = (session.unwrap(), accepted.unwrap());
+                        let (session, accepted) = (session.unwrap(), accepted.unwrap());
                         assert_eq!(session.handshake_hash(), accepted.handshake_hash());
                         assert_eq!(accepted.peer().identifier, wallet.card.identifier);
-                        talk(&mut session, &mut accepted).await;
+                        talk(&session, &accepted).await;
                     };
                     timeout(LONG, conversation).await.expect("in time");
                     let after = [yubikey.operations(), openpgp.operations()];

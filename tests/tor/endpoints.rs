@@ -42,10 +42,10 @@ fn every_pattern_on_every_pair_of_transports() {
                         let name = &cosigner.card.identifier;
                         let calling = caller.connect_peer(name, Some(pattern.into()));
                         let (session, accepted) = tokio::join!(calling, listening.accept());
-                        let (mut session, mut accepted) = (session.unwrap(), accepted.unwrap());
+                        let (session, accepted) = (session.unwrap(), accepted.unwrap());
                         assert_eq!(session.handshake_hash(), accepted.handshake_hash());
                         assert_eq!(accepted.peer().identifier, wallet.card.identifier);
-                        talk(&mut session, &mut accepted).await;
+                        talk(&session, &accepted).await;
                     };
                     timeout(LONG, conversation).await.expect("in time");
                     let after = [caller.token().operations(), answerer.token().operations()];
@@ -74,7 +74,7 @@ fn a_listener_survives_its_tor() {
         let mut state = listening.state();
         let name = cosigner.card.identifier.clone();
         let (session, accepted) = tokio::join!(caller.connect_peer(&name, None), listening.accept());
-        talk(&mut session.unwrap(), &mut accepted.unwrap()).await;
+        talk(&session.unwrap(), &accepted.unwrap()).await;
 
         host.kill();
         let interrupted = |state: &ServiceState| matches!(state, ServiceState::Interrupted(_));
@@ -84,7 +84,7 @@ fn a_listener_survives_its_tor() {
         timeout(LONG, state.wait_for(reachable)).await.expect("published again").unwrap();
         let begin = Instant::now();
         let (session, accepted) = tokio::join!(caller.connect_peer(&name, None), listening.accept());
-        talk(&mut session.unwrap(), &mut accepted.unwrap()).await;
+        talk(&session.unwrap(), &accepted.unwrap()).await;
         println!("reached again after {:.2?}", begin.elapsed());
     });
 }

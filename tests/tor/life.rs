@@ -109,9 +109,9 @@ fn two_addresses_of_one_process() {
                 let name = vault.card.identifier.clone();
                 let meeting = async { tokio::join!(caller.connect_peer(&name, None), listening.accept()) };
                 let (session, accepted) = timeout(LONG, meeting).await.expect("in time");
-                let (mut session, mut accepted) = (session.unwrap(), accepted.unwrap());
+                let (session, accepted) = (session.unwrap(), accepted.unwrap());
                 assert_eq!(accepted.peer().as_former, as_former);
-                talk(&mut session, &mut accepted).await;
+                talk(&session, &accepted).await;
             }
         }
     });
