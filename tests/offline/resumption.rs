@@ -29,7 +29,6 @@ fn name(text: &str) -> Identifier {
 
 /// What lies between a caller and a machine: it carries connections, until it breaks them.
 struct Wire {
-    address: SocketAddr,
     carried: Arc<Carried>,
 }
 
@@ -58,7 +57,7 @@ impl Wire {
                 });
             }
         });
-        Self { address, carried }
+        Self { carried }
     }
 
     /// Breaks every connection.
@@ -141,7 +140,7 @@ impl Lab {
     async fn refused(&self, options: ConnectOptions) -> ErrorKind {
         let peer = name("cosigner");
         let refused = self.caller.connect_peer_with(&peer, options);
-        timeout(SOON, refused).await.expect("an answer").err().expect("a refusal").kind()
+        timeout(SOON, refused).await.expect("an answer").expect_err("a refusal").kind()
     }
 
     /// Token operations at both ends.
@@ -225,7 +224,7 @@ impl Door {
     }
 
     async fn refuses(&self) -> ErrorKind {
-        let error = self.answer().await.err().expect("a refusal");
+        let error = self.answer().await.expect_err("a refusal");
         assert!(!error.hint().is_empty());
         error.kind()
     }
