@@ -113,7 +113,7 @@ impl Endpoint {
     /// The transport's; those of [`handshake_initiate`](Self::handshake_initiate); [`ErrorKind::PeerExpired`]; [`ErrorKind::AddressRefused`] when
     /// the peer was recorded without an onion address.
     pub async fn connect_peer(&self, identifier: &Identifier, pattern: Option<Pattern>) -> Result<Session> {
-        self.connect_peer_with(identifier, &ConnectOptions::default().pattern(pattern)).await
+        self.connect_peer_with(identifier, ConnectOptions::DEFAULT.pattern(pattern)).await
     }
 
     /// The same, by other rules about [resumption](Resume).
@@ -124,7 +124,7 @@ impl Endpoint {
     /// # Errors
     /// Those of [`connect_peer`](Self::connect_peer); with [`Resume::Only`] also [`ErrorKind::ResumptionRefused`] when nothing is left to resume, and
     /// [`ErrorKind::HandshakeRefused`] when nothing is left at the peer.
-    pub async fn connect_peer_with(&self, identifier: &Identifier, options: &ConnectOptions) -> Result<Session> {
+    pub async fn connect_peer_with(&self, identifier: &Identifier, options: ConnectOptions) -> Result<Session> {
         let pattern = options.pattern.unwrap_or_else(|| self.0.config.handshake.pattern.into());
         let mut attempt = self.attempt(Direction::Outgoing, Some(identifier));
         attempt.pattern = Some(pattern);

@@ -38,6 +38,9 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
+    /// The configured pattern, and a broken session resumed.
+    pub const DEFAULT: Self = Self { pattern: None, resume: Resume::IfBroken };
+
     /// The same with a pattern.
     #[must_use]
     pub fn pattern(mut self, pattern: impl Into<Option<Pattern>>) -> Self {
@@ -113,7 +116,7 @@ impl Family {
 
 impl Endpoint {
     /// What is left of a session with `peer`, and the way that it went.
-    pub(super) fn left<'a>(&self, peer: &Peer, ways: &'a [Way], options: &ConnectOptions) -> Option<(Taken, &'a Way)> {
+    pub(super) fn left<'a>(&self, peer: &Peer, ways: &'a [Way], options: ConnectOptions) -> Option<(Taken, &'a Way)> {
         if options.resume == Resume::Never {
             return None;
         }

@@ -1,39 +1,156 @@
 //! Sessions that broke are resumed without the token, for a while.
 
-use crate::support::{Machine, run, talk};
+use crate::support::{Machine, now, run, talk};
 use claviger::config::Pattern;
-use claviger::endpoint::{ConnectOptions, Listening, Resume};
+use claviger::endpoint::{ConnectOptions, Incoming, Listening, Resume, WATCH};
 use claviger::identity::{Curve, Identifier};
-use claviger::{Endpoint, ErrorKind, Session};
-use std::time::Duration;
-use tokio::time::timeout;
+use claviger::noise::knock;
+use claviger::store::Peer;
+use claviger::transport::Pipe;
+use claviger::wire::{Kind, KnockPacket, Pattern as WirePattern, frame};
+use claviger::{Endpoint, ErrorKind, Result, Session};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 const SOON: Duration = Duration::from_secs(15);
+
+/// Whatever may be.
+const ANY: ConnectOptions = ConnectOptions::DEFAULT;
 
 fn name(text: &str) -> Identifier {
     text.parse().unwrap()
 }
 
+/// What lies between a caller and a machine: it carries connections, until it breaks them.
+struct Wire {
+    carried: Arc<Carried>,
+}
+
+#[derive(Default)]
+struct Carried {
+    connections: Mutex<JoinSet<()>>,
+    /// Of so many more connections the machine's answer is lost.
+    losing: AtomicUsize,
+    /// What came first on each: the caller's knock, in its frame.
+    knocks: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Wire {
+    /// To `machine`, for `caller`.
+    async fn between(caller: &mut Machine, machine: &Machine) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, target) = (listener.local_addr().unwrap(), machine.address());
+        caller.config.transport.tcp.peers.insert(machine.card.identifier.clone(), address);
+        let carried = Arc::new(Carried::default());
+        let wire = Arc::clone(&carried);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let carried = Arc::clone(&wire);
+                wire.connections.lock().unwrap().spawn(async move {
+                    let _ = carried.carry(near, target).await;
+                });
+            }
+        });
+        Self { carried }
+    }
+
+    /// Breaks every connection.
+    fn cut(&self) {
+        *self.carried.connections.lock().unwrap() = JoinSet::new();
+    }
+
+    /// Loses the answers of the next connections.
+    fn lose(&self, connections: usize) {
+        self.carried.losing.store(connections, Ordering::SeqCst);
+    }
+
+    /// The Noise message of the last knock, and the id in front of it.
+    fn last(&self) -> Vec<u8> {
+        let knocks = self.carried.knocks.lock().unwrap();
+        knocks.last().unwrap()[2 + KnockPacket::HEADER..].to_vec()
+    }
+}
+
+impl Carried {
+    async fn carry(&self, mut near: TcpStream, target: SocketAddr) -> std::io::Result<()> {
+        let len = near.read_u16().await?;
+        let mut knock = vec![0; usize::from(len)];
+        near.read_exact(&mut knock).await?;
+        let knock = frame(&knock).unwrap();
+        self.knocks.lock().unwrap().push(knock.clone());
+        let mut far = TcpStream::connect(target).await?;
+        far.write_all(&knock).await?;
+        if self.losing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            far.read_u8().await?;
+            return Ok(());
+        }
+        copy_bidirectional(&mut near, &mut far).await.map(drop)
+    }
+}
+
+/// A wallet that calls a cosigner, over a wire.
+struct Lab {
+    wallet: Machine,
+    cosigner: Machine,
+    wire: Wire,
+    caller: Endpoint,
+    answerer: Endpoint,
+    listening: Listening,
+}
+
+impl Lab {
+    async fn new(pattern: Pattern) -> Self {
+        Self::with(Machine::software("wallet"), Machine::software("cosigner"), pattern).await
+    }
+
+    async fn with(mut wallet: Machine, mut cosigner: Machine, pattern: Pattern) -> Self {
+        wallet.introduce(&mut cosigner);
+        let wire = Wire::between(&mut wallet, &cosigner).await;
+        let (caller, answerer) = (wallet.endpoint(pattern).await, cosigner.endpoint(pattern).await);
+        let listening = listen(&answerer).await;
+        Self { wallet, cosigner, wire, caller, answerer, listening }
+    }
+
+    /// Connects; the caller's and the listener's session.
+    async fn meet(&mut self, options: ConnectOptions) -> (Session, Session) {
+        let peer = name("cosigner");
+        let meeting = async { tokio::join!(self.caller.connect_peer_with(&peer, options), self.listening.accept()) };
+        let (session, accepted) = timeout(SOON, meeting).await.expect("they meet");
+        (session.unwrap(), accepted.unwrap())
+    }
+
+    /// A session that breaks.
+    async fn broken(&mut self) {
+        let sessions = self.meet(ANY).await;
+        self.breaks(sessions).await;
+    }
+
+    async fn breaks(&self, sessions: (Session, Session)) {
+        self.wire.cut();
+        drop(sessions);
+    }
+
+    /// What comes of a connection that must not succeed.
+    async fn refused(&self, options: ConnectOptions) -> ErrorKind {
+        let peer = name("cosigner");
+        let refused = self.caller.connect_peer_with(&peer, options);
+        timeout(SOON, refused).await.expect("an answer").expect_err("a refusal").kind()
+    }
+
+    /// Token operations at both ends.
+    fn spent(&self) -> [u64; 2] {
+        [&self.caller, &self.answerer].map(|end| end.token().operations())
+    }
+}
+
 async fn listen(endpoint: &Endpoint) -> Listening {
     endpoint.listen(&endpoint.identity().onion_address, 4747).await.unwrap()
-}
-
-/// Connects; the caller's and the listener's session.
-async fn meet(caller: &Endpoint, listening: &mut Listening, options: ConnectOptions) -> (Session, Session) {
-    let peer = name("cosigner");
-    let meeting = async { tokio::join!(caller.connect_peer_with(&peer, &options), listening.accept()) };
-    let (session, accepted) = timeout(SOON, meeting).await.expect("they meet");
-    (session.unwrap(), accepted.unwrap())
-}
-
-/// Token operations of both.
-/// Ends a session, and waits until neither end takes it for one any more.
-async fn part(session: &Session, accepted: &Session) {
-    let _ = timeout(SOON, async { tokio::join!(session.close(), accepted.close()) }).await.expect("they part");
-}
-
-fn operations(ends: [&Endpoint; 2]) -> [u64; 2] {
-    ends.map(|end| end.token().operations())
 }
 
 #[test]
@@ -44,30 +161,26 @@ fn a_broken_session_is_resumed_without_the_token() {
             (Curve::P256, "AESGCM_SHA256", Pattern::Kk1),
             (Curve::X25519, "AESGCM_SHA256", Pattern::Xk),
         ] {
-            let mut wallet = Machine::new("wallet", None, curve, suite);
-            let mut cosigner = Machine::new("cosigner", None, curve, suite);
-            wallet.introduce(&mut cosigner);
-            let (caller, answerer) = (wallet.endpoint(pattern).await, cosigner.endpoint(pattern).await);
-            let mut listening = listen(&answerer).await;
-            let (session, accepted) = meet(&caller, &mut listening, ConnectOptions::default()).await;
+            let machine = |name| Machine::new(name, None, curve, suite);
+            let mut lab = Lab::with(machine("wallet"), machine("cosigner"), pattern).await;
+            let (session, accepted) = lab.meet(ANY).await;
             assert!(!session.peer().resumed && !accepted.peer().resumed);
-            let spent = operations([&caller, &answerer]);
-            let mut hash = *session.handshake_hash();
-            part(&session, &accepted).await;
+            let (spent, mut hash) = (lab.spent(), *session.handshake_hash());
+            lab.breaks((session, accepted)).await;
             for _ in 0..3 {
-                let (session, accepted) = meet(&caller, &mut listening, ConnectOptions::default()).await;
+                let (mut session, mut accepted) = lab.meet(ANY).await;
                 assert!(session.peer().resumed && accepted.peer().resumed);
                 assert!(session.peer().to_string().starts_with("resumed, token last seen "), "{}", session.peer());
                 assert_eq!((session.peer().operations, accepted.peer().operations), (0, 0));
                 assert_eq!(session.handshake_hash(), accepted.handshake_hash());
                 assert_ne!(std::mem::replace(&mut hash, *session.handshake_hash()), *session.handshake_hash());
-                talk(&session, &accepted).await;
-                part(&session, &accepted).await;
+                talk(&mut session, &mut accepted).await;
+                lab.breaks((session, accepted)).await;
             }
-            assert_eq!(operations([&caller, &answerer]), spent);
-            let (session, _) = meet(&caller, &mut listening, ConnectOptions::default().resume(Resume::Never)).await;
+            assert_eq!(lab.spent(), spent);
+            let (session, _) = lab.meet(ANY.resume(Resume::Never)).await;
             assert!(!session.peer().resumed);
-            assert!(operations([&caller, &answerer]) > spent);
+            assert!(lab.spent() > spent);
         }
     });
 }
@@ -75,30 +188,293 @@ fn a_broken_session_is_resumed_without_the_token() {
 #[test]
 fn the_time_is_never_extended() {
     run(async {
-        let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
-        wallet.introduce(&mut cosigner);
-        let (caller, answerer) = (wallet.endpoint(Pattern::Kk1).await, cosigner.endpoint(Pattern::Kk1).await);
-        let mut listening = listen(&answerer).await;
-        let (session, accepted) = meet(&caller, &mut listening, ConnectOptions::default()).await;
-        part(&session, &accepted).await;
+        let mut lab = Lab::new(Pattern::Kk1).await;
+        lab.broken().await;
         // Fifteen minutes, by default.
         for minutes in [7, 7] {
-            for end in [&caller, &answerer] {
+            for end in [&lab.caller, &lab.answerer] {
                 end.pass(Duration::from_secs(60 * minutes));
             }
-            let (session, accepted) = meet(&caller, &mut listening, ConnectOptions::default()).await;
-            assert!(session.peer().resumed);
-            part(&session, &accepted).await;
+            let sessions = lab.meet(ANY).await;
+            assert!(sessions.0.peer().resumed);
+            lab.breaks(sessions).await;
         }
-        assert_eq!(operations([&caller, &answerer]), [1, 1]);
+        assert_eq!(lab.spent(), [1, 1]);
         // Each end counts by itself: the caller would still, the other does not.
-        answerer.pass(Duration::from_secs(60));
-        let refused =
-            caller.connect_peer_with(&name("cosigner"), &ConnectOptions::default().resume(Resume::Only)).await;
-        assert_eq!(refused.err().unwrap().kind(), ErrorKind::HandshakeRefused);
-        assert_eq!(operations([&caller, &answerer]), [1, 1]);
-        let (session, _) = meet(&caller, &mut listening, ConnectOptions::default()).await;
+        lab.answerer.pass(Duration::from_secs(60));
+        assert_eq!(lab.refused(ANY.resume(Resume::Only)).await, ErrorKind::HandshakeRefused);
+        assert_eq!(lab.spent(), [1, 1]);
+        let (session, _) = lab.meet(ANY).await;
         assert!(!session.peer().resumed);
-        assert_eq!(operations([&caller, &answerer]), [2, 2]);
+        assert_eq!(lab.spent(), [2, 2]);
+    });
+}
+
+/// Answers wallet's connections one by one, and says how each ended.
+struct Door {
+    listener: TcpListener,
+    incoming: Incoming,
+    answerer: Endpoint,
+}
+
+impl Door {
+    async fn answer(&self) -> Result<Session> {
+        let (pipe, _) = timeout(SOON, self.listener.accept()).await.unwrap().unwrap();
+        self.answerer.handshake_respond(Pipe::from(pipe), &self.incoming, None).await
+    }
+
+    async fn refuses(&self) -> ErrorKind {
+        let error = self.answer().await.expect_err("a refusal");
+        assert!(!error.hint().is_empty());
+        error.kind()
+    }
+
+    /// What comes of these bytes.
+    async fn hears(&self, bytes: &[u8]) -> ErrorKind {
+        let mut stranger = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
+        stranger.write_all(bytes).await.unwrap();
+        let kind = self.refuses().await;
+        let mut answer = Vec::new();
+        let _ = timeout(SOON, stranger.read_to_end(&mut answer)).await.unwrap();
+        assert!(answer.is_empty(), "it was answered");
+        kind
+    }
+}
+
+/// A knock for `message`, by whoever knows the two public keys.
+fn knocks(from: &Machine, to: &Machine, message: &[u8]) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let key = knock::key(&from.card.static_public, &to.card.static_public);
+    frame(&knock::packet(&key, Kind::from(WirePattern::Nn), now, message)).unwrap()
+}
+
+#[test]
+fn what_others_make_of_a_resumption_is_refused_without_the_token() {
+    run(async {
+        let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+        let tower = Machine::software("tower");
+        wallet.introduce(&mut cosigner);
+        cosigner.meet(&tower);
+        let wire = Wire::between(&mut wallet, &cosigner).await;
+        let (caller, answerer) = (wallet.endpoint(Pattern::Kk1).await, cosigner.endpoint(Pattern::Kk1).await);
+        let listener = TcpListener::bind(cosigner.address()).await.unwrap();
+        let door = Door { listener, incoming: answerer.incoming(4747).unwrap(), answerer: answerer.clone() };
+        let peer = name("cosigner");
+        let meet = async || {
+            let (session, accepted) = tokio::join!(caller.connect_peer_with(&peer, ANY), door.answer());
+            (session.unwrap(), accepted.unwrap())
+        };
+        let breaks = async |sessions: (Session, Session)| {
+            wire.cut();
+            drop(sessions);
+        };
+        breaks(meet().await).await;
+        let resumed = meet().await;
+        assert!(resumed.0.peer().resumed);
+        breaks(resumed).await;
+        let spent = answerer.token().operations();
+
+        // As it was recorded; and by a member who wraps it anew, in its own name or in wallet's.
+        let message = wire.last();
+        let recorded = wire.carried.knocks.lock().unwrap().last().unwrap().clone();
+        assert_eq!(door.hears(&recorded).await, ErrorKind::KnockReplayed);
+        assert_eq!(door.hears(&knocks(&wallet, &cosigner, &message)).await, ErrorKind::ResumptionRefused);
+        assert_eq!(door.hears(&knocks(&tower, &cosigner, &message)).await, ErrorKind::ResumptionRefused);
+
+        // One that has not arrived is kept from arriving, changed or moved, in each of its bytes.
+        let lost = tokio::join!(caller.connect_peer_with(&peer, ANY.resume(Resume::Only)), async {
+            let (pipe, _) = door.listener.accept().await.unwrap();
+            drop(pipe);
+        });
+        assert_eq!(lost.0.err().unwrap().kind(), ErrorKind::HandshakeRefused);
+        let message = wire.last();
+        assert_eq!(door.hears(&knocks(&tower, &cosigner, &message)).await, ErrorKind::ResumptionRefused);
+        for at in 0..message.len() {
+            let mut changed = message.clone();
+            changed[at] ^= 1;
+            let kind = door.hears(&knocks(&wallet, &cosigner, &changed)).await;
+            assert_eq!(
+                kind,
+                if at < 16 { ErrorKind::ResumptionRefused } else { ErrorKind::HandshakeFailed },
+                "byte {at}"
+            );
+        }
+        for len in [0, 16, 48, 63, 65] {
+            let mut changed = message.clone();
+            changed.resize(len, 0);
+            assert_eq!(door.hears(&knocks(&wallet, &cosigner, &changed)).await, ErrorKind::PacketInvalid);
+        }
+        assert_eq!(answerer.token().operations(), spent);
+        // None of this has moved the chain.
+        assert!(meet().await.0.peer().resumed);
+        assert_eq!(answerer.token().operations(), spent);
+    });
+}
+
+/// What the listener's store says of the caller changes, and with it goes what was left.
+#[test]
+fn changes_of_the_store_leave_nothing() {
+    run(async {
+        let mut lab = Lab::new(Pattern::Kk1).await;
+        let wallet = name("wallet");
+        let only = ANY.resume(Resume::Only);
+        let changes: [&dyn Fn(&Machine); 4] = [
+            &|cosigner| drop(cosigner.store().set_expiry(&wallet, Some(now() + 3600)).unwrap()),
+            &|cosigner| {
+                cosigner.store().remove_peer(&wallet).unwrap();
+            },
+            &|cosigner| drop(cosigner.store().set_expiry(&wallet, Some(now() - 1)).unwrap()),
+            &|cosigner| {
+                cosigner.store().revoke(&wallet, "the machine was stolen").unwrap();
+            },
+        ];
+        for (at, change) in changes.into_iter().enumerate() {
+            lab.broken().await;
+            let sessions = lab.meet(only).await;
+            assert!(sessions.0.peer().resumed);
+            lab.breaks(sessions).await;
+            let spent = lab.spent();
+            change(&lab.cosigner);
+            sleep(WATCH * 4).await;
+            match at {
+                1 => lab.cosigner.store().add_peer(&Peer::from_card(&lab.wallet.card), "test").map(drop).unwrap(),
+                2 => lab.cosigner.store().set_expiry(&wallet, None).map(drop).unwrap(),
+                _ => {}
+            }
+            sleep(WATCH * 4).await;
+            assert_eq!(lab.refused(only).await, ErrorKind::HandshakeRefused, "change {at}");
+            assert_eq!(lab.spent(), spent);
+        }
+    });
+}
+
+/// The caller's own store.
+#[test]
+fn a_caller_forgets_as_well() {
+    run(async {
+        let mut lab = Lab::new(Pattern::Kk1).await;
+        let cosigner = name("cosigner");
+        lab.broken().await;
+        lab.wallet.store().set_expiry(&cosigner, Some(now() + 3600)).unwrap();
+        assert_eq!(lab.refused(ANY.resume(Resume::Only)).await, ErrorKind::ResumptionRefused);
+        lab.broken().await;
+        assert_eq!(lab.spent(), [2, 2]);
+        lab.wallet.store().revoke(&cosigner, "the machine was stolen").unwrap();
+        assert_eq!(lab.refused(ANY).await, ErrorKind::PeerUnknown);
+    });
+}
+
+#[test]
+fn a_listener_that_was_started_again_has_nothing_left() {
+    run(async {
+        let mut lab = Lab::new(Pattern::Kk1).await;
+        lab.broken().await;
+        let Lab { mut cosigner, caller, wire, wallet, answerer, listening } = lab;
+        drop((answerer, listening));
+        let answerer = cosigner.endpoint(Pattern::Kk1).await;
+        let listening = listen(&answerer).await;
+        let mut lab = Lab { wallet, cosigner, wire, caller, answerer, listening };
+        assert_eq!(lab.refused(ANY.resume(Resume::Only)).await, ErrorKind::HandshakeRefused);
+        assert_eq!(lab.spent(), [1, 0]);
+        let (session, _accepted) = lab.meet(ANY).await;
+        assert!(!session.peer().resumed);
+        assert_eq!(lab.spent(), [2, 1]);
+    });
+}
+
+#[test]
+fn either_end_may_forbid_it() {
+    run(async {
+        for forbids in [true, false] {
+            let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+            let config = if forbids { &mut wallet.config } else { &mut cosigner.config };
+            config.session.resume_for = Duration::ZERO;
+            let mut lab = Lab::with(wallet, cosigner, Pattern::Kk1).await;
+            lab.broken().await;
+            let kind = lab.refused(ANY.resume(Resume::Only)).await;
+            assert_eq!(kind, if forbids { ErrorKind::ResumptionRefused } else { ErrorKind::HandshakeRefused });
+            assert!(!lab.meet(ANY).await.0.peer().resumed);
+        }
+    });
+}
+
+/// The answer is lost on its way, again and again: each costs a link, and no token operation.
+#[test]
+fn a_resumption_that_breaks_half_way() {
+    run(async {
+        let mut lab = Lab::new(Pattern::Kk1).await;
+        let only = ANY.resume(Resume::Only);
+        lab.broken().await;
+        lab.wire.lose(7);
+        for _ in 0..7 {
+            assert_eq!(lab.refused(only).await, ErrorKind::HandshakeRefused);
+            // The listener takes each for a session, until the next takes its place.
+            timeout(SOON, lab.listening.accept()).await.unwrap().unwrap();
+        }
+        let sessions = lab.meet(only).await;
+        assert!(sessions.0.peer().resumed);
+        lab.breaks(sessions).await;
+        let sessions = lab.meet(only).await;
+        lab.breaks(sessions).await;
+        assert_eq!(lab.spent(), [1, 1]);
+        // The other end looks no further ahead.
+        lab.wire.lose(8);
+        for _ in 0..8 {
+            assert_eq!(lab.refused(only).await, ErrorKind::HandshakeRefused);
+            timeout(SOON, lab.listening.accept()).await.unwrap().unwrap();
+        }
+        assert_eq!(lab.refused(only).await, ErrorKind::ResumptionRefused);
+        assert_eq!(lab.spent(), [1, 1]);
+    });
+}
+
+/// Two sessions to one peer stand beside each other, and are resumed each for itself.
+#[test]
+fn two_sessions_to_one_peer() {
+    run(async {
+        let mut lab = Lab::new(Pattern::Kk1).await;
+        let mut first = lab.meet(ANY).await;
+        let mut second = lab.meet(ANY).await;
+        assert_eq!(lab.spent(), [2, 2], "a session that lives is not resumed");
+        talk(&mut first.0, &mut first.1).await;
+        talk(&mut second.0, &mut second.1).await;
+        lab.breaks(first).await;
+        drop(second);
+        let mut first = lab.meet(ANY).await;
+        let mut second = lab.meet(ANY).await;
+        assert!(first.0.peer().resumed && second.0.peer().resumed);
+        assert_eq!(lab.spent(), [2, 2]);
+        talk(&mut first.0, &mut first.1).await;
+        talk(&mut second.0, &mut second.1).await;
+    });
+}
+
+#[test]
+fn both_ends_dial_each_other() {
+    run(async {
+        let mut lab = Lab::new(Pattern::Kk).await;
+        let mut at_wallet = listen(&lab.caller).await;
+        let (wallet, cosigner) = (name("wallet"), name("cosigner"));
+        let mut spent = None;
+        for _ in 0..3 {
+            let meeting = async {
+                tokio::join!(
+                    lab.caller.connect_peer(&cosigner, None),
+                    lab.listening.accept(),
+                    lab.answerer.connect_peer(&wallet, None),
+                    at_wallet.accept()
+                )
+            };
+            let (called, there, back, here) = timeout(SOON, meeting).await.expect("they meet");
+            let (mut called, mut there) = (called.unwrap(), there.unwrap());
+            let (mut back, mut here) = (back.unwrap(), here.unwrap());
+            talk(&mut called, &mut there).await;
+            talk(&mut back, &mut here).await;
+            assert_eq!(called.peer().resumed, spent.is_some());
+            assert_eq!(back.peer().resumed, spent.is_some());
+            assert_eq!(*spent.get_or_insert(lab.spent()), lab.spent());
+            lab.breaks((called, there)).await;
+            drop((back, here));
+        }
     });
 }
