@@ -32,7 +32,6 @@ pub(crate) struct RecordReader {
     bytes: u64,
 }
 
-#[allow(dead_code, reason = "for the streams")]
 impl RecordReader {
     pub(super) fn new(pipe: ReadPipe, opener: Opener) -> Self {
         Self {

@@ -42,7 +42,6 @@ struct Batch {
     written: usize,
 }
 
-#[allow(dead_code, reason = "for the streams")]
 impl RecordWriter {
     pub(super) fn new(pipe: WritePipe, sealer: Sealer) -> Self {
         Self { pipe, sealer, batches: VecDeque::new(), open: 0, waiting: 0, failed: false, bytes: 0 }
