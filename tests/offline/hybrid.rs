@@ -215,7 +215,7 @@ fn a_preshared_key() {
             for (pattern, operations) in PATTERNS {
                 let options =
                     ConnectOptions::default().pattern(claviger::wire::Pattern::from(pattern)).resume(Resume::Never);
-                let calling = caller.connect_peer_with(&cosigner.card.identifier, &options);
+                let calling = caller.connect_peer_with(&cosigner.card.identifier, options);
                 let (session, accepted) = tokio::join!(calling, listening.accept());
                 let (mut session, mut accepted) = (session.unwrap(), accepted.unwrap());
                 for peer in [session.peer(), accepted.peer()] {
@@ -242,7 +242,7 @@ fn a_preshared_key_that_is_exchanged() {
         let peer = &cosigner.card.identifier;
         let (session, accepted) = tokio::join!(caller.connect_peer(peer, None), listening.accept());
         drop((session.unwrap(), accepted.unwrap()));
-        let (session, accepted) = tokio::join!(caller.connect_peer_with(peer, &only), listening.accept());
+        let (session, accepted) = tokio::join!(caller.connect_peer_with(peer, only), listening.accept());
         assert!(session.unwrap().peer().resumed && accepted.unwrap().peer().resumed);
         for (machine, other) in [(&wallet, &cosigner), (&cosigner, &wallet)] {
             // In one look of the endpoint's, or in two: either way it is over.
@@ -250,7 +250,7 @@ fn a_preshared_key_that_is_exchanged() {
             share(machine, other, 2);
         }
         tokio::time::sleep(WATCH * 3).await;
-        let error = caller.connect_peer_with(peer, &only).await.err().unwrap();
+        let error = caller.connect_peer_with(peer, only).await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::ResumptionRefused);
         let (session, accepted) = tokio::join!(caller.connect_peer(peer, None), listening.accept());
         assert!(session.unwrap().peer().protocol.psk && !accepted.unwrap().peer().resumed);

@@ -70,7 +70,7 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
 
 /// Few enough at once for each to be in time.
 async fn in_turns<T>(trials: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    futures::stream::iter(trials).buffered(32).collect().await
+    futures::stream::iter(trials).buffered(160).collect().await
 }
 
 struct Pair {
