@@ -4,6 +4,7 @@ mod cards;
 mod life;
 mod plan;
 mod proof;
+mod psk;
 mod ready;
 mod set;
 mod token;
@@ -13,14 +14,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use claviger::identity::{Identifier, IdentityError, Role, Suites};
+use claviger::identity::{Identifier, IdentityError, Kem, Role, Suites};
 
 pub(crate) use cards::{Export, Import, Output};
 pub(crate) use life::{Backup, BackupAdd, Expire, Life, OVERLAP, Reseal, Rotate, Seal};
 pub(crate) use plan::{Add, Example, Format, New, Plan, PlanFile, Print, Record};
 pub(crate) use proof::{Challenge, Proof, Prove, VerifyProof};
+pub(crate) use psk::{NewKey, Psk, RecordKey};
 pub(crate) use ready::{Preflight, Ready, Rehearse};
 pub(crate) use set::{Confirm, Set};
 pub(crate) use token::{Attest, Backend, Explain, Generate, List, Test, Token};
@@ -167,6 +169,9 @@ An attestation on a card is verified, and the card refused when it does not hold
     Transcript(Transcript),
     #[command(flatten)]
     Life(Life),
+    /// Keys that two machines hold beside their tokens, against quantum computers and broken curves
+    #[command(subcommand)]
+    Psk(Psk),
     #[command(flatten)]
     Ready(Ready),
     /// Show the ceremony log, oldest entry first
@@ -210,6 +215,9 @@ pub(crate) struct Init {
     /// The suites it offers, most wanted first, separated by one space: ChaChaPoly_BLAKE2s, AESGCM_SHA256
     #[arg(long, default_value_t, value_parser = parsed::<Suites>)]
     pub(crate) suites: Suites,
+    /// The key encapsulation mechanism it offers: handshakes with machines that offer it, too, are post-quantum
+    #[arg(long, value_enum, value_name = "KEM", default_value = "ml-kem-768")]
+    pub(crate) kem: OfferedKem,
     /// Leave the token's attestation out of the card: it tells every peer the device's serial number
     #[arg(long)]
     pub(crate) no_attestation: bool,
@@ -223,6 +231,26 @@ pub(crate) struct Init {
     /// then change it unseen, and its secrets are in it in the clear
     #[arg(long)]
     pub(crate) unsealed: bool,
+}
+
+/// What a card offers against quantum computers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OfferedKem {
+    /// ML-KEM-768 (FIPS 203)
+    #[default]
+    #[value(name = "ml-kem-768")]
+    MlKem768,
+    /// None: what is recorded today can be read by a quantum computer later
+    None,
+}
+
+impl From<OfferedKem> for Option<Kem> {
+    fn from(offered: OfferedKem) -> Self {
+        match offered {
+            OfferedKem::MlKem768 => Some(Kem::MlKem768),
+            OfferedKem::None => None,
+        }
+    }
 }
 
 impl Cli {
