@@ -109,6 +109,9 @@ Examples:
 Each token is opened in turn, which may ask for its PIN and for touches; where there is one place to plug them in, the second is \
 asked for. The onion service's key is made here, so the address is known before anything runs. The store is sealed to the tokens.
 
+The card offers ML-KEM-768 (FIPS 203). What two machines that offer it say to each other, and somebody records, can not be read later with a quantum computer; with \
+--kem none it can, unless the two hold a pre-shared key.
+
 A YubiKey attests the keys that it made. The card then carries the proof, which each importing machine verifies up to the maker's root.")]
     Init(Init),
     /// Write this machine's identity card, or show it as QR codes
@@ -233,14 +236,12 @@ pub(crate) struct Init {
     pub(crate) unsealed: bool,
 }
 
-/// What a card offers against quantum computers.
+/// What a card offers against quantum computers. The values have no help of their own, which would take a screen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OfferedKem {
-    /// ML-KEM-768 (FIPS 203)
     #[default]
     #[value(name = "ml-kem-768")]
     MlKem768,
-    /// None: what is recorded today can be read by a quantum computer later
     None,
 }
 

@@ -60,8 +60,7 @@ Text is 78 columns wide, at most 60 lines a page, with form feeds between pages.
     #[command(after_help = "\
 Examples:
   claviger-ceremony plan record vault-plan.toml
-  claviger-ceremony plan record vault-plan.toml --fingerprint 'tumble ocean …'
-  claviger-ceremony plan record smaller.toml --fingerprint 'tumble ocean …' --json
+  claviger-ceremony plan record smaller.toml --fingerprint 'tumble ocean …'
 
 What differs from the recorded plan is shown first, and what this machine loses by it. No plan is recorded, not even one that only takes \
 members or edges away, unless its words are typed, or given with --fingerprint. `init --plan` records a plan, too.")]

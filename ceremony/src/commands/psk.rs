@@ -161,13 +161,16 @@ fn read(path: &Path, terminal: &Terminal) -> Result<PresharedKey> {
 
 fn remove(cli: &Cli, name: &Identifier, given: Option<&Identifier>, terminal: &Terminal) -> Result<()> {
     let held = held(&open(cli)?, name)?;
-    let consequence = wrapped(
-        "",
-        &format!(
-            "This machine will forget its pre-shared key with {name}, check value {}. Until {name} forgets it, too, the two can not connect; then their sessions are as safe as \
-             the curve, and ML-KEM where both cards offer it.",
-            held.check
-        ),
+    // The check value on a line of its own: broken over two, nobody compares it.
+    let consequence = format!(
+        "This machine will forget its pre-shared key with {name}, check value\n  {}\n{}",
+        held.check,
+        wrapped(
+            "",
+            &format!(
+                "Until {name} forgets it, too, the two can not connect; then their sessions are as safe as the curve, and ML-KEM where both cards offer it."
+            ),
+        )
     );
     confirmed(consequence.trim_end(), "forget it", name, given, terminal)?;
     let mut store = opened(cli, terminal)?.store;

@@ -64,6 +64,13 @@ fn a_preshared_key_is_made_and_recorded_on_both() {
         assert!(!bytes.windows(32).any(|window| window == raw), "{file} holds the key in the clear");
     }
 
+    // While the store is not sealed somebody could have exchanged it: the seal shows it first.
+    lab.ok(&at("cosigner", &["unseal", "--confirm", "cosigner"]));
+    let shown = lab.fails(4, &at("cosigner", &["seal"]));
+    let check = recorded["check"].as_str().unwrap();
+    assert!(shown.contains("A pre-shared key with wallet, whose check value there must be the same:"), "{shown}");
+    assert!(shown.contains(&format!("  {check}\n")), "{shown}");
+
     // It goes with its peer.
     lab.ok(&at("cosigner", &["remove", "wallet", "--confirm", "wallet"]));
     assert_eq!(lab.json(&at("cosigner", &["psk", "list"]))["preshared_keys"].as_array().unwrap().len(), 0);

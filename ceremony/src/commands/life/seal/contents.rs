@@ -94,7 +94,8 @@ impl Contents {
             }
         }
         for HeldKey { peer, check, .. } in &self.preshared {
-            text += &paragraph(&format!("A pre-shared key with {peer}; its check value there must be {check}."));
+            text += &paragraph(&format!("A pre-shared key with {peer}, whose check value there must be the same:"));
+            text += &format!("  {check}\n");
         }
         if let Some(former) = &self.machine.former {
             text += &paragraph(&format!("The former key of this machine holds until {}, too.", utc(former.until)));
