@@ -1,6 +1,7 @@
 //! Our own vectors, made from `docs/wire-format.md` by `tests/vectors/check.py` and by nothing of this library.
 
-use crate::identity::{Curve, Fingerprint, IdentityCard, OnionAddress, StaticPublic};
+use crate::ceremony::preshared;
+use crate::identity::{Curve, Fingerprint, IdentityCard, Kem, OnionAddress, StaticPublic};
 use crate::noise::knock;
 use crate::wire::{Ends, Pattern, prologue};
 use data_encoding::HEXLOWER;
@@ -32,14 +33,22 @@ fn the_document_and_the_library_agree() {
     };
     assert_eq!(prologue(Pattern::Kk.into(), &ends), hex(&file["prologue"]));
 
-    let text = file["card"]["text"].as_str().unwrap();
-    let card = IdentityCard::from_text(text).unwrap();
-    assert_eq!((card.to_text().as_str(), card.onion_address), (text, onion_address));
-    let print = card.fingerprint();
-    assert_eq!(print.as_bytes()[..], hex(&file["card"]["fingerprint"]));
-    let list = bip39::Language::English.word_list();
-    let numbers = file["card"]["word_numbers"].as_array().unwrap();
-    let words: Vec<&str> = numbers.iter().map(|number| list[number.as_u64().unwrap() as usize]).collect();
-    assert_eq!(print.words(), words.join(" "));
+    for (vector, kem) in [(&file["card"], None), (&file["card_with_kem"], Some(Kem::MlKem768))] {
+        let text = vector["text"].as_str().unwrap();
+        let card = IdentityCard::from_text(text).unwrap();
+        assert_eq!((card.to_text().as_str(), card.onion_address, card.kem), (text, onion_address, kem));
+        let print = card.fingerprint();
+        assert_eq!(print.as_bytes()[..], hex(&vector["fingerprint"]));
+        let list = bip39::Language::English.word_list();
+        let numbers = vector["word_numbers"].as_array().unwrap();
+        let words: Vec<&str> = numbers.iter().map(|number| list[number.as_u64().unwrap() as usize]).collect();
+        assert_eq!(print.words(), words.join(" "));
+    }
+    let (text, check) = (file["preshared_key"]["text"].as_str().unwrap(), &file["preshared_key"]["check"]);
+    let key = preshared::from_text(text).unwrap();
+    assert_eq!(
+        (preshared::to_text(&key).as_str(), preshared::check_value(&key)),
+        (text, check.as_str().unwrap().into())
+    );
     assert_eq!(Fingerprint::of_key(&responder).as_bytes()[..], hex(&file["key_fingerprint"]));
 }

@@ -4,6 +4,7 @@ mod cards;
 mod life;
 mod plan;
 mod proof;
+mod psk;
 mod ready;
 mod set;
 mod token;
@@ -13,14 +14,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use claviger::identity::{Identifier, IdentityError, Role, Suites};
+use claviger::identity::{Identifier, IdentityError, Kem, Role, Suites};
 
 pub(crate) use cards::{Export, Import, Output};
 pub(crate) use life::{Backup, BackupAdd, Expire, Life, OVERLAP, Reseal, Rotate, Seal};
 pub(crate) use plan::{Add, Example, Format, New, Plan, PlanFile, Print, Record};
 pub(crate) use proof::{Challenge, Proof, Prove, VerifyProof};
+pub(crate) use psk::{NewKey, Psk, RecordKey};
 pub(crate) use ready::{Preflight, Ready, Rehearse};
 pub(crate) use set::{Confirm, Set};
 pub(crate) use token::{Attest, Backend, Explain, Generate, List, Test, Token};
@@ -107,6 +109,9 @@ Examples:
 Each token is opened in turn, which may ask for its PIN and for touches; where there is one place to plug them in, the second is \
 asked for. The onion service's key is made here, so the address is known before anything runs. The store is sealed to the tokens.
 
+The card offers ML-KEM-768 (FIPS 203). What two machines that offer it say to each other, and somebody records, can not be read later with a quantum computer; with \
+--kem none it can, unless the two hold a pre-shared key.
+
 A YubiKey attests the keys that it made. The card then carries the proof, which each importing machine verifies up to the maker's root.")]
     Init(Init),
     /// Write this machine's identity card, or show it as QR codes
@@ -167,6 +172,9 @@ An attestation on a card is verified, and the card refused when it does not hold
     Transcript(Transcript),
     #[command(flatten)]
     Life(Life),
+    /// Keys that two machines hold beside their tokens, against quantum computers and broken curves
+    #[command(subcommand)]
+    Psk(Psk),
     #[command(flatten)]
     Ready(Ready),
     /// Show the ceremony log, oldest entry first
@@ -210,6 +218,9 @@ pub(crate) struct Init {
     /// The suites it offers, most wanted first, separated by one space: ChaChaPoly_BLAKE2s, AESGCM_SHA256
     #[arg(long, default_value_t, value_parser = parsed::<Suites>)]
     pub(crate) suites: Suites,
+    /// The key encapsulation mechanism it offers: handshakes with machines that offer it, too, are post-quantum
+    #[arg(long, value_enum, value_name = "KEM", default_value = "ml-kem-768")]
+    pub(crate) kem: OfferedKem,
     /// Leave the token's attestation out of the card: it tells every peer the device's serial number
     #[arg(long)]
     pub(crate) no_attestation: bool,
@@ -223,6 +234,24 @@ pub(crate) struct Init {
     /// then change it unseen, and its secrets are in it in the clear
     #[arg(long)]
     pub(crate) unsealed: bool,
+}
+
+/// What a card offers against quantum computers. The values have no help of their own, which would take a screen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OfferedKem {
+    #[default]
+    #[value(name = "ml-kem-768")]
+    MlKem768,
+    None,
+}
+
+impl From<OfferedKem> for Option<Kem> {
+    fn from(offered: OfferedKem) -> Self {
+        match offered {
+            OfferedKem::MlKem768 => Some(Kem::MlKem768),
+            OfferedKem::None => None,
+        }
+    }
 }
 
 impl Cli {

@@ -9,6 +9,7 @@ pub(crate) mod opened;
 mod peers;
 mod plan;
 mod proof;
+mod psk;
 mod ready;
 mod set;
 mod token;
@@ -39,6 +40,7 @@ pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
         Command::Set(command) => set::run(cli, command, terminal),
         Command::Transcript(command) => transcript::run(cli, command, terminal),
         Command::Life(command) => life::run(cli, command, terminal),
+        Command::Psk(command) => psk::run(cli, command, terminal),
         Command::Ready(command) => ready::run(cli, command, terminal),
         Command::Completions { shell } => completions(Cli::command(), *shell, terminal),
         Command::Man { dir } => man(Cli::command(), dir.as_deref(), terminal),

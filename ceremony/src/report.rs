@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use claviger::error::Result;
 use claviger::identity::{Fingerprint, IdentityCard, KeyPlace, StaticPublic, TokenKind};
 use claviger::program::{self, COLUMNS};
-use claviger::store::{FormerIdentity, LogEntry, Machine, Peer, SealState, Store};
+use claviger::store::{FormerIdentity, HeldKey, LogEntry, Machine, Peer, SealState, Store};
 use claviger::token::attestation::AttestationRoots;
 use serde::Serialize;
 
@@ -56,6 +56,11 @@ pub(crate) struct Identity {
     onion_address: Option<String>,
     client_auth_public_key: Option<String>,
     suites: Vec<String>,
+    /// `ML-KEM-768`, or `null`: what it mixes into handshakes with machines that offer it, too.
+    kem: Option<String>,
+    /// What is held beside the static keys of the two; only for peers with which a key is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preshared_key: Option<PresharedReport>,
     pub(crate) fingerprint: Print,
     /// When it is a stranger again, in seconds since 1970; only for peers with a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,6 +89,19 @@ struct BackupReport {
     locator: Option<String>,
     attestation: Option<Proof>,
     static_public_key: String,
+}
+
+/// A pre-shared key, without the key: `{"check", "time"}`; `check` is its check value, `time` when it was recorded, in seconds since 1970.
+#[derive(Serialize)]
+pub(crate) struct PresharedReport {
+    pub(crate) check: String,
+    pub(crate) time: u64,
+}
+
+impl From<&HeldKey> for PresharedReport {
+    fn from(held: &HeldKey) -> Self {
+        Self { check: held.check.clone(), time: held.time }
+    }
 }
 
 /// A card that holds for some time beside the one that followed it.
@@ -170,6 +188,8 @@ impl Identity {
             onion_address: peer.onion_address.map(|address| address.to_string()),
             client_auth_public_key: peer.client_auth.map(|key| key.to_string()),
             suites: peer.suites.as_slice().iter().map(ToString::to_string).collect(),
+            kem: peer.kem.map(|kem| kem.to_string()),
+            preshared_key: None,
             fingerprint: peer.fingerprint().into(),
             expires: peer.expires,
             former: peer
@@ -181,6 +201,12 @@ impl Identity {
             seal: None,
             plan: None,
         }
+    }
+
+    /// A peer's, with the pre-shared key that is held with it.
+    pub(crate) fn of_peer(peer: &Peer, held: &[HeldKey], roots: &AttestationRoots) -> Self {
+        let key = held.iter().find(|held| held.peer == peer.identifier);
+        Self { preshared_key: key.map(PresharedReport::from), ..Self::of(peer, roots) }
     }
 
     /// This machine's, by its row alone.
@@ -233,6 +259,10 @@ impl Identity {
         rows.push(("onion address", self.onion_address.clone().unwrap_or_else(none)));
         rows.push(("client auth", self.client_auth_public_key.clone().unwrap_or_else(none)));
         rows.push(("suites", self.suites.join(" ")));
+        rows.push(("kem", self.kem.clone().unwrap_or_else(|| "none".into())));
+        if let Some(key) = &self.preshared_key {
+            rows.push(("pre-shared key", format!("check value {}", key.check)));
+        }
         if let Some(plan) = &self.plan {
             rows.push(("plan", format!("{}, {}", plan.name, grouped(&plan.fingerprint.hex))));
         }
@@ -306,6 +336,12 @@ pub(crate) fn peers_text(peers: &[Identity]) -> String {
     for peer in peers {
         if peer.backup.is_some() {
             let _ = writeln!(text, "{} has a backup token.", peer.identifier);
+        }
+        if peer.kem.is_none() {
+            let _ = writeln!(text, "{} offers no key encapsulation mechanism.", peer.identifier);
+        }
+        if let Some(key) = &peer.preshared_key {
+            let _ = writeln!(text, "{} has a pre-shared key with this machine, check {}.", peer.identifier, key.check);
         }
         if let Some(expires) = peer.expires {
             let _ = writeln!(text, "{} expires at {}.", peer.identifier, utc(expires));

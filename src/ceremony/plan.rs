@@ -253,16 +253,6 @@ impl Rules {
             ("witnesses", self.witnesses.to_string()),
         ]
     }
-
-    /// Whether a rule of `other` demands more than this one.
-    fn laxer_than(&self, other: &Self) -> bool {
-        let drops = |theirs: bool, ours: bool| theirs && !ours;
-        drops(other.attestation, self.attestation)
-            || drops(other.backup_token, self.backup_token)
-            || drops(other.proof_of_possession, self.proof_of_possession)
-            || drops(other.words_spoken, self.words_spoken)
-            || self.witnesses < other.witnesses
-    }
 }
 
 impl std::fmt::Display for Member {

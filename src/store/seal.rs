@@ -7,6 +7,7 @@
 mod keys;
 mod manifest;
 mod point;
+mod secrets;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,11 +16,12 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::{Event, Machine, Store, fail, log, row, schema};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Curve, StaticPublic};
-use crate::secret::{ClientAuthSecret, OnionSecretKey, SecretBytes, SharedSecret};
+use crate::secret::SharedSecret;
 
 pub(super) use keys::{Keys, WRAPPING};
 pub(super) use manifest::Manifest;
 pub use point::seal_point;
+use secrets::secret_len;
 
 /// What a token answered to its [`seal_point`].
 pub struct SealKey {
@@ -432,43 +434,6 @@ impl Store {
         Ok(unlocked)
     }
 
-    /// Every secret from one key to another; `None` is in the clear.
-    fn rewrap(&self, connection: &Connection, from: Option<&Keys>, to: Option<&Keys>) -> Result<()> {
-        for (read, write) in [
-            ("SELECT name, value FROM secrets", "UPDATE secrets SET value = ?2 WHERE name = ?1"),
-            ("SELECT id, secret FROM challenges", "UPDATE challenges SET secret = ?2 WHERE id = ?1"),
-            // By another name than any secret's or challenge's: a peer may be called as it likes.
-            (
-                "SELECT 'psk:' || peer, value FROM preshared_keys",
-                "UPDATE preshared_keys SET value = ?2 WHERE 'psk:' || peer = ?1",
-            ),
-        ] {
-            let failed = fail::sql(&self.dir, "wrap the secrets");
-            let rows = || -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
-                connection.prepare(read)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-            };
-            for (name, value) in rows().map_err(&failed)? {
-                let value = SecretBytes::new(value);
-                let plain = match from {
-                    None if value.len() != secret_len(&name) => return Err(no_seal(&self.dir)),
-                    None => value,
-                    Some(keys) => keys.unwrap(&name, &value).ok_or_else(|| {
-                        tampered(
-                            &self.dir,
-                            &format!("secret {:?} was changed", name.chars().take(64).collect::<String>()),
-                        )
-                    })?,
-                };
-                let changed = match to {
-                    None => connection.execute(write, params![name, plain.as_slice()]),
-                    Some(keys) => connection.execute(write, params![name, keys.wrap(&name, &plain)?]),
-                };
-                changed.map_err(&failed)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Logs what happened to this machine.
     pub(super) fn event(&self, connection: &Connection, machine: &Machine, event: Event, detail: &str) -> Result<()> {
         log::append(connection, event, &machine.card.identifier, machine.card.fingerprint(), detail)
@@ -580,11 +545,6 @@ fn check_keys(machine: &Machine, keys: &[SealKey]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// How long a secret of that name is in the clear, in bytes.
-fn secret_len(name: &str) -> usize {
-    if ["onion", "former-onion"].contains(&name) { OnionSecretKey::LEN } else { ClientAuthSecret::LEN }
 }
 
 /// A store that says that it is not sealed, and has secrets that are wrapped.

@@ -98,18 +98,18 @@ def body_of(text):
     return text[: text.rindex("\n", 0, -1) + 1]
 
 
-def card(name, curve, secret, number, backup=None):
+def card(name, curve, secret, number, backup=None, kem=False):
     onion_key = bytes([number]) * 32
     check = hashlib.sha3_256(b".onion checksum" + onion_key + b"\x03").digest()[:2]
     onion = base64.b32encode(onion_key + check + b"\x03").decode().lower()
     client_auth = base64.b32encode(bytes([number + 100]) * 32).decode().rstrip("=")
     backup_token, backup_key = ("none", "none") if backup is None else ("hardware", curve.public(backup).hex())
     return with_checksum(
-        f"claviger identity card 3\nidentifier: {name}\nrole: cosigner\ntoken: hardware\nattestation: none\n"
+        f"claviger identity card {4 if kem else 3}\nidentifier: {name}\nrole: cosigner\ntoken: hardware\nattestation: none\n"
         f"curve: {curve.name}\nstatic-public-key: {curve.public(secret).hex()}\n"
         f"backup-token: {backup_token}\nbackup-attestation: none\nbackup-public-key: {backup_key}\n"
         f"onion-address: {onion}.onion\nclient-auth-public-key: descriptor:x25519:{client_auth}\n"
-        "suites: ChaChaPoly_BLAKE2s\n"
+        "suites: ChaChaPoly_BLAKE2s\n" + ("kem: ML-KEM-768\n" if kem else "")
     )
 
 
@@ -147,8 +147,8 @@ def make():
                 f"mac: {hmac256(mac_key, message).hex()}\n"
             )
 
-        # The cosigner goes on with another key; its backup key vouches.
-        following = card("cosigner", curve, secret(5), 5)
+        # The cosigner goes on with another key, and offers ML-KEM-768 from now on; its backup key vouches.
+        following = card("cosigner", curve, secret(5), 5, kem=True)
         body = f"claviger succession 1\nformer: {digest_of(cosigner).hex()}\nby: backup\nuntil: 1795232850\n"
         body += "".join(f"card: {line}\n" for line in following.splitlines())
         agreed = curve.agree(secret(3), curve.public(secret(1)))

@@ -7,6 +7,7 @@
 """
 import base64
 import hashlib
+import hmac
 import json
 import pathlib
 import sys
@@ -21,6 +22,17 @@ def names(*texts):
 def onion(key):
     check = hashlib.sha3_256(b".onion checksum" + key + b"\x03").digest()[:2]
     return base64.b32encode(key + check + b"\x03").decode().lower() + ".onion"
+
+
+def card(body):
+    """The whole text of a card, and what people compare."""
+    fingerprint = hashlib.sha256(b"claviger card fingerprint 1\n" + body.encode()).digest()[:16]
+    bits = int.from_bytes(fingerprint, "big")
+    return {
+        "text": f"{body}checksum: {hashlib.sha256(body.encode()).hexdigest()[:16]}\n",
+        "fingerprint": fingerprint.hex(),
+        "word_numbers": [bits >> (128 - 11 * (at + 1)) & 0x7FF for at in range(8)],
+    }
 
 
 def make():
@@ -41,7 +53,7 @@ def make():
     prologue = b"claviger" + bytes([2, kind]) + ends + service + (4747).to_bytes(2, "big")
     out["prologue"] = prologue.hex()
 
-    # Section 8: a card.
+    # Section 8: a card, of either format.
     client_auth = base64.b32encode(bytes(range(32, 64))).decode().rstrip("=")
     chain = [bytes(range(200)), b"\x30\x00"]
     attestation = " ".join(["yubico-piv"] + [base64.b64encode(der).decode() for der in chain])
@@ -51,16 +63,19 @@ def make():
         f"static-public-key: {responder.hex()}\nbackup-token: none\nbackup-attestation: none\nbackup-public-key: none\nonion-address: {onion(service)}\n"
         f"client-auth-public-key: descriptor:x25519:{client_auth}\nsuites: AESGCM_SHA256 ChaChaPoly_BLAKE2s\n"
     )
-    checksum = hashlib.sha256(body.encode()).hexdigest()[:16]
-    fingerprint = hashlib.sha256(b"claviger card fingerprint 1\n" + body.encode()).digest()[:16]
-    bits = int.from_bytes(fingerprint, "big")
-    out["card"] = {
-        "text": f"{body}checksum: {checksum}\n",
-        "fingerprint": fingerprint.hex(),
-        "word_numbers": [bits >> (128 - 11 * (at + 1)) & 0x7FF for at in range(8)],
-    }
+    out["card"] = card(body)
+    out["card_with_kem"] = card(body.replace("card 3\n", "card 4\n") + "kem: ML-KEM-768\n")
     key_print = hashlib.sha256(b"claviger key fingerprint 1\n" + f"x25519:{responder.hex()}".encode()).digest()[:16]
     out["key_fingerprint"] = key_print.hex()
+
+    # Section 9: a pre-shared key.
+    secret = bytes(range(32))
+    body = f"claviger pre-shared key 1\nkey: {secret.hex()}\n"
+    tag = hmac.digest(secret, b"claviger pre-shared key check 1", "sha256")
+    out["preshared_key"] = {
+        "text": f"{body}checksum: {hashlib.sha256(body.encode()).hexdigest()[:16]}\n",
+        "check": " ".join(tag[at : at + 2].hex() for at in range(0, 8, 2)),
+    }
     return out
 
 

@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use claviger::ceremony::succession::MAX_OVERLAP;
 use claviger::identity::{Identifier, KeyPlace};
 
-use super::{Output, parsed};
+use super::{OfferedKem, Output, parsed};
 
 /// How long a key works beside the one that follows it, unless something else is said.
 pub(crate) const OVERLAP: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -171,9 +171,12 @@ impl Life {
         match self {
             Self::Rotate(rotate) => {
                 let Output { file, qr, png, svg, force } = &rotate.output;
-                let begins = rotate.backup_token.is_some() || rotate.overlap.is_some() || rotate.no_attestation;
+                let begins = rotate.backup_token.is_some()
+                    || rotate.overlap.is_some()
+                    || rotate.kem.is_some()
+                    || rotate.no_attestation;
                 if begins && rotate.token.is_none() {
-                    return Err("--backup-token, --overlap and --no-attestation go with --token");
+                    return Err("--backup-token, --overlap, --kem and --no-attestation go with --token");
                 }
                 let writes = *qr || *force || [file, png, svg].into_iter().any(Option::is_some);
                 if writes && (rotate.status || rotate.finish) {
@@ -228,6 +231,9 @@ pub(crate) struct Rotate {
     /// How long the present key works, too; 90d at most; 0s ends it at once, for a token that was stolen [default: 14d]
     #[arg(long, value_name = "TIME", value_parser = overlap)]
     pub(crate) overlap: Option<Duration>,
+    /// The key encapsulation mechanism the next card offers [default: ml-kem-768]
+    #[arg(long, value_enum, value_name = "KEM")]
+    pub(crate) kem: Option<OfferedKem>,
     /// Leave the tokens' attestations out of the next card
     #[arg(long)]
     pub(crate) no_attestation: bool,

@@ -60,11 +60,10 @@ Text is 78 columns wide, at most 60 lines a page, with form feeds between pages.
     #[command(after_help = "\
 Examples:
   claviger-ceremony plan record vault-plan.toml
-  claviger-ceremony plan record vault-plan.toml --fingerprint 'tumble ocean …'
-  claviger-ceremony plan record smaller.toml --yes
+  claviger-ceremony plan record smaller.toml --fingerprint 'tumble ocean …'
 
-What differs from the recorded plan is shown first, and what this machine loses by it. A plan that lets more in than before is recorded only when \
-its words are typed, or given with --fingerprint. `init --plan` records a plan, too.")]
+What differs from the recorded plan is shown first, and what this machine loses by it. No plan is recorded, not even one that only takes \
+members or edges away, unless its words are typed, or given with --fingerprint. `init --plan` records a plan, too.")]
     Record(Record),
     /// Show the recorded plan, and how far the ceremony is: whose card is here, who proved, whether the phrase is confirmed
     #[command(after_help = "\
@@ -136,9 +135,6 @@ pub(crate) struct Record {
     /// The plan's fingerprint, as the others have it: all its words or all its digits
     #[arg(long, value_name = "WORDS|HEX")]
     pub(crate) fingerprint: Option<String>,
-    /// Do not ask, if the plan lets nothing in that the recorded one does not
-    #[arg(long, conflicts_with = "fingerprint")]
-    pub(crate) yes: bool,
 }
 
 #[derive(Args)]

@@ -8,7 +8,7 @@ use claviger::ceremony::document::Document;
 use claviger::ceremony::plan::Plan;
 use claviger::ceremony::succession::Succession;
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::identity::{Identifier, IdentityCard};
+use claviger::identity::{Identifier, IdentityCard, Kem};
 use claviger::store::{Added, Store};
 use serde::Serialize;
 
@@ -50,7 +50,7 @@ pub(super) fn export(store: &Store, export: &Export, terminal: &Terminal) -> Res
     terminal.result(&delivered.text(), &Exported { delivered, fingerprint: card.fingerprint().into() })
 }
 
-/// `import --json`: `{"imported": [{"identifier", "outcome", "peer", "fingerprint", "attested", "backup_attested"}]}`.
+/// `import --json`: `{"imported": [{"identifier", "outcome", "peer", "fingerprint", "attested", "backup_attested", "kem", "post_quantum"}]}`.
 #[derive(Serialize)]
 struct Imported {
     imported: Vec<Outcome>,
@@ -68,6 +68,10 @@ struct Outcome {
     attested: Option<String>,
     /// The same of its backup key; `null` when it has none.
     backup_attested: Option<String>,
+    /// `ML-KEM-768`, or `null`.
+    kem: Option<String>,
+    /// Whether this machine's card offers the same one.
+    post_quantum: bool,
 }
 
 /// A card that was read and found good, and what its attestations state.
@@ -76,6 +80,10 @@ struct Candidate {
     proven: Proven,
     added: Added,
     kind: Kind,
+    /// What this machine's own card offers.
+    own: Option<Kem>,
+    /// A pre-shared key is held with it.
+    preshared: bool,
 }
 
 /// Everything is read, checked against store and plan, every attestation verified, and every fingerprint that was given compared, before the token is asked and
@@ -226,20 +234,22 @@ fn checked(store: &Store, cards: Vec<IdentityCard>, more: usize, import: &Import
     let required = machine.attestation.required
         || import.require_attestation
         || plan.as_ref().is_some_and(|plan| plan.rules.attestation);
+    let held = store.held_preshared_keys()?;
     let mut candidates = Vec::new();
     for card in cards {
         let added = store.check_card(&card)?;
         let proven = demand(&card, &roots, required)?;
         let joined = plan.as_ref().is_none_or(|plan| plan.joins(&machine.card.identifier, &card.identifier));
         let kind = if joined { Kind::Peer } else { Kind::Held };
-        candidates.push(Candidate { card, proven, added, kind });
+        let preshared = held.iter().any(|held| held.peer == card.identifier);
+        candidates.push(Candidate { card, proven, added, kind, own: machine.card.kem, preshared });
     }
     Ok(candidates)
 }
 
 /// Says what became of a card.
 fn told(candidate: &Candidate, terminal: &Terminal) -> Outcome {
-    let Candidate { card, proven, added, kind } = candidate;
+    let Candidate { card, proven, added, kind, .. } = candidate;
     let name = &card.identifier;
     let (outcome, verb) = match added {
         Added::New => ("new", "is recorded"),
@@ -261,12 +271,32 @@ fn told(candidate: &Candidate, terminal: &Terminal) -> Outcome {
         Some(None) => text += " It has a backup key, without an attestation.",
         None => {}
     }
+    if let Some(why) = not_post_quantum(candidate) {
+        text += &format!(" {why}");
+    }
     terminal.note(&text);
     self::outcome(candidate, outcome)
 }
 
+/// Why sessions with a peer are not post-quantum: a sentence.
+fn not_post_quantum(candidate: &Candidate) -> Option<String> {
+    let Candidate { card, kind: Kind::Peer, own, preshared: false, .. } = candidate else { return None };
+    let name = &card.identifier;
+    let (whose, way) = match (own, card.kem) {
+        (Some(_), Some(_)) => return None,
+        (Some(_), None) => (format!("the card of \"{name}\" offers"), "rotate that machine"),
+        (None, Some(_)) => ("this machine's card offers".to_owned(), "rotate this machine"),
+        (None, None) => ("neither card offers".to_owned(), "rotate both machines"),
+    };
+    let none = if way == "rotate both machines" { "a" } else { "no" };
+    Some(format!(
+        "Sessions of the two are not post-quantum: {whose} {none} key encapsulation mechanism. To change that, {way}, or record a pre-shared key on both with \
+         `claviger-ceremony psk record`."
+    ))
+}
+
 fn outcome(candidate: &Candidate, outcome: &'static str) -> Outcome {
-    let Candidate { card, proven, kind, .. } = candidate;
+    let Candidate { card, proven, kind, own, .. } = candidate;
     Outcome {
         identifier: card.identifier.to_string(),
         outcome,
@@ -274,6 +304,8 @@ fn outcome(candidate: &Candidate, outcome: &'static str) -> Outcome {
         fingerprint: card.fingerprint().into(),
         attested: proven.primary.as_ref().map(ToString::to_string),
         backup_attested: proven.backup.as_ref().and_then(|of| of.as_ref().map(ToString::to_string)),
+        kem: card.kem.map(|kem| kem.to_string()),
+        post_quantum: card.kem.is_some() && card.kem == *own,
     }
 }
 
@@ -286,7 +318,7 @@ fn succeed(
     terminal: &Terminal,
 ) -> Result<Vec<Outcome>> {
     let (mut store, mut token) = opened.with_token(terminal)?;
-    let own = store.machine()?.card.identifier;
+    let IdentityCard { identifier: own, kem, .. } = store.machine()?.card;
     let mut outcomes = Vec::new();
     for (at, succession) in successions.iter().enumerate() {
         let given = fingerprints.get(at).map(String::as_str);
@@ -298,7 +330,12 @@ fn succeed(
             proven: done.proven,
             added: done.added,
             kind: if joined { Kind::Peer } else { Kind::Held },
+            own: kem,
+            preshared: store.held_preshared_keys()?.iter().any(|held| held.peer == card.identifier),
         };
+        if let Some(why) = not_post_quantum(&candidate) {
+            terminal.note(&why);
+        }
         outcomes.push(outcome(&candidate, if done.added == Added::New { "succeeded" } else { "already-there" }));
     }
     Ok(outcomes)

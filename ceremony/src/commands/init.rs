@@ -64,7 +64,7 @@ pub(super) fn init(dir: &Path, init: &Init, terminal: &Terminal) -> Result<()> {
         onion_address: onion.address,
         client_auth: client_auth.public,
         suites: init.suites.clone(),
-        kem: None,
+        kem: init.kem.into(),
     };
     if let Some(plan) = &plan {
         plan.check_card(&card)?;

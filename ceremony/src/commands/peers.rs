@@ -46,7 +46,8 @@ pub(super) fn list(store: &Store, terminal: &Terminal) -> Result<()> {
         terminal.note("No peer is recorded yet. Import a card with `claviger-ceremony import FILE`.");
     }
     let roots = kept(&store.machine()?)?;
-    let peers: Vec<Identity> = peers.iter().map(|peer| Identity::of(peer, &roots)).collect();
+    let held = store.held_preshared_keys()?;
+    let peers: Vec<Identity> = peers.iter().map(|peer| Identity::of_peer(peer, &held, &roots)).collect();
     let text = if peers.is_empty() { String::new() } else { peers_text(&peers) };
     terminal.result(&text, &Peers { peers })
 }
@@ -55,7 +56,9 @@ pub(super) fn show(store: &Store, name: Option<&Identifier>, terminal: &Terminal
     let machine = store.machine()?;
     let roots = kept(&machine)?;
     let identity = match name {
-        Some(name) if *name != machine.card.identifier => Identity::of(&known(store, name)?, &roots),
+        Some(name) if *name != machine.card.identifier => {
+            Identity::of_peer(&known(store, name)?, &store.held_preshared_keys()?, &roots)
+        }
         _ => Identity::of_store(store, &roots)?,
     };
     terminal.result(&identity.text(), &identity)
@@ -86,7 +89,7 @@ pub(super) fn remove(cli: &Cli, name: &Identifier, given: Option<&Identifier>, t
     let peer = known(&store, name)?;
     // A card that is only held counts for the phrase alone.
     let held = store.peers()?.iter().all(|peer| peer.identifier != *name);
-    let peer = Identity::of(&peer, &roots);
+    let peer = Identity::of_peer(&peer, &store.held_preshared_keys()?, &roots);
     let losses = losses(&store, &machine.card.identifier, name)?;
     drop(store);
     let consequence = if held {

@@ -93,7 +93,7 @@ fn import() {
     // One that does not hold among others: nothing is recorded.
     let two = ["late.card", "liar.card", "--fingerprint", &late, "--fingerprint", &liar];
     text += &lab.fails(4, &[&["--store", "open", "import"], &two[..]].concat());
-    lab.write("old.card", lab.read("plain.card").replace("identity card 3", "identity card 2"));
+    lab.write("old.card", lab.read("plain.card").replace("identity card 4", "identity card 2"));
     text += &lab.fails(4, &["--store", "open", "import", "old.card"]);
     let token = lab.token("new");
     lab.ok(&["token", "generate", "--curve", "x25519", &token.uri_with_pin("noise")]);

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger-ceremony");
 
 /// What differs from run to run, and its name in snapshots.
-const FILTERS: [(&str, &str); 17] = [
+const FILTERS: [(&str, &str); 18] = [
     // A block of an identity, in JSON, too.
     (r"words          [a-z ]+", "words          [WORDS]"),
     // Times of operations, for people and in JSON.
@@ -28,6 +28,8 @@ const FILTERS: [(&str, &str); 17] = [
     (r"[a-z2-7]{56}\.onion", "[ONION]"),
     (r"descriptor:x25519:[A-Z2-7]{52}", "[CLIENT-AUTH]"),
     (r"\b([0-9a-f]{4} ){7}[0-9a-f]{4}\b", "[HEX]"),
+    // Of a pre-shared key.
+    (r"\b([0-9a-f]{4} ){3}[0-9a-f]{4}\b", "[CHECK]"),
     (r#""hex":"[0-9a-f]{32}""#, r#""hex":"[HEX]""#),
     (r"\b([0-9a-f]{64}|04[0-9a-f]{128})\b", "[KEY]"),
     (r"id=(%[0-9A-F]{2})+", "id=[ID]"),

@@ -13,6 +13,7 @@ mod life;
 mod plan;
 mod prompts;
 mod proofs;
+mod psk;
 mod qr;
 mod ready;
 mod refusals;

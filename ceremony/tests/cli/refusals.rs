@@ -100,7 +100,7 @@ fn cards() {
     lab.ok(&["--store", "thief", "export", "thief.card"]);
 
     lab.write("edited.card", card.replace("role: cosigner", "role: cosigners"));
-    lab.write("newer.card", card.replace("identity card 3", "identity card 4"));
+    lab.write("newer.card", card.replace("identity card 4", "identity card 5"));
     lab.write("cut.card", &card[..card.len() / 2]);
     lab.write("crlf.card", card.replace('\n', "\r\n"));
     lab.write("binary.card", [0xff; 300]);

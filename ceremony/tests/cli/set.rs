@@ -102,8 +102,9 @@ fn spoken_words_are_typed() {
     meet(&lab, "cosigner");
     // The rule comes after the cards, which a script can not import under it.
     lab.write("spoken.toml", PLAN.replace("proof-of-possession = true", "words-spoken = true\nwitnesses = 1"));
+    let words = lab.plan_words("spoken.toml");
     for machine in ["wallet", "cosigner"] {
-        lab.ok(&["--store", machine, "plan", "record", "spoken.toml", "--yes"]);
+        lab.ok(&["--store", machine, "plan", "record", "spoken.toml", "--fingerprint", &words]);
     }
     let phrase = phrase(&lab, "cosigner");
     let words: Vec<&str> = phrase.split(' ').collect();

@@ -40,12 +40,6 @@ impl Changes {
             && rules.is_none()
     }
 
-    /// Whether more is let in than before: a member or an edge that was not there, another role or curve, or a rule that is laxer.
-    pub fn lets_in(&self) -> bool {
-        let laxer = self.rules.as_ref().is_some_and(|(old, new)| new.laxer_than(old));
-        laxer || !(self.members_added.is_empty() && self.members_changed.is_empty() && self.edges_added.is_empty())
-    }
-
     /// A line for each change, those that take away last: `+ member …`, `~ rule …`, `- edge …`. Empty when there is none.
     pub fn to_text(&self) -> String {
         let mut text = String::new();

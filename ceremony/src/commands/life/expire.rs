@@ -51,5 +51,5 @@ pub(super) fn expire(cli: &Cli, command: &Expire, terminal: &Terminal) -> Result
         (None, None) => format!("{name} does not expire, and did not before."),
     });
     let roots = roots(&store.machine()?.attestation.roots, &[])?;
-    terminal.result("", &Limited { peer: Identity::of(&peer, &roots) })
+    terminal.result("", &Limited { peer: Identity::of_peer(&peer, &store.held_preshared_keys()?, &roots) })
 }

@@ -80,6 +80,7 @@ pub(super) fn rotate(cli: &Cli, command: &Rotate, terminal: &Terminal) -> Result
     let card = IdentityCard {
         onion_address: onion.address,
         client_auth: client_auth.public,
+        kem: command.kem.unwrap_or_default().into(),
         ..keyed(machine.card.clone(), &first, second.as_ref())
     };
     if let Some(plan) = &plan {

@@ -17,13 +17,14 @@ use crate::commands::opened::{OpenToken, opened};
 use crate::commands::token::parse;
 use crate::report::{SealReport, utc};
 
-/// `seal --json`, `reseal --json`, `unseal --json`, `seal --check --json`: `{"seal", "changes", "last"}`; `seal` as `show --json` gives it, `changes` the entries of
-/// the log, `last` the time of the last one in seconds since 1970.
+/// `seal --json`, `reseal --json`, `unseal --json`, `seal --check --json`: `{"seal", "changes", "last", "preshared_keys"}`; `seal` as `show --json` gives it, `changes`
+/// the entries of the log, `last` the time of the last one in seconds since 1970, `preshared_keys` the peers with which one is held.
 #[derive(Serialize)]
 struct State {
     seal: SealReport,
     changes: u64,
     last: Option<u64>,
+    preshared_keys: Vec<String>,
 }
 
 impl State {
@@ -35,6 +36,7 @@ impl State {
             seal: SealReport::new(&store.seal_state()?, &machine),
             changes: last.map_or(0, |entry| entry.sequence),
             last: last.map(|entry| entry.time),
+            preshared_keys: store.held_preshared_keys()?.iter().map(|held| held.peer.to_string()).collect(),
         })
     }
 
@@ -42,6 +44,9 @@ impl State {
         let mut text = format!("seal     {}\n", self.seal.text());
         text += &format!("changes  {}\n", self.changes);
         text += &format!("last     {}\n", self.last.map_or_else(|| "never".into(), utc));
+        if !self.preshared_keys.is_empty() {
+            text += &format!("{}\n", wrapped(&self.preshared_keys.join(", "), "psk      with ", "         "));
+        }
         text
     }
 }

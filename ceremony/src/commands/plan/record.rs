@@ -37,7 +37,7 @@ pub(super) fn record(cli: &Cli, options: &Record, terminal: &Terminal) -> Result
         terminal.note(&format!("The plan \"{}\" was recorded already.", step.plan.name));
         Added::AlreadyThere
     } else {
-        let how = step.confirmed(options.fingerprint.as_deref(), options.yes, "--fingerprint", terminal)?;
+        let how = step.confirmed(options.fingerprint.as_deref(), "--fingerprint", terminal)?;
         let mut opened = opened(cli, terminal)?;
         step.unchanged(&opened.store)?;
         let outcome = opened.store.set_plan(&step.plan, how)?;
@@ -97,7 +97,7 @@ pub(super) fn add(cli: &Cli, options: &Add, terminal: &Terminal) -> Result<()> {
     if step.is_recorded() {
         return import_read(cli, read, &options.import, terminal);
     }
-    let how = step.confirmed(options.plan_fingerprint.as_deref(), false, "--plan-fingerprint", terminal)?;
+    let how = step.confirmed(options.plan_fingerprint.as_deref(), "--plan-fingerprint", terminal)?;
     let mut opened = opened(cli, terminal)?;
     step.unchanged(&opened.store)?;
     opened.store.set_plan(&step.plan, how)?;
@@ -183,7 +183,7 @@ impl Step {
     }
 
     /// Shows what changes and has the plan's words compared; gives how that was done.
-    fn confirmed(&self, given: Option<&str>, yes: bool, option: &str, terminal: &Terminal) -> Result<&'static str> {
+    fn confirmed(&self, given: Option<&str>, option: &str, terminal: &Terminal) -> Result<&'static str> {
         let print = self.plan.fingerprint();
         let name = &self.plan.name;
         let mismatch = || {
@@ -196,16 +196,6 @@ impl Step {
         if let Some(given) = given {
             self.losses.iter().for_each(|loss| terminal.warn(loss));
             return if print.matches(given)? { Ok("fingerprint given") } else { Err(mismatch()) };
-        }
-        let lets_in = self.changes.as_ref().is_none_or(Changes::lets_in);
-        if yes && !lets_in {
-            self.losses.iter().for_each(|loss| terminal.warn(loss));
-            return Ok("not compared; it lets nothing in that the former plan did not");
-        }
-        if yes {
-            let what = format!("The plan \"{name}\" lets more in than what is recorded; it was not recorded.");
-            let hint = format!("Leave `--yes` out and compare its words, or give them with `{option}`.");
-            return Err(Error::new(ErrorKind::Declined, what, hint));
         }
         let refused = |refusal| match refusal {
             Refusal::Mismatch => mismatch(),

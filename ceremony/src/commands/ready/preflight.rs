@@ -6,7 +6,7 @@ use claviger::ceremony::plan::{Member, Plan};
 use claviger::error::{ErrorKind, Result};
 use claviger::identity::{Curve, Fingerprint, Identifier, KeyPlace};
 use claviger::program::{Terminal, store_dir};
-use claviger::store::{LogEntry, Machine, SealState, Store};
+use claviger::store::{HeldKey, LogEntry, Machine, SealState, Store};
 use serde::Serialize;
 
 use super::checklist::{Check, Checklist};
@@ -46,6 +46,7 @@ struct Here {
     machine: Machine,
     plan: Option<Plan>,
     log: Vec<LogEntry>,
+    preshared: Vec<HeldKey>,
 }
 
 pub(super) fn preflight(cli: &Cli, options: &Preflight, terminal: &Terminal) -> Result<()> {
@@ -119,7 +120,8 @@ fn here(dir: &Path, list: &mut Checklist) -> Result<Option<Here>> {
     };
     let read = store.and_then(|store| {
         let (machine, plan, log) = (store.machine()?, store.plan()?, store.log()?);
-        Ok(Here { store, machine, plan, log })
+        let preshared = store.held_preshared_keys()?;
+        Ok(Here { store, machine, plan, log, preshared })
     });
     let here = list.take("store", read)?;
     if let Some(here) = &here {
@@ -129,6 +131,11 @@ fn here(dir: &Path, list: &mut Checklist) -> Result<Option<Here>> {
             format!("{}, of {}, role {}; closed to others.", here.store.dir().display(), card.identifier, card.role),
         );
         host::above(here.store.dir(), list);
+        if !here.preshared.is_empty() {
+            let held: String =
+                here.preshared.iter().map(|held| format!("\n{}: check value {}", held.peer, held.check)).collect();
+            list.ok("psk", format!("Pre-shared keys, each of which the other machine must hold, too:{held}"));
+        }
     }
     Ok(here)
 }

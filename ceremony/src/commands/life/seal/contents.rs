@@ -2,7 +2,7 @@
 
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::Identifier;
-use claviger::store::{Machine, Peer, Revoked, Store};
+use claviger::store::{HeldKey, Machine, Peer, Revoked, Store};
 
 use super::super::losses::{names, wrapped};
 use super::super::now;
@@ -18,12 +18,14 @@ pub(super) struct Contents {
     missing: Vec<String>,
     peers: Vec<Peer>,
     revoked: Vec<Revoked>,
+    preshared: Vec<HeldKey>,
 }
 
 impl Contents {
     pub(super) fn of(store: &Store) -> Result<Self> {
         let (whole, missing) = Whole::of(store)?;
-        Ok(Self { machine: store.machine()?, whole, missing, peers: store.peers()?, revoked: store.revoked()? })
+        let (peers, revoked) = (store.peers()?, store.revoked()?);
+        Ok(Self { machine: store.machine()?, whole, missing, peers, revoked, preshared: store.held_preshared_keys()? })
     }
 
     /// What is shown was read before the token was asked: it must still be what the store holds.
@@ -90,6 +92,10 @@ impl Contents {
                 text += &paragraph(&format!("A former card of {name} holds until {}, too:", utc(former.until)));
                 text += &spoken(vec![(name.to_string(), former.card.fingerprint().words())]);
             }
+        }
+        for HeldKey { peer, check, .. } in &self.preshared {
+            text += &paragraph(&format!("A pre-shared key with {peer}, whose check value there must be the same:"));
+            text += &format!("  {check}\n");
         }
         if let Some(former) = &self.machine.former {
             text += &paragraph(&format!("The former key of this machine holds until {}, too.", utc(former.until)));
