@@ -217,12 +217,12 @@ fn a_preshared_key() {
                     ConnectOptions::default().pattern(claviger::wire::Pattern::from(pattern)).resume(Resume::Never);
                 let calling = caller.connect_peer_with(&cosigner.card.identifier, options);
                 let (session, accepted) = tokio::join!(calling, listening.accept());
-                let (mut session, mut accepted) = (session.unwrap(), accepted.unwrap());
+                let (session, accepted) = (session.unwrap(), accepted.unwrap());
                 for peer in [session.peer(), accepted.peer()] {
                     assert_eq!((peer.protocol.kem, peer.protocol.psk), (kem, true));
                     assert_eq!(u64::from(peer.operations), operations);
                 }
-                talk(&mut session, &mut accepted).await;
+                talk(&session, &accepted).await;
             }
         }
     });
