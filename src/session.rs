@@ -44,6 +44,7 @@ pub use messages::{Messages, messages};
 pub use records::Records;
 pub use status::Status;
 pub use stream::Stream;
+pub use tokio_util::bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, KeyPlace, Role, ServiceName};

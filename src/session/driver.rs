@@ -83,13 +83,13 @@ impl Driver {
             let alive = self.poll_frames(cx);
             let shared = Arc::clone(&self.shared);
             let mut line = shared.line();
-            if let Some(why) = line.closed {
-                return Poll::Ready(Turn::Close(why));
-            }
             if let Some(error) = line.fault.take() {
                 // That the pipe has ended says less than why nothing could be sent.
                 let first = line.unsent.take().filter(|_| error.kind() == ErrorKind::SessionTruncated);
                 return Poll::Ready(Turn::Break(first.unwrap_or(error)));
+            }
+            if let Some(why) = line.closed {
+                return Poll::Ready(Turn::Close(why));
             }
             if !alive {
                 let peer = &self.shared.peer.identifier;
@@ -250,7 +250,7 @@ impl Driver {
             if self.broken.is_some_and(|until| until <= now) {
                 return Poll::Ready(Turn::Break(line.unsent.take().unwrap_or_else(end::unacknowledged)));
             }
-            if self.asked.is_some_and(|asked| asked < line.heard()) {
+            if self.asked.is_some_and(|asked| asked <= line.heard()) {
                 self.asked = None;
             }
             if self.asked.is_none() && line.heard() + self.settings.keepalive <= now {

@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::time::timeout;
 
 mod life;
+mod rules;
+mod times;
 
 /// Both ends of a handshake: the initiator's first. A resumption's needs no token.
 fn established(suite: Suite) -> [Established; 2] {
