@@ -215,7 +215,7 @@ fn a_preshared_key() {
             for (pattern, operations) in PATTERNS {
                 let options =
                     ConnectOptions::default().pattern(claviger::wire::Pattern::from(pattern)).resume(Resume::Never);
-                let calling = caller.connect_peer_with(&cosigner.card.identifier, &options);
+                let calling = caller.connect_peer_with(&cosigner.card.identifier, options);
                 let (session, accepted) = tokio::join!(calling, listening.accept());
                 let (mut session, mut accepted) = (session.unwrap(), accepted.unwrap());
                 for peer in [session.peer(), accepted.peer()] {
