@@ -41,7 +41,7 @@ pub use resumption::{ConnectOptions, Resume};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, IdentityCard, OnionAddress, StaticPublic};
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::store::{Peer, Store};
 use crate::token::{TokenHandle, Trouble};
 use crate::transport::{BoxPipe, Transport};
@@ -179,6 +179,11 @@ impl Endpoint {
     /// None yet.
     pub fn incoming(&self, port: u16) -> Result<Incoming> {
         Ok(Incoming::new(self.clone(), port))
+    }
+
+    /// The sessions of this endpoint that have not ended, in no order.
+    pub fn sessions(&self) -> Vec<session::Status> {
+        self.0.shared.sessions.status()
     }
 
     /// For tests: as if so much more time had passed since the token was asked, for sessions and for what is left of them.

@@ -122,6 +122,30 @@ impl WeakSession {
     }
 }
 
+/// A session, looked at and ended whether or not anybody still has a handle of it.
+pub(crate) struct Watched(Weak<Shared>);
+
+impl Watched {
+    /// `None`: it is over.
+    pub(crate) fn status(&self) -> Option<Status> {
+        self.0.upgrade().map(|shared| Status::of(&shared)).filter(|status| !status.has_ended)
+    }
+
+    /// As [`Session::end`].
+    pub(crate) fn end(&self, why: Why) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.end(why);
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.upgrade().is_none_or(|shared| shared.queue().has_ended())
+    }
+}
+
+/// Told once how a session has ended, before anybody else is.
+pub(crate) type Over = Box<dyn FnOnce(ErrorKind) + Send + Sync>;
+
 /// What a session keeps to.
 pub(crate) struct Settings {
     /// After so long without a byte the peer is asked for a sign of life.
@@ -136,6 +160,7 @@ pub(crate) struct Settings {
     pub(crate) due: Option<Instant>,
     /// What all sessions of the peer may use up together.
     pub(crate) limits: Arc<PeerLimits>,
+    pub(crate) over: Option<Over>,
 }
 
 impl Settings {
@@ -148,6 +173,7 @@ impl Settings {
             drain: config.drain,
             due,
             limits,
+            over: None,
         }
     }
 }
@@ -242,6 +268,15 @@ impl Session {
     /// What it carries, and has carried.
     pub fn status(&self) -> Status {
         Status::of(self.shared())
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn how_ended(&self) -> Option<ErrorKind> {
+        self.shared().how_ended()
+    }
+
+    pub(crate) fn watched(&self) -> Watched {
+        Watched(Arc::downgrade(self.shared()))
     }
 
     /// A handle that does not keep it open.

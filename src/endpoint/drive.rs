@@ -6,12 +6,12 @@ use super::now_ms;
 use super::own::Own;
 use super::protocol::Terms;
 use super::resumption::Arrival;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
 use crate::noise::{self, Established, NoiseError, Protocol, Step, knock};
 use crate::secret::KnockKey;
-use crate::session::{self, Peer as SessionPeer, PeerLimits, Session, error_of};
+use crate::session::{Peer as SessionPeer, Session, error_of};
 use crate::store::{Peer, PeerKey};
 use crate::token::TokenHandle;
 use crate::transport::BoxPipe;
@@ -130,10 +130,7 @@ pub(super) async fn finish(
     let patience = config.handshake.timeout;
     peer.operations = established.operations;
     let name = peer.identifier.clone();
-    let due = Instant::now() + config.session.max_age.saturating_sub(peer.token_seen.elapsed());
-    let config::Limits { streams_per_peer, buffer_per_peer, .. } = config.limits;
-    let limits = PeerLimits::new(streams_per_peer as usize, (buffer_per_peer as usize) << 20);
-    let settings = session::Settings::new(&config.session, Some(due), limits);
+    let settings = shared.settings(&config.session, &peer, arrival.number);
     let beginning = timeout(patience, Session::begin(pipe, peer, established, settings));
     let session = beginning.await.map_err(|_| late(patience))?.map_err(|error| {
         let error = error_of(error);
@@ -147,7 +144,7 @@ pub(super) async fn finish(
         )
         .because(error)
     })?;
-    shared.arrived(arrival, established)?;
+    shared.arrived(arrival, established, &session)?;
     Ok(session)
 }
 

@@ -181,7 +181,7 @@ struct State {
 /// What lives as long as a session's pipe: the watch over the store, and the session's place.
 struct Kept {
     _shared: Arc<Shared>,
-    _place: Place,
+    _place: Arc<Place>,
 }
 
 /// What differs when the store was written to: the log's end, and what the file system says of the file.
@@ -308,9 +308,9 @@ impl Shared {
     /// # Errors
     /// [`ErrorKind::SessionRevoked`] when that is so already; [`ErrorKind::SessionLimit`].
     pub(super) fn guard(self: &Arc<Self>, pair: &Pair, entry: Entry, pipe: BoxPipe) -> Result<(BoxPipe, u64)> {
-        let place = self.sessions.place(&pair.peer, entry)?;
+        let place = Arc::new(self.sessions.place(&pair.peer, entry)?);
         let held = Arc::new(Held::new(pipe));
-        let number = self.sessions.enter(pair.clone(), &held);
+        let number = self.sessions.enter(pair.clone(), &held, &place);
         // In this order: whoever changes what is known looks at the sessions after it.
         if let Some(why) = ended(pair, &self.known(), now()) {
             return Err(revoked(&why));
@@ -501,6 +501,11 @@ async fn watch_store(shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else { return };
         shared.look().await;
         shared.chains.expire(shared.clock.now());
+        for (peer, session) in shared.chains.unsettled() {
+            if shared.sessions.has_heard(&peer, session) {
+                shared.chains.settle(&peer, session);
+            }
+        }
     }
 }
 

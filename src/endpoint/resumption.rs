@@ -15,12 +15,12 @@ use super::listening::Caller;
 use super::own::Own;
 use super::sessions::{Entry, Pair};
 use super::{Endpoint, Inner, now_ms};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Identifier;
 use crate::noise::resumption::{Link, Origin};
 use crate::noise::{self, Established, Protocol, Setup, Step, knock};
-use crate::session::{BootInstant, Session};
+use crate::session::{self, BootInstant, Session, Settings, Why};
 use crate::store::{Peer, PeerKey};
 use crate::transport::BoxPipe;
 use crate::wire::{self, Ends, Pattern, RESUMPTION_ID};
@@ -147,6 +147,7 @@ impl Endpoint {
         attempt: &mut Attempt,
     ) -> Result<Session> {
         attempt.by(&way.own, &way.key);
+        (attempt.pattern, attempt.kind) = (Some(Pattern::Nn), Some(Pattern::Nn.into()));
         attempt.resumes(taken.family().token_seen);
         let Inner { shared, config, .. } = &*self.0;
         let (port, patience) = (config.transport.port, config.handshake.timeout);
@@ -230,21 +231,43 @@ impl super::Incoming {
 }
 
 impl Shared {
+    /// What a session with `peer` keeps to. Its age counts from the token.
+    pub(super) fn settings(&self, config: &config::Session, peer: &session::Peer, number: u64) -> Settings {
+        let due = Instant::now() + config.max_age.saturating_sub(self.clock.now().since(peer.token_seen));
+        let mut settings = Settings::new(config, Some(due), self.sessions.limits(&peer.identifier));
+        let (chains, name) = (Arc::clone(&self.chains), peer.identifier.clone());
+        settings.over = Some(Box::new(move |kind| {
+            if !is_broken(kind) {
+                chains.forget(&name, number);
+            }
+        }));
+        settings
+    }
+
     /// A handshake is complete: its session takes its place among the others, and leaves something to resume.
-    pub(super) fn arrived(&self, arrival: Arrival, established: &Established) -> Result<()> {
+    pub(super) fn arrived(&self, arrival: Arrival, established: &Established, session: &Session) -> Result<()> {
         let Arrival { number, age, family, resumes } = arrival;
         let peer = family.pair.peer.clone();
         let link = Link::first(established, family.is_initiator).map_err(|error| noise_error(&error, None))?;
         self.chains.keep(Chain::new(family, link, number), age, self.clock.now());
-        if let Some(held) = resumes.and_then(|old| self.sessions.held(&peer, old)) {
-            held.cut(format!("Another session with `{peer}` has taken this one's place."));
+        if let Some(old) = resumes {
+            self.sessions.end(&peer, old, Why::Replaced);
         }
-        for oldest in self.sessions.stands(&peer, number) {
-            tracing::warn!(target: "claviger::connection", %peer, reason = ErrorKind::SessionLimit.as_str(), "the oldest session of a peer was ended: there are as many as there may be");
-            oldest.cut("There are as many sessions of this peer as there may be.".to_owned());
+        self.sessions.stands(&peer, number, session);
+        // It may be over already, and nobody was told then of what it leaves.
+        if session.how_ended().is_some_and(|kind| !is_broken(kind)) {
+            self.chains.forget(&peer, number);
         }
         Ok(())
     }
+}
+
+/// Whether a session that has ended so is one that broke. One that was closed, or whose peer does not keep to the protocol, is not resumed.
+fn is_broken(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::SessionTruncated | ErrorKind::SessionIo | ErrorKind::PeerSilent | ErrorKind::RecordInvalid
+    )
 }
 
 /// Protocol and prologue of a resumption.

@@ -4,8 +4,9 @@ use super::cut::Held;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, StaticPublic};
+use crate::session::{PeerLimits, Session, Status, Watched, Why};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Which machines are at the ends of a session, and by which keys.
@@ -33,6 +34,9 @@ pub(super) enum Entry {
 pub(super) struct Sessions {
     limit: usize,
     per_peer: usize,
+    /// Streams of a peer, and bytes that wait for being read.
+    streams: usize,
+    buffer: usize,
     open: Arc<AtomicUsize>,
     registry: Mutex<Registry>,
 }
@@ -40,7 +44,12 @@ pub(super) struct Sessions {
 #[derive(Default)]
 struct Registry {
     last: u64,
-    peers: HashMap<Identifier, Vec<Live>>,
+    peers: HashMap<Identifier, OfPeer>,
+}
+
+struct OfPeer {
+    limits: Arc<PeerLimits>,
+    live: Vec<Live>,
 }
 
 /// A session, or a handshake under way.
@@ -48,16 +57,35 @@ struct Live {
     number: u64,
     pair: Pair,
     held: Weak<Held>,
-    /// Whether the handshake is over.
-    stands: bool,
+    place: Weak<Place>,
+    /// When the handshake is over.
+    session: Option<Watched>,
+}
+
+impl Live {
+    fn is_over(&self) -> bool {
+        self.held.strong_count() == 0 || self.session.as_ref().is_some_and(Watched::has_ended)
+    }
 }
 
 /// A session's place among all; given back when dropped.
-pub(super) struct Place(Arc<AtomicUsize>);
+pub(super) struct Place {
+    open: Arc<AtomicUsize>,
+    /// Not when another session has taken it over.
+    counts: AtomicBool,
+}
+
+impl Place {
+    fn new(open: &Arc<AtomicUsize>) -> Self {
+        Self { open: Arc::clone(open), counts: AtomicBool::new(true) }
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        if *self.counts.get_mut() {
+            self.open.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -66,6 +94,8 @@ impl Sessions {
         Self {
             limit: config.limits.sessions as usize,
             per_peer: config.limits.sessions_per_peer as usize,
+            streams: config.limits.streams_per_peer as usize,
+            buffer: (config.limits.buffer_per_peer as usize) << 20,
             open: Arc::default(),
             registry: Mutex::default(),
         }
@@ -80,15 +110,16 @@ impl Sessions {
     /// # Errors
     /// [`ErrorKind::SessionLimit`] when there are as many as there may be, and a peer asks. What this machine begins is not refused.
     pub(super) fn place(&self, peer: &Identifier, entry: Entry) -> Result<Place> {
-        let mut limit = self.limit;
-        match entry {
-            Entry::Outgoing => limit = usize::MAX,
-            Entry::Instead(number) if self.is_live(peer, number) => limit = limit.saturating_add(1),
-            Entry::Incoming | Entry::Instead(_) => {}
+        let limit = if entry == Entry::Outgoing { usize::MAX } else { self.limit };
+        if let Entry::Instead(number) = entry
+            && let Some(old) = self.find(peer, number, |live| live.place.upgrade()).flatten()
+            && old.counts.swap(false, Ordering::SeqCst)
+        {
+            return Ok(Place::new(&self.open));
         }
         let taken =
             self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |open| (open < limit).then_some(open + 1));
-        taken.map(|_| Place(Arc::clone(&self.open))).map_err(|_| {
+        taken.map(|_| Place::new(&self.open)).map_err(|_| {
             Error::new(
                 ErrorKind::SessionLimit,
                 format!("`{peer}` was turned away: there are {} sessions already.", self.limit),
@@ -98,51 +129,73 @@ impl Sessions {
     }
 
     /// Takes up a pipe, and gives it a number.
-    pub(super) fn enter(&self, pair: Pair, held: &Arc<Held>) -> u64 {
+    pub(super) fn enter(&self, pair: Pair, held: &Arc<Held>, place: &Arc<Place>) -> u64 {
         let mut registry = self.lock();
         registry.last += 1;
         let number = registry.last;
-        let live = registry.peers.entry(pair.peer.clone()).or_default();
-        live.retain(|live| live.held.strong_count() > 0);
-        live.push(Live { number, pair, held: Arc::downgrade(held), stands: false });
+        let of_peer = registry
+            .peers
+            .entry(pair.peer.clone())
+            .or_insert_with(|| OfPeer { limits: PeerLimits::new(self.streams, self.buffer), live: Vec::new() });
+        of_peer.live.retain(|live| live.held.strong_count() > 0);
+        let (held, place) = (Arc::downgrade(held), Arc::downgrade(place));
+        of_peer.live.push(Live { number, pair, held, place, session: None });
         number
     }
 
+    /// What all sessions of a peer share.
+    pub(super) fn limits(&self, peer: &Identifier) -> Arc<PeerLimits> {
+        let shared = self.lock().peers.get(peer).map(|of_peer| Arc::clone(&of_peer.limits));
+        shared.unwrap_or_else(|| PeerLimits::new(self.streams, self.buffer))
+    }
+
+    fn find<T>(&self, peer: &Identifier, number: u64, look: impl FnOnce(&Live) -> T) -> Option<T> {
+        self.lock().peers.get(peer)?.live.iter().find(|live| live.number == number).map(look)
+    }
+
+    /// Whether a session goes on, for all that this end knows.
     pub(super) fn is_live(&self, peer: &Identifier, number: u64) -> bool {
-        self.held(peer, number).is_some()
+        self.find(peer, number, |live| !live.is_over()).unwrap_or(false)
     }
 
-    pub(super) fn held(&self, peer: &Identifier, number: u64) -> Option<Arc<Held>> {
-        self.lock().peers.get(peer)?.iter().find(|live| live.number == number)?.held.upgrade()
+    /// Ends a session.
+    pub(super) fn end(&self, peer: &Identifier, number: u64, why: Why) {
+        self.find(peer, number, |live| live.session.iter().for_each(|session| session.end(why)));
     }
 
-    /// The handshake of `number` is over: it is a session, the peer's youngest. Gives the peer's oldest when there is one too many.
-    pub(super) fn stands(&self, peer: &Identifier, number: u64) -> Vec<Arc<Held>> {
+    /// Whether a record of the peer's was opened in a session.
+    pub(super) fn has_heard(&self, peer: &Identifier, number: u64) -> bool {
+        let status = self.find(peer, number, |live| live.session.as_ref().and_then(Watched::status)).flatten();
+        status.is_some_and(|status| status.records > 0)
+    }
+
+    /// The handshake of `number` is over: it is a session, the peer's youngest. The peer's oldest ends when there is one too many.
+    pub(super) fn stands(&self, peer: &Identifier, number: u64, session: &Session) {
         let mut registry = self.lock();
-        let Some(live) = registry.peers.get_mut(peer) else { return Vec::new() };
-        live.retain(|live| live.held.strong_count() > 0);
-        let Some(at) = live.iter().position(|live| live.number == number) else { return Vec::new() };
+        let Some(OfPeer { live, .. }) = registry.peers.get_mut(peer) else { return };
+        let Some(at) = live.iter().position(|live| live.number == number) else { return };
         let mut young = live.remove(at);
-        young.stands = true;
+        young.session = Some(session.watched());
         live.push(young);
-        let standing = live.iter().filter(|live| live.stands).count();
-        let mut over = standing.saturating_sub(self.per_peer);
-        let mut evicted = Vec::new();
-        live.retain(|live| {
-            let goes = live.stands && over > 0;
-            if goes {
-                over -= 1;
-                evicted.extend(live.held.upgrade());
-            }
-            !goes
-        });
-        evicted
+        let standing = live.iter().filter(|live| live.session.is_some() && !live.is_over());
+        let over = standing.clone().count().saturating_sub(self.per_peer);
+        for oldest in standing.take(over).filter_map(|live| live.session.as_ref()) {
+            tracing::warn!(target: "claviger::connection", %peer, reason = ErrorKind::SessionLimit.as_str(), "the oldest session of a peer was ended: there are as many as there may be");
+            oldest.end(Why::Limit);
+        }
+    }
+
+    /// The sessions that have not ended.
+    pub(super) fn status(&self) -> Vec<Status> {
+        let registry = self.lock();
+        let live = registry.peers.values().flat_map(|of_peer| &of_peer.live);
+        live.filter_map(|live| live.session.as_ref()?.status()).collect()
     }
 
     /// Takes out those that may not go on, with the reason.
     pub(super) fn sweep(&self, over: impl Fn(&Pair) -> Option<String>) -> Vec<(Arc<Held>, Identifier, String)> {
         let mut ended = Vec::new();
-        self.lock().peers.retain(|_, live| {
+        self.lock().peers.retain(|_, OfPeer { live, .. }| {
             live.retain(|live| {
                 let Some(why) = over(&live.pair) else { return live.held.strong_count() > 0 };
                 ended.extend(live.held.upgrade().map(|held| (held, live.pair.peer.clone(), why)));
@@ -169,48 +222,61 @@ mod tests {
         Arc::new(Held::new(Pipe::joined(tokio::io::duplex(1).0)))
     }
 
-    fn sessions(limit: u32, per_peer: u32) -> Sessions {
+    fn sessions(limit: u32) -> Sessions {
         let mut config = Config::default();
-        (config.limits.sessions, config.limits.sessions_per_peer) = (limit, per_peer);
+        config.limits.sessions = limit;
         Sessions::new(&config)
+    }
+
+    fn place(sessions: &Sessions, entry: Entry) -> Result<Arc<Place>> {
+        sessions.place(&pair("wallet").peer, entry).map(Arc::new)
     }
 
     #[test]
     fn who_comes_when_all_places_are_taken_is_turned_away() {
-        let sessions = sessions(2, 8);
-        let peer = pair("wallet").peer;
-        let first = sessions.place(&peer, Entry::Incoming).unwrap();
-        let live = held();
-        let number = sessions.enter(pair("wallet"), &live);
-        let _own = sessions.place(&peer, Entry::Outgoing).unwrap();
-        assert_eq!(sessions.place(&peer, Entry::Incoming).err().unwrap().kind(), ErrorKind::SessionLimit);
-        // What it takes the place of is still there, and will go.
-        let resumed = sessions.place(&peer, Entry::Instead(number)).unwrap();
-        let called = sessions.place(&peer, Entry::Outgoing).unwrap();
-        drop((live, first, resumed, called));
-        assert!(sessions.place(&peer, Entry::Instead(number)).is_ok());
-        assert!(sessions.place(&peer, Entry::Incoming).is_ok());
+        let sessions = sessions(2);
+        let _first = place(&sessions, Entry::Incoming).unwrap();
+        let own = place(&sessions, Entry::Outgoing).unwrap();
+        assert_eq!(place(&sessions, Entry::Incoming).err().unwrap().kind(), ErrorKind::SessionLimit);
+        assert_eq!(place(&sessions, Entry::Instead(7)).err().unwrap().kind(), ErrorKind::SessionLimit);
+        let beyond = place(&sessions, Entry::Outgoing).unwrap();
+        drop((own, beyond));
+        assert!(place(&sessions, Entry::Incoming).is_ok());
+    }
+
+    /// Everybody's sessions broke and nobody has noticed; all are resumed at once.
+    #[test]
+    fn what_is_resumed_takes_over_a_place() {
+        let sessions = sessions(3);
+        let broken: Vec<_> = (0..3)
+            .map(|_| {
+                let (held, place) = (held(), place(&sessions, Entry::Incoming).unwrap());
+                (sessions.enter(pair("wallet"), &held, &place), held, place)
+            })
+            .collect();
+        let resumed: Vec<_> =
+            broken.iter().map(|(number, ..)| place(&sessions, Entry::Instead(*number)).unwrap()).collect();
+        let again = place(&sessions, Entry::Instead(broken[0].0));
+        assert_eq!(again.err().unwrap().kind(), ErrorKind::SessionLimit, "a place is taken over once");
+        drop(broken);
+        assert_eq!(sessions.open.load(Ordering::SeqCst), 3);
+        drop(resumed);
+        assert_eq!(sessions.open.load(Ordering::SeqCst), 0);
     }
 
     #[test]
-    fn a_peers_oldest_makes_room() {
-        let sessions = sessions(100, 2);
-        let pipes: Vec<_> = (0..4).map(|_| held()).collect();
-        let numbers: Vec<u64> = pipes.iter().map(|held| sessions.enter(pair("wallet"), held)).collect();
-        let other = held();
-        let others = sessions.enter(pair("tower"), &other);
-        let stands = |at: usize| sessions.stands(&pair("wallet").peer, numbers[at]);
-        // In the order in which they were finished, not begun.
-        assert!(stands(1).is_empty() && stands(0).is_empty());
-        assert!(sessions.stands(&pair("tower").peer, others).is_empty());
-        let evicted = stands(2);
-        assert!(evicted.len() == 1 && Arc::ptr_eq(&evicted[0], &pipes[1]));
-        assert!(!sessions.is_live(&pair("wallet").peer, numbers[1]));
-        let evicted = stands(3);
-        assert!(evicted.len() == 1 && Arc::ptr_eq(&evicted[0], &pipes[0]));
-        drop(pipes);
-        assert!(!sessions.is_live(&pair("wallet").peer, numbers[3]));
-        assert!(sessions.is_live(&pair("tower").peer, others));
-        assert_eq!(sessions.sweep(|_| Some("It is so.".into())).len(), 1);
+    fn what_may_not_go_on_is_taken_out() {
+        let sessions = sessions(9);
+        let (one, other, place) = (held(), held(), place(&sessions, Entry::Incoming).unwrap());
+        let (lost, kept) =
+            (sessions.enter(pair("tower"), &one, &place), sessions.enter(pair("wallet"), &other, &place));
+        let limits = sessions.limits(&pair("wallet").peer);
+        let swept = sessions.sweep(|pair| (pair.peer.as_str() == "tower").then(|| "It was revoked.".into()));
+        assert!(swept.len() == 1 && Arc::ptr_eq(&swept[0].0, &one));
+        assert!(!sessions.is_live(&pair("tower").peer, lost) && sessions.is_live(&pair("wallet").peer, kept));
+        assert!(Arc::ptr_eq(&limits, &sessions.limits(&pair("wallet").peer)), "all its sessions share them");
+        drop(other);
+        assert!(!sessions.is_live(&pair("wallet").peer, kept));
+        assert!(sessions.sweep(|_| None).is_empty() && sessions.lock().peers.is_empty());
     }
 }

@@ -302,6 +302,9 @@ impl Driver {
 
     /// Ends every stream, and lets yamux go.
     fn part(&mut self, end: &Arc<End>) {
+        if let Some(over) = self.settings.over.take() {
+            over(end.error().kind());
+        }
         self.shared.line().entries().for_each(|entry| entry.over(end));
         self.shared.over(end);
         self.phase = Phase::Over;

@@ -5,7 +5,7 @@ use super::end::{End, draining, too_many_streams};
 use super::limits::{PeerLimits, Place};
 use super::line::Line;
 use super::stream::Stream;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::identity::ServiceName;
 use crate::wire::control::{Reset, Why};
 use futures::task::AtomicWaker;
@@ -134,6 +134,10 @@ impl Shared {
 
     pub(super) async fn ended(&self) -> Arc<End> {
         self.until(|queue| queue.ended.clone()).await
+    }
+
+    pub(super) fn how_ended(&self) -> Option<ErrorKind> {
+        self.queue().ended.as_ref().map(|end| end.error().kind())
     }
 
     /// Waits until the driver is done.

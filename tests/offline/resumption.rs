@@ -1,14 +1,15 @@
 //! Sessions that broke are resumed without the token, for a while.
 
-use crate::support::{Machine, now, run, talk};
+use crate::support::{Machine, now, run, stream, talk};
 use claviger::config::Pattern;
 use claviger::endpoint::{ConnectOptions, Incoming, Listening, Resume, WATCH};
 use claviger::identity::{Curve, Identifier};
 use claviger::noise::knock;
+use claviger::session::error_of;
 use claviger::store::Peer;
 use claviger::transport::Pipe;
 use claviger::wire::{Kind, KnockPacket, Pattern as WirePattern, frame};
-use claviger::{Endpoint, ErrorKind, Result, Session};
+use claviger::{Endpoint, ErrorKind, ExitCode, Result, Session};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -99,6 +100,8 @@ struct Lab {
     wallet: Machine,
     cosigner: Machine,
     wire: Wire,
+    /// For what the cosigner calls.
+    back: Wire,
     caller: Endpoint,
     answerer: Endpoint,
     listening: Listening,
@@ -112,9 +115,10 @@ impl Lab {
     async fn with(mut wallet: Machine, mut cosigner: Machine, pattern: Pattern) -> Self {
         wallet.introduce(&mut cosigner);
         let wire = Wire::between(&mut wallet, &cosigner).await;
+        let back = Wire::between(&mut cosigner, &wallet).await;
         let (caller, answerer) = (wallet.endpoint(pattern).await, cosigner.endpoint(pattern).await);
         let listening = listen(&answerer).await;
-        Self { wallet, cosigner, wire, caller, answerer, listening }
+        Self { wallet, cosigner, wire, back, caller, answerer, listening }
     }
 
     /// Connects; the caller's and the listener's session.
@@ -133,7 +137,7 @@ impl Lab {
 
     async fn breaks(&self, sessions: (Session, Session)) {
         self.wire.cut();
-        drop(sessions);
+        both_end(&sessions).await;
     }
 
     /// What comes of a connection that must not succeed.
@@ -147,6 +151,11 @@ impl Lab {
     fn spent(&self) -> [u64; 2] {
         [&self.caller, &self.answerer].map(|end| end.token().operations())
     }
+}
+
+/// Waits until both ends know that the session is no more.
+async fn both_end((session, accepted): &(Session, Session)) {
+    timeout(SOON, async { tokio::join!(session.ended(), accepted.ended()) }).await.expect("they end");
 }
 
 async fn listen(endpoint: &Endpoint) -> Listening {
@@ -168,13 +177,13 @@ fn a_broken_session_is_resumed_without_the_token() {
             let (spent, mut hash) = (lab.spent(), *session.handshake_hash());
             lab.breaks((session, accepted)).await;
             for _ in 0..3 {
-                let (mut session, mut accepted) = lab.meet(ANY).await;
+                let (session, accepted) = lab.meet(ANY).await;
                 assert!(session.peer().resumed && accepted.peer().resumed);
                 assert!(session.peer().to_string().starts_with("resumed, token last seen "), "{}", session.peer());
                 assert_eq!((session.peer().operations, accepted.peer().operations), (0, 0));
                 assert_eq!(session.handshake_hash(), accepted.handshake_hash());
                 assert_ne!(std::mem::replace(&mut hash, *session.handshake_hash()), *session.handshake_hash());
-                talk(&mut session, &mut accepted).await;
+                talk(&session, &accepted).await;
                 lab.breaks((session, accepted)).await;
             }
             assert_eq!(lab.spent(), spent);
@@ -266,7 +275,7 @@ fn what_others_make_of_a_resumption_is_refused_without_the_token() {
         };
         let breaks = async |sessions: (Session, Session)| {
             wire.cut();
-            drop(sessions);
+            both_end(&sessions).await;
         };
         breaks(meet().await).await;
         let resumed = meet().await;
@@ -369,11 +378,11 @@ fn a_listener_that_was_started_again_has_nothing_left() {
     run(async {
         let mut lab = Lab::new(Pattern::Kk1).await;
         lab.broken().await;
-        let Lab { mut cosigner, caller, wire, wallet, answerer, listening } = lab;
+        let Lab { mut cosigner, caller, wire, back, wallet, answerer, listening } = lab;
         drop((answerer, listening));
         let answerer = cosigner.endpoint(Pattern::Kk1).await;
         let listening = listen(&answerer).await;
-        let mut lab = Lab { wallet, cosigner, wire, caller, answerer, listening };
+        let mut lab = Lab { wallet, cosigner, wire, back, caller, answerer, listening };
         assert_eq!(lab.refused(ANY.resume(Resume::Only)).await, ErrorKind::HandshakeRefused);
         assert_eq!(lab.spent(), [1, 0]);
         let (session, _accepted) = lab.meet(ANY).await;
@@ -409,7 +418,9 @@ fn a_resumption_that_breaks_half_way() {
         for _ in 0..7 {
             assert_eq!(lab.refused(only).await, ErrorKind::HandshakeRefused);
             // The listener takes each for a session, until the next takes its place.
-            timeout(SOON, lab.listening.accept()).await.unwrap().unwrap();
+            let nobody = timeout(SOON, lab.listening.accept()).await.unwrap().unwrap();
+            let ended = timeout(SOON, nobody.ended()).await.unwrap();
+            assert_eq!(ExitCode::from(ended.kind()), ExitCode::Session);
         }
         let sessions = lab.meet(only).await;
         assert!(sessions.0.peer().resumed);
@@ -421,7 +432,9 @@ fn a_resumption_that_breaks_half_way() {
         lab.wire.lose(8);
         for _ in 0..8 {
             assert_eq!(lab.refused(only).await, ErrorKind::HandshakeRefused);
-            timeout(SOON, lab.listening.accept()).await.unwrap().unwrap();
+            let nobody = timeout(SOON, lab.listening.accept()).await.unwrap().unwrap();
+            let ended = timeout(SOON, nobody.ended()).await.unwrap();
+            assert_eq!(ExitCode::from(ended.kind()), ExitCode::Session);
         }
         assert_eq!(lab.refused(only).await, ErrorKind::ResumptionRefused);
         assert_eq!(lab.spent(), [1, 1]);
@@ -433,19 +446,19 @@ fn a_resumption_that_breaks_half_way() {
 fn two_sessions_to_one_peer() {
     run(async {
         let mut lab = Lab::new(Pattern::Kk1).await;
-        let mut first = lab.meet(ANY).await;
-        let mut second = lab.meet(ANY).await;
+        let first = lab.meet(ANY).await;
+        let second = lab.meet(ANY).await;
         assert_eq!(lab.spent(), [2, 2], "a session that lives is not resumed");
-        talk(&mut first.0, &mut first.1).await;
-        talk(&mut second.0, &mut second.1).await;
+        talk(&first.0, &first.1).await;
+        talk(&second.0, &second.1).await;
         lab.breaks(first).await;
-        drop(second);
-        let mut first = lab.meet(ANY).await;
-        let mut second = lab.meet(ANY).await;
+        both_end(&second).await;
+        let first = lab.meet(ANY).await;
+        let second = lab.meet(ANY).await;
         assert!(first.0.peer().resumed && second.0.peer().resumed);
         assert_eq!(lab.spent(), [2, 2]);
-        talk(&mut first.0, &mut first.1).await;
-        talk(&mut second.0, &mut second.1).await;
+        talk(&first.0, &first.1).await;
+        talk(&second.0, &second.1).await;
     });
 }
 
@@ -466,15 +479,107 @@ fn both_ends_dial_each_other() {
                 )
             };
             let (called, there, back, here) = timeout(SOON, meeting).await.expect("they meet");
-            let (mut called, mut there) = (called.unwrap(), there.unwrap());
-            let (mut back, mut here) = (back.unwrap(), here.unwrap());
-            talk(&mut called, &mut there).await;
-            talk(&mut back, &mut here).await;
+            let (called, there) = (called.unwrap(), there.unwrap());
+            let (back, here) = (back.unwrap(), here.unwrap());
+            talk(&called, &there).await;
+            talk(&back, &here).await;
             assert_eq!(called.peer().resumed, spent.is_some());
             assert_eq!(back.peer().resumed, spent.is_some());
             assert_eq!(*spent.get_or_insert(lab.spent()), lab.spent());
             lab.breaks((called, there)).await;
-            drop((back, here));
+            lab.back.cut();
+            both_end(&(back, here)).await;
         }
+    });
+}
+
+/// A session that the caller takes for a living one, and demands to resume: its streams end with a reason, at both ends.
+#[test]
+fn what_is_replaced_is_told_so() {
+    run(async {
+        let mut lab = Lab::new(Pattern::Kk1).await;
+        let old = lab.meet(ANY).await;
+        let (mut stream, mut other) = stream(&old.0, &old.1).await;
+        other.write_all(b"half").await.unwrap();
+        other.flush().await.unwrap();
+        let mut half = [0; 4];
+        stream.read_exact(&mut half).await.unwrap();
+        let new = lab.meet(ANY.resume(Resume::Only)).await;
+        assert!(new.0.peer().resumed);
+        for stream in [&mut stream, &mut other] {
+            let error = error_of(timeout(SOON, stream.read_u8()).await.unwrap().unwrap_err());
+            assert_eq!(error.kind(), ErrorKind::SessionReplaced, "{error}");
+        }
+        both_end(&old).await;
+        talk(&new.0, &new.1).await;
+        assert_eq!(lab.caller.sessions().len(), 1);
+        let status = &lab.answerer.sessions()[0];
+        assert!(status.peer.resumed && status.peer.identifier.as_str() == "wallet");
+        assert_eq!(lab.spent(), [1, 1]);
+    });
+}
+
+/// What was closed properly is over.
+#[test]
+fn a_closed_session_is_not_resumed() {
+    run(async {
+        let mut lab = Lab::new(Pattern::Kk1).await;
+        for by_caller in [true, false] {
+            let sessions = lab.meet(ANY).await;
+            assert!(!sessions.0.peer().resumed);
+            let (closes, other) = if by_caller { (&sessions.0, &sessions.1) } else { (&sessions.1, &sessions.0) };
+            closes.close().await.unwrap();
+            assert_eq!(other.ended().await.kind(), ErrorKind::SessionClosed);
+            assert_eq!(lab.refused(ANY.resume(Resume::Only)).await, ErrorKind::ResumptionRefused);
+        }
+        assert_eq!(lab.spent(), [2, 2]);
+    });
+}
+
+#[test]
+fn a_peers_oldest_session_makes_room() {
+    run(async {
+        let mut cosigner = Machine::software("cosigner");
+        cosigner.config.limits.sessions_per_peer = 2;
+        let mut lab = Lab::with(Machine::software("wallet"), cosigner, Pattern::Kk1).await;
+        let (first, second) = (lab.meet(ANY).await, lab.meet(ANY).await);
+        talk(&first.0, &first.1).await;
+        let third = lab.meet(ANY).await;
+        for session in [&first.0, &first.1] {
+            assert_eq!(timeout(SOON, session.ended()).await.unwrap().kind(), ErrorKind::SessionLimit);
+        }
+        talk(&second.0, &second.1).await;
+        talk(&third.0, &third.1).await;
+        assert_eq!(lab.answerer.sessions().len(), 2);
+    });
+}
+
+/// Who comes when there are as many sessions as there may be costs no token operation; who resumes one takes its place.
+#[test]
+fn as_many_sessions_as_there_may_be() {
+    run(async {
+        let (mut cosigner, mut tower) = (Machine::software("cosigner"), Machine::software("tower"));
+        cosigner.config.limits.sessions = 1;
+        cosigner.introduce(&mut tower);
+        let mut lab = Lab::with(Machine::software("wallet"), cosigner, Pattern::Kk1).await;
+        let towers = tower.endpoint(Pattern::Kk1).await;
+        let old = lab.meet(ANY).await;
+        let spent = lab.spent();
+        let refused = towers.connect_peer(&name("cosigner"), None).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::HandshakeRefused);
+        assert_eq!(lab.spent(), spent);
+        let new = lab.meet(ANY.resume(Resume::Only)).await;
+        both_end(&old).await;
+        let refused = towers.connect_peer(&name("cosigner"), None).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::HandshakeRefused);
+        assert_eq!(lab.spent(), spent);
+        new.0.close().await.unwrap();
+        both_end(&new).await;
+        let room = async {
+            while towers.connect_peer(&name("cosigner"), None).await.is_err() {
+                sleep(WATCH).await;
+            }
+        };
+        timeout(SOON, room).await.expect("there is room again");
     });
 }

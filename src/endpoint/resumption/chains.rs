@@ -153,7 +153,6 @@ impl Chains {
         }
     }
 
-    #[allow(dead_code, reason = "until sessions tell")]
     /// The sessions that the other end has yet to show itself in.
     pub(in crate::endpoint) fn unsettled(&self) -> Vec<(Identifier, u64)> {
         let peers = self.lock();
@@ -161,19 +160,16 @@ impl Chains {
         chains.filter(|(_, chain)| chain.superseded).map(|(peer, chain)| (peer.clone(), chain.session)).collect()
     }
 
-    #[allow(dead_code, reason = "until sessions tell")]
     /// The other end has shown itself in a session: what it resumed is over.
     pub(in crate::endpoint) fn settle(&self, peer: &Identifier, session: u64) {
         self.retain(peer, |chain| chain.session != session || !chain.superseded);
     }
 
-    #[allow(dead_code, reason = "until sessions tell")]
     /// A session was closed for good, and did not break: nothing of it is left.
     pub(in crate::endpoint) fn forget(&self, peer: &Identifier, session: u64) {
         self.retain(peer, |chain| chain.session != session);
     }
 
-    #[allow(dead_code, reason = "until sessions tell")]
     fn retain(&self, peer: &Identifier, keeps: impl Fn(&Chain) -> bool) {
         if let Some(chains) = self.lock().get_mut(peer) {
             chains.retain(keeps);
