@@ -10,7 +10,10 @@ fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
     // ssh and stunnel say it on stderr.
     let said = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&said);
-    text.lines().map(|line| line.trim_start_matches("[ ] ").trim()).find(|line| !line.is_empty()).map(Into::into)
+    text.lines()
+        .map(|line| line.trim_start_matches("[ ] ").trim())
+        .find(|line| line.contains(|c: char| c.is_ascii_digit()))
+        .map(Into::into)
 }
 
 fn processor() -> Option<String> {

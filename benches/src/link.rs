@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OnceCell;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// Bytes that are written and read at once.
@@ -186,20 +187,24 @@ where
     }
 }
 
-/// Hands each stream of a session to `take`.
+/// Hands each stream of a session to `take`, until it ends.
 pub fn take_all<F>(session: Session, take: impl Fn(BoxStream) -> F + Clone + Send + Sync + 'static)
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
-    tokio::spawn(take(Box::new(session)));
+    tokio::spawn(async move {
+        while let Ok(stream) = session.accept().await {
+            tokio::spawn(take(Box::new(stream)));
+        }
+    });
 }
 
-/// A stream of a session.
+/// A new stream of a session.
 ///
 /// # Errors
 /// Those of opening it.
-pub async fn stream_of(session: Session) -> Result<BoxStream> {
-    Ok(Box::new(session))
+pub async fn stream_of(session: &Session) -> Result<BoxStream> {
+    Ok(Box::new(session.open(&"bench".parse()?).await?))
 }
 
 /// Opens streams of one kind to a listener.
@@ -210,8 +215,8 @@ pub enum Dialler {
     Tls(SocketAddr, TlsConnector),
     /// See [`Kind::Records`].
     Records(SocketAddr, PathBuf, Cipher),
-    /// See [`Kind::Session`].
-    Session(claviger::Endpoint),
+    /// See [`Kind::Session`]. All streams are of one session.
+    Session(claviger::Endpoint, OnceCell<Session>),
 }
 
 impl Dialler {
@@ -228,7 +233,7 @@ impl Dialler {
                 let peer = (machines::LISTENER.parse()?, address);
                 let config = machines::over_tcp(free_port()?, Some(peer));
                 let dir = dir.join(cipher.name()).join(machines::DIALLER);
-                Self::Session(machines::open(&dir, config).await?)
+                Self::Session(machines::open(&dir, config).await?, OnceCell::new())
             }
         })
     }
@@ -249,8 +254,19 @@ impl Dialler {
                 Box::new(Box::pin(connector.connect(server_name(), tcp(*address).await?)).await?)
             }
             Self::Records(address, dir, cipher) => Box::new(records(dir, *cipher, tcp(*address).await?, true).await?),
-            Self::Session(endpoint) => Box::new(endpoint.connect_peer(&machines::LISTENER.parse()?, None).await?),
+            Self::Session(_, session) => {
+                return stream_of(session.get_or_try_init(|| self.session()).await?).await;
+            }
         })
+    }
+
+    /// A new session. Only of that kind.
+    ///
+    /// # Errors
+    /// Those of connecting.
+    pub async fn session(&self) -> Result<Session> {
+        let Self::Session(endpoint, _) = self else { return Err("no sessions".into()) };
+        Ok(endpoint.connect_peer(&machines::LISTENER.parse()?, None).await?)
     }
 }
 

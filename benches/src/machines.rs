@@ -96,7 +96,9 @@ pub fn config() -> Config {
     config.token.timeout = Duration::from_secs(60);
     config.transport.dial_timeout = Duration::from_secs(60);
     config.handshake.timeout = Duration::from_secs(60);
+    (config.session.max_age, config.session.idle) = (Duration::from_secs(30 * 86_400), Duration::ZERO);
     let limits = &mut config.limits;
+    (limits.streams_per_peer, limits.buffer_per_peer) = (4096, 1024);
     (limits.sessions, limits.sessions_per_peer, limits.per_peer) = (1_000_000, 1_000_000, 1_000_000);
     config
 }

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::child::{Program, Worker};
 use crate::link::{self, Kind};
-use crate::tls::{Identity, Signature};
+use crate::tls::{Cipher, Identity, Signature};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -14,8 +14,8 @@ use std::process::Command;
 pub enum Forwarder {
     /// Our small one, over a stream of this kind.
     Own(Kind),
-    /// stunnel, TLS 1.3 with certificates at both ends.
-    Stunnel,
+    /// stunnel, TLS 1.3 with certificates at both ends and this one suite. Its own choice is AES.
+    Stunnel(Cipher),
     /// spiped, with one key at both ends.
     Spiped,
     /// `ssh -L`, with sshd's and ssh's own choice of cipher.
@@ -28,7 +28,7 @@ impl Forwarder {
         match self {
             Self::Own(Kind::Tcp) => "plain pair".into(),
             Self::Own(kind) => format!("{} pair", kind.name()),
-            Self::Stunnel => "stunnel".into(),
+            Self::Stunnel(_) => "stunnel".into(),
             Self::Spiped => "spiped".into(),
             Self::Ssh => "ssh -L".into(),
         }
@@ -65,8 +65,8 @@ impl Pair {
                 let exit = Worker::start(&["exit", kind.argument(), path, &between, &to])?;
                 (Running::Own(exit), Running::Own(Worker::start(&["entry", kind.argument(), path, &at, &between])?))
             }
-            Forwarder::Stunnel => {
-                let [exit, way_in] = stunnel(dir, [&at, &between, &to])?;
+            Forwarder::Stunnel(cipher) => {
+                let [exit, way_in] = stunnel(dir, cipher, [&at, &between, &to])?;
                 (
                     Running::Other(Program::start("stunnel4", &[&exit], middle)?),
                     Running::Other(Program::start("stunnel4", &[&way_in], entry)?),
@@ -104,23 +104,29 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Writes the two configurations, and gives their paths: the end that listens for TLS first.
-fn stunnel(dir: &Path, [at, between, to]: [&str; 3]) -> Result<[String; 2]> {
+fn stunnel(dir: &Path, cipher: Cipher, [at, between, to]: [&str; 3]) -> Result<[String; 2]> {
+    let name = cipher.name();
     for end in ["exit", "entry"] {
         let identity = Identity::new(Signature::P256)?;
         let certificate = pem("CERTIFICATE", &identity.certificate);
         let both = pem("PRIVATE KEY", &identity.key) + &certificate;
-        write_private(&dir.join(format!("stunnel-{end}.pem")), &both)?;
-        std::fs::write(dir.join(format!("stunnel-{end}.crt")), certificate)?;
+        write_private(&dir.join(format!("stunnel-{end}-{name}.pem")), &both)?;
+        std::fs::write(dir.join(format!("stunnel-{end}-{name}.crt")), certificate)?;
     }
     let dir = dir.display();
+    let suite = match cipher {
+        Cipher::ChaCha => "TLS_CHACHA20_POLY1305_SHA256",
+        Cipher::Aes => "TLS_AES_256_GCM_SHA384",
+    };
     let mut paths = [String::new(), String::new()];
     let ends = [("exit", "entry", "no", between, to), ("entry", "exit", "yes", at, between)];
     for (path, (own, other, client, accept, connect)) in paths.iter_mut().zip(ends) {
-        *path = format!("{dir}/stunnel-{own}.conf");
+        *path = format!("{dir}/stunnel-{own}-{name}.conf");
         let text = format!(
             "foreground = yes\npid =\nsyslog = no\ndebug = 3\nsocket = l:TCP_NODELAY=1\nsocket = r:TCP_NODELAY=1\n\
-             [forward]\nclient = {client}\naccept = {accept}\nconnect = {connect}\ncert = {dir}/stunnel-{own}.pem\n\
-             CAfile = {dir}/stunnel-{other}.crt\nverifyPeer = yes\nsslVersion = TLSv1.3\n"
+             [forward]\nclient = {client}\naccept = {accept}\nconnect = {connect}\ncert = {dir}/stunnel-{own}-{name}.pem\n\
+             CAfile = {dir}/stunnel-{other}-{name}.crt\nverifyPeer = yes\nsslVersion = TLSv1.3\n\
+             ciphersuites = {suite}\n"
         );
         write_private(Path::new(path), &text)?;
     }

@@ -36,10 +36,14 @@ fn svg(width: f64, height: f64, body: &str) -> String {
     )
 }
 
-/// The least round number that is not below `value`: 1, 2 or 5 by a power of ten.
+/// The least round number that is not below `value`: one digit by a power of ten, or fifteen.
 fn round_up(value: f64) -> f64 {
     let power = 10f64.powf(value.max(1e-9).log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|digit| digit * power).find(|round| *round >= value).unwrap_or(value)
+    [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0]
+        .into_iter()
+        .map(|digit| digit * power)
+        .find(|round| *round >= value)
+        .unwrap_or(value)
 }
 
 /// A panel of lines: `series` are names with a value at each of `labels`.
@@ -61,7 +65,7 @@ fn panel(out: &mut String, left: f64, title: &str, labels: &[String], series: &[
     for (name, values) in series {
         let points: Vec<String> =
             values.iter().enumerate().map(|(at, value)| format!("{:.1},{:.1}", x(at), y(*value))).collect();
-        let wide = if name.starts_with("claviger") { 3 } else { 1 };
+        let wide = if name.starts_with("claviger") { 5 } else { 1 };
         let (points, colour) = (points.join(" "), colour(name));
         let _ =
             writeln!(out, "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{wide}\"/>");
@@ -88,8 +92,8 @@ pub fn records(report: &Report) -> String {
         }
         let line =
             |name: &&'_ str| of.iter().filter(|value| value.subject == **name).map(|value| value.median).collect();
-        // Ours is drawn last, over the others.
-        let series: Vec<(&str, Vec<f64>)> = names.iter().rev().map(|name| (*name, line(name))).collect();
+        // Ours is first, and so below the others, and wide.
+        let series: Vec<(&str, Vec<f64>)> = names.iter().map(|name| (*name, line(name))).collect();
         panel(&mut out, 50.0 + 360.0 * at as f64, &format!("{prefix}GB/s by record length"), &labels, &series);
     }
     for (at, name) in names.iter().enumerate() {

@@ -3,12 +3,13 @@
 use crate::Result;
 use crate::link::{self, BoxStream, CHUNK, Dialler, Kind};
 use clap::Subcommand;
+use claviger::Session;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt as _, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
@@ -64,6 +65,9 @@ pub enum Worker {
         to: SocketAddr,
         /// How many.
         count: usize,
+        /// Sessions without a stream, after one has ended.
+        #[arg(long)]
+        bare: bool,
     },
 }
 
@@ -113,7 +117,9 @@ impl Worker {
                 }
             }
             Self::Load { .. } => Ok(()),
-            Self::Hold { kind, dir, to, count } => hold(&Dialler::new(kind, &dir, to).await?, count, go_on).await,
+            Self::Hold { kind, dir, to, count, bare } => {
+                hold(&Dialler::new(kind, &dir, to).await?, count, bare, go_on).await
+            }
         }
     }
 }
@@ -123,24 +129,43 @@ async fn forward(mut one: BoxStream, mut other: BoxStream) -> Result<()> {
     Ok(())
 }
 
-/// One stream before the parent looks, then all of them.
-async fn hold(dialler: &Dialler, count: usize, go_on: &Notify) -> Result<()> {
+/// What is held.
+enum Held {
+    #[allow(dead_code, reason = "it is there to take memory")]
+    Stream(BoxStream),
+    #[allow(dead_code, reason = "it is there to take memory")]
+    Session(Session, Option<BoxStream>),
+}
+
+/// One before the parent looks, then all of them.
+async fn hold(dialler: &Dialler, count: usize, bare: bool, go_on: &Notify) -> Result<()> {
     let mut held = Vec::with_capacity(count);
-    held.push(once(dialler).await?);
+    held.push(once(dialler, bare).await?);
     ready();
     go_on.notified().await;
     while held.len() < count {
-        held.push(once(dialler).await?);
+        held.push(once(dialler, bare).await?);
     }
     ready();
     std::future::pending().await
 }
 
-/// A stream on which something was said: buffers that are kept after use are there.
-async fn once(dialler: &Dialler) -> Result<BoxStream> {
-    let mut stream = dialler.dial().await?;
+/// A stream on which something was said: buffers that are kept after use are there. Of sessions, each has its own.
+async fn once(dialler: &Dialler, bare: bool) -> Result<Held> {
+    if !matches!(dialler, Dialler::Session(..)) {
+        let mut stream = dialler.dial().await?;
+        link::echo(&mut stream, 1).await?;
+        return Ok(Held::Stream(stream));
+    }
+    let session = dialler.session().await?;
+    let mut stream = link::stream_of(&session).await?;
     link::echo(&mut stream, 1).await?;
-    Ok(stream)
+    if !bare {
+        return Ok(Held::Session(session, Some(stream)));
+    }
+    stream.shutdown().await?;
+    stream.read_to_end(&mut Vec::new()).await?;
+    Ok(Held::Session(session, None))
 }
 
 fn ready() {

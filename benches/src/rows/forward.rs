@@ -13,21 +13,23 @@ use std::time::Instant;
 /// Echoes of one measurement.
 const ECHOES: u64 = 300;
 
-const ALL: [Forwarder; 8] = [
+const ALL: [Forwarder; 9] = [
     Forwarder::Own(Kind::Session(Cipher::ChaCha)),
     Forwarder::Own(Kind::Session(Cipher::Aes)),
     Forwarder::Own(Kind::Tcp),
     Forwarder::Own(Kind::Tls(Provider::AwsLc, Cipher::ChaCha)),
     Forwarder::Own(Kind::Tls(Provider::AwsLc, Cipher::Aes)),
-    Forwarder::Stunnel,
+    Forwarder::Stunnel(Cipher::ChaCha),
+    Forwarder::Stunnel(Cipher::Aes),
     Forwarder::Spiped,
     Forwarder::Ssh,
 ];
 
 fn name(forwarder: Forwarder) -> String {
     match forwarder {
-        Forwarder::Own(Kind::Session(Cipher::Aes) | Kind::Tls(_, Cipher::Aes)) => format!("{}, AES", forwarder.name()),
-        Forwarder::Own(Kind::Session(_) | Kind::Tls(..)) => format!("{}, ChaCha", forwarder.name()),
+        Forwarder::Own(Kind::Session(cipher) | Kind::Tls(_, cipher)) | Forwarder::Stunnel(cipher) => {
+            format!("{}, {}", forwarder.name(), if cipher == Cipher::Aes { "AES" } else { "ChaCha" })
+        }
         _ => forwarder.name(),
     }
 }
@@ -85,7 +87,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     for (cipher, short) in [(Cipher::ChaCha, "ChaCha"), (Cipher::Aes, "AES")] {
         let Some(ours) = position(Forwarder::Own(Kind::Session(cipher))) else { continue };
         let others = [
-            (Forwarder::Stunnel, Some(2.0)),
+            (Forwarder::Stunnel(cipher), Some(2.0)),
             (Forwarder::Own(Kind::Tcp), Some(0.9)),
             (Forwarder::Spiped, None),
             (Forwarder::Ssh, None),

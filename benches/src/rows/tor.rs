@@ -121,7 +121,7 @@ async fn measure(transports: Transports, dir: &Path, options: &Options, report: 
     report.compare("tor", &case, "ms", &ready[0], &theirs, Some(Target::RatioBelow(1.0)));
 
     let bytes: u64 = if options.quick { 2 << 20 } else { 12 << 20 };
-    let mut ends = [link::stream_of(dial_session().await?).await?, dial_bare().await?];
+    let mut ends = [link::stream_of(&dial_session().await?).await?, dial_bare().await?];
     let mut rates = vec![Vec::new(); 2];
     for round in 0..=options.rounds(9, 3) {
         options.progress("tor", &format!("{name}, throughput, round {round}"));
