@@ -1,9 +1,10 @@
 //! gRPC, by tonic, with the ready-made service `grpc.health.v1.Health` of tonic-health in place of one's own.
 
-use crate::{Call, Error, Io, Result};
+use crate::{Call, Error, Io, PATIENCE, Result};
 use futures::{Stream, StreamExt as _};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
+use std::sync::Arc;
 use tokio::sync::Mutex;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::{Connected, Server};
@@ -61,7 +62,8 @@ where
         async move { opening.await.map(TokioIo::new) }
     });
     // The peer's name stands where HTTP/2 wants an authority, and means nothing else.
-    Ok(Endpoint::from_shared(format!("http://{peer}"))?.connect_with_connector_lazy(connector))
+    let endpoint = Endpoint::from_shared(format!("http://{peer}"))?.timeout(PATIENCE);
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 /// The same for one stream that is there: when it ends, so does the channel.
@@ -69,9 +71,9 @@ where
 /// # Errors
 /// `peer` is no name.
 pub fn channel_on<S: Io>(peer: &str, stream: S) -> Result<Channel> {
-    let stream = std::sync::Arc::new(Mutex::new(Some(stream)));
+    let stream = Arc::new(Mutex::new(Some(stream)));
     channel(peer, move || {
-        let stream = std::sync::Arc::clone(&stream);
+        let stream = Arc::clone(&stream);
         async move { stream.lock().await.take().ok_or_else(|| Error::from("the stream has ended")) }
     })
 }

@@ -3,7 +3,7 @@
 //! One stream is one connection: HTTP/1.1 keeps it for request after request, HTTP/2 carries many requests on it at once. HTTP/2 multiplexes, and so
 //! does a session; a stream for each HTTP/1.1 connection does as well, and shares no flow control between requests.
 
-use crate::{Call, Io, Result};
+use crate::{Call, Io, PATIENCE, Result};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -47,26 +47,29 @@ fn answer(caller: &str, request: Request<Incoming>) -> Response<BoxBody<Bytes, h
     }
 }
 
-/// Sends one request to `peer` on a stream of its own and returns the answer's body. `version` is HTTP/1.1 or HTTP/2.
+/// Sends one request on a stream of its own and returns the answer's body. `version` is HTTP/1.1 or HTTP/2.
 ///
 /// # Errors
-/// hyper's, another status than 200, or more than [`MAX_ANSWER`] bytes.
+/// hyper's, another status than 200, more than [`MAX_ANSWER`] bytes, or no answer within [`PATIENCE`].
 pub async fn request(stream: impl Io, version: Version, request: Request<Full<Bytes>>) -> Result<Bytes> {
     let stream = TokioIo::new(stream);
-    // The connection does its work, and ends its stream when nobody will ask any more, in a task of its own.
-    let answer = if version == Version::HTTP_2 {
-        let (mut sender, connection) = client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
-        tokio::spawn(connection);
-        sender.send_request(request).await?
-    } else {
-        let (mut sender, connection) = client::conn::http1::handshake(stream).await?;
-        tokio::spawn(connection);
-        sender.send_request(request).await?
+    let asking = async {
+        // The connection does its work, and ends its stream when nobody will ask any more, in a task of its own.
+        let answer = if version == Version::HTTP_2 {
+            let (mut sender, connection) = client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
+            tokio::spawn(connection);
+            sender.send_request(request).await?
+        } else {
+            let (mut sender, connection) = client::conn::http1::handshake(stream).await?;
+            tokio::spawn(connection);
+            sender.send_request(request).await?
+        };
+        if answer.status() != StatusCode::OK {
+            return Err(format!("the peer answers {}", answer.status()).into());
+        }
+        Ok(Limited::new(answer.into_body(), MAX_ANSWER).collect().await?.to_bytes())
     };
-    if answer.status() != StatusCode::OK {
-        return Err(format!("the peer answers {}", answer.status()).into());
-    }
-    Ok(Limited::new(answer.into_body(), MAX_ANSWER).collect().await?.to_bytes())
+    tokio::time::timeout(PATIENCE, asking).await?
 }
 
 /// A `GET`. HTTP wants a host: it is the peer's name, and means nothing else; HTTP/2 wants a scheme, too.

@@ -14,11 +14,16 @@
 pub mod grpc;
 pub mod http;
 pub mod jsonrpc;
+pub mod machine;
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How long an answer may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Any error: what the libraries under these examples have in common.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -59,3 +64,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Call<S> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
+
+/// The code in the document compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/examples.md")]
+struct Document;
