@@ -380,6 +380,8 @@ class Session:
     """A session: streams, and the control messages beside them."""
 
     def __init__(self, frames, established):
+        # Silence is nothing new in a session; the handshake had a deadline.
+        frames.socket.settimeout(None)
         self.frames, self.records = frames, Records(frames, established)
         self.is_initiator = established.is_initiator
         self.changed = threading.Condition(threading.RLock())
@@ -388,7 +390,7 @@ class Session:
         self.next_id = 1 if self.is_initiator else 2
         self.last_id = 0  # the highest of the other end's
         self.yamux_input = bytearray()
-        self.pongs, self.draining, self.close_reason = set(), None, None
+        self.pong, self.draining, self.close_reason = None, None, None
         self.close_sent = False
         self.empties = 0
         self.failure, self.gone = None, False
@@ -434,14 +436,12 @@ class Session:
             self.wait(lambda: self.incoming)
             return self.incoming.popleft()
 
-    def ping(self, tokens):
-        """Sends as many PINGs, and waits until all are answered."""
-        tokens = [struct.pack(">Q", token) for token in tokens]
-        for token in tokens:
-            self.control(PING, token)
+    def ping(self, token):
+        """Asks for a sign of life, 8 bytes, and waits for it."""
         with self.changed:
-            self.wait(lambda: self.pongs.issuperset(tokens))
-            self.pongs.difference_update(tokens)
+            self.pong = None
+            self.control(PING, token)
+            self.wait(lambda: self.pong == token)
 
     def drain(self, reason):
         self.control(DRAIN, bytes([reason]))
@@ -503,7 +503,7 @@ class Session:
         if kind == PING:
             self.control(PONG, body)
         elif kind == PONG:
-            self.pongs.add(body)
+            self.pong = body
         elif kind == END:
             id, count = struct.unpack(">IQ", body)
             # Of a stream that this end has reset meanwhile nothing matters any more.

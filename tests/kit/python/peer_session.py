@@ -78,36 +78,44 @@ def resets(session, service):
     echo(session, service)
 
 
-def truncated(session, service):
-    """A stream whose END promises a byte more than came, and one that has no END: neither has ended properly."""
-    for end in (5, None):
-        stream = session.open(service)
-        stream.write(b"four")
-        if end is not None:
-            session.control(claviger.END, struct.pack(">IQ", stream.id, end))
-        session.yamux(claviger.DATA, claviger.FIN, stream.id, 0)
-        if end is None:
-            # The echo comes, and no end after it.
-            if stream.read() != b"four":
-                raise claviger.WireError("another echo")
-            stream.reset(claviger.DROPPED)
-        else:
-            heard = b""
-            try:
-                while part := stream.read():
-                    heard += part
-            except claviger.StreamReset as reset:
-                say("reset", reset.reason)
-            else:
-                raise claviger.WireError("an end for a stream that was cut")
+def unended(session, service):
+    """A stream that has FIN and no END has not ended: the echo gives what came, and no end of its own, until this end resets it."""
+    session.ping(b"are you?")
+    stream = session.open(service)
+    stream.write(b"four")
+    session.yamux(claviger.DATA, claviger.FIN, stream.id, 0)
+    if stream.read() != b"four":
+        raise claviger.WireError("another echo")
+    stream.reset(claviger.DROPPED)
     echo(session, service)
 
 
+def miscounted(session, service):
+    """A stream whose END promises a byte more than came: whoever does that is not spoken to any more."""
+    stream = session.open(service)
+    stream.write(b"four")
+    session.control(claviger.END, struct.pack(">IQ", stream.id, 5))
+    session.yamux(claviger.DATA, claviger.FIN, stream.id, 0)
+    with session.changed:
+        session.changed.wait_for(lambda: session.failure, claviger.PATIENCE)
+    say("cut", str(session.failure))
+
+
 def rekey(session, service):
-    """So many records in both directions that each key is replaced."""
-    for first in range(0, claviger.REKEY + 1000, 500):
-        session.ping(range(first, first + 500))
-    say("records", session.records.sending.n > claviger.REKEY, session.records.receiving.n > claviger.REKEY)
+    """More records than one key is good for."""
+    stream, data = session.open(service), random.Random(7).randbytes(claviger.REKEY + 1000)
+
+    def send():
+        for byte in data:
+            stream.write(bytes([byte]))
+        stream.finish()
+
+    def receive():
+        if stream.read_all() != data:
+            raise claviger.WireError("another echo")
+
+    together(send, receive)
+    say("sent", session.records.sending.n > claviger.REKEY)
     echo(session, service)
 
 
@@ -123,10 +131,11 @@ def digest(session, service):
 
 
 def cut(session, service):
-    """Answers, and ends without END."""
+    """Answers, has FIN without END, and closes."""
     stream = accepted(session, service)
     stream.write(b"half an answer\n")
     session.yamux(claviger.DATA, claviger.FIN, stream.id, 0)
+    session.close(claviger.DONE)
 
 
 def refuse(session, service):
@@ -150,8 +159,11 @@ def flipped(session, service):
     """A record that does not open."""
     stream = accepted(session, service)
     stream.write(b"whole\n")
+    session.ping(b"are you?")
     session.records.sending.n += 1
     stream.write(b"flipped\n")
+    with session.changed:
+        session.changed.wait_for(lambda: session.failure, claviger.PATIENCE)
 
 
 def accepted(session, service):
@@ -161,7 +173,7 @@ def accepted(session, service):
     return stream
 
 
-INITIATOR = {f.__name__: f for f in (echo, resets, truncated, rekey)}
+INITIATOR = {f.__name__: f for f in (echo, resets, unended, miscounted, rekey)}
 RESPONDER = {f.__name__: f for f in (digest, cut, refuse, forbid, own_reset, flipped)}
 
 
@@ -181,7 +193,8 @@ def pipe(port):
 def main():
     """`initiator`, `responder`: name, role, static public key; `onion`: public key of the responder's service; `port`: its virtual port; `suite`;
     `private`: this end's static private key; `kind`: number; `psk`: pre-shared key or null; `connect`: TCP port, which makes it the initiator, or null;
-    `scenario`, `service`; `resume`: whether the initiator, after the scenario, cuts the pipe, resumes and plays it again. Keys in hex."""
+    `scenario`, `service`; `resume`: whether the initiator then resumes the session, twice, and plays the scenario
+    again each time. Keys in hex."""
     signal.alarm(LIFE)
     told = json.loads(sys.stdin.readline())
     ends = [(name, role, bytes.fromhex(key)) for name, role, key in (told["initiator"], told["responder"])]
@@ -197,21 +210,28 @@ def main():
     session = claviger.Session(frames, established)
     if not told["connect"]:
         RESPONDER[told["scenario"]](session, told["service"])
-        if told["scenario"] != "flipped":
+        if told["scenario"] not in ("cut", "flipped"):
             say("closed", session.closed())
         return say("done")
 
     INITIATOR[told["scenario"]](session, told["service"])
-    chain = claviger.Chain(established)
-    for _ in range(2 if told["resume"] else 0):
-        frames.close()
+    # Once after the pipe was cut, with a link that got lost, and once beside the running session.
+    for cut in (True, False) if told["resume"] else ():
+        chain, before = claviger.Chain(established), session
+        if cut:
+            frames.close()
+            chain.next()
         frames = claviger.Frames(pipe(told["connect"]))
         established = claviger.resume(frames, ends, chain)
-        chain = claviger.Chain(established)
         session = claviger.Session(frames, established)
         INITIATOR[told["scenario"]](session, told["service"])
         say("resumed")
-    say("closed", session.close())
+        if not cut:
+            with before.changed:
+                before.changed.wait_for(lambda: before.failure or before.close_reason is not None, claviger.PATIENCE)
+            say("before", before.close_reason, before.failure)
+    if told["scenario"] != "miscounted":
+        say("closed", session.close())
     say("done")
 
 

@@ -1,0 +1,169 @@
+//! The program against a second implementation of the wire format, in Python, on another Noise library (`tests/kit/python/claviger_session.py`).
+
+use crate::cli::{Listener, run, text};
+use crate::support::{Machine, pin_file};
+use claviger::identity::{ClientAuthKeys, Curve, IdentityCard, OnionKeys, StaticPublic, Suite, TokenKind};
+use claviger::store::Peer;
+use claviger::wire::Pattern;
+use claviger_testkit::pynoise::PyPeer;
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// The static private key of the machine in Python.
+const PRIVATE: [u8; 32] = [0x42; 32];
+
+/// A machine of ours and one in Python that know each other.
+struct Pair {
+    ours: Machine,
+    theirs: IdentityCard,
+    suite: Suite,
+}
+
+impl Pair {
+    fn new(suite: Suite) -> Self {
+        let ours = Machine::new("cosigner", None, Curve::X25519, &suite.to_string());
+        let key = aws_lc_rs::agreement::PrivateKey::from_private_key(&aws_lc_rs::agreement::X25519, &PRIVATE).unwrap();
+        let theirs = IdentityCard {
+            identifier: "wallet".parse().unwrap(),
+            role: "signer".parse().unwrap(),
+            token: TokenKind::Software,
+            static_public: StaticPublic::new(Curve::X25519, key.compute_public_key().unwrap().as_ref()).unwrap(),
+            onion_address: OnionKeys::generate().unwrap().address,
+            client_auth: ClientAuthKeys::generate().unwrap().public,
+            ..ours.card.clone()
+        };
+        ours.store().add_peer(&Peer::from_card(&theirs), "test").unwrap();
+        Self { ours, theirs, suite }
+    }
+
+    fn store(&mut self) -> PathBuf {
+        let pin = pin_file(&self.ours);
+        self.ours.configure(&pin)
+    }
+
+    /// What the machine in Python is told. It dials when `dials`, else it listens.
+    fn told(&self, pattern: Pattern, scenario: &str, service: &str, dials: bool) -> Value {
+        let end = |card: &IdentityCard| {
+            json!([card.identifier.as_str(), card.role.as_str(), HEXLOWER.encode(card.static_public.as_bytes())])
+        };
+        let (ours, theirs) = (&self.ours.card, &self.theirs);
+        let (initiator, responder) = if dials { (theirs, ours) } else { (ours, theirs) };
+        json!({
+            "initiator": end(initiator),
+            "responder": end(responder),
+            "onion": HEXLOWER.encode(responder.onion_address.public_key()),
+            "port": 4747,
+            "suite": self.suite.to_string(),
+            "private": HEXLOWER.encode(&PRIVATE),
+            "kind": pattern.number(),
+            "psk": null,
+            "connect": dials.then(|| self.ours.address().port()),
+            "scenario": scenario,
+            "service": service,
+            "resume": false,
+        })
+    }
+}
+
+/// It dials the program, and in the end both ends know that everything arrived.
+#[test]
+fn it_dials() {
+    for suite in Suite::ALL {
+        let mut pair = Pair::new(suite);
+        let store = pair.store();
+        let listener = Listener::start(&["--store", text(&store), "listen", "--echo"]);
+        listener.says("cosigner is reachable.");
+        for pattern in [Pattern::Kk, Pattern::Xk] {
+            for scenario in ["echo", "resets", "unended"] {
+                let mut peer = PyPeer::machine(&pair.told(pattern, scenario, "echo", true)).unwrap();
+                for line in ["handshake ", "echoed 12 streams", "closed 0", "done"] {
+                    peer.says(line).unwrap();
+                }
+                listener.says("wallet has left.");
+            }
+        }
+        assert_eq!(listener.stop(), Some(0));
+    }
+}
+
+/// A peer that says one thing and does another is not spoken to any more.
+#[test]
+fn a_stream_that_ends_before_its_end() {
+    let mut pair = Pair::new(Suite::ChaChaPolyBlake2s);
+    let store = pair.store();
+    let listener = Listener::start(&["--store", text(&store), "listen", "--echo"]);
+    listener.says("cosigner is reachable.");
+    let mut peer = PyPeer::machine(&pair.told(Pattern::Kk, "miscounted", "echo", true)).unwrap();
+    for line in ["handshake ", "cut the pipe was cut", "done"] {
+        peer.says(line).unwrap();
+    }
+    listener.says("session-protocol");
+}
+
+/// More records than one key is good for.
+#[test]
+fn its_key_is_replaced() {
+    let mut pair = Pair::new(Suite::ChaChaPolyBlake2s);
+    let store = pair.store();
+    let listener = Listener::start(&["--store", text(&store), "listen", "--echo"]);
+    listener.says("cosigner is reachable.");
+    let mut peer = PyPeer::machine(&pair.told(Pattern::Xk, "rekey", "echo", true)).unwrap();
+    for line in ["handshake ", "sent True", "echoed 12 streams", "closed 0", "done"] {
+        peer.says(line).unwrap();
+    }
+}
+
+/// Resumed after a cut, and beside the session that still runs, which is then closed for it; the token is asked once in all.
+#[test]
+fn it_resumes() {
+    let mut pair = Pair::new(Suite::ChaChaPolyBlake2s);
+    let store = pair.store();
+    for pattern in [Pattern::Kk, Pattern::Xk] {
+        let listener = Listener::start(&["--store", text(&store), "listen", "--echo"]);
+        listener.says("cosigner is reachable.");
+        let mut told = pair.told(pattern, "echo", "echo", true);
+        told["resume"] = true.into();
+        let mut peer = PyPeer::machine(&told).unwrap();
+        let (echoed, resumed) = ("echoed 12 streams", "resumed");
+        for line in ["handshake ", echoed, echoed, resumed, echoed, resumed, "before ", "closed 0", "done"] {
+            peer.says(line).unwrap();
+        }
+    }
+}
+
+/// The program dials it: what is sent arrives, and the end of every kind is told for what it is.
+#[test]
+fn it_is_dialled() {
+    let mut pair = Pair::new(Suite::ChaChaPolyBlake2s);
+    let long: Vec<u8> = (0..700_000u32).map(|i| (i % 251) as u8).collect();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &long);
+    let answer = format!("{} {}\n", long.len(), HEXLOWER.encode(digest.as_ref()));
+    // Scenario, what the program has heard, its exit code, what it says.
+    let cases = [
+        ("digest", answer.as_str(), 0, ""),
+        ("cut", "half an answer\n", 11, "was closed by `wallet`"),
+        ("refuse", "", 11, "serves nothing of that name"),
+        ("forbid", "", 11, "does not serve that to this machine"),
+        ("own_reset", "some\n", 11, "its own code 9"),
+        ("flipped", "whole\n", 11, "did not authenticate"),
+    ];
+    for (pattern, (scenario, heard, code, why)) in
+        [Pattern::Kk, Pattern::Xk].into_iter().flat_map(|pattern| cases.map(|case| (pattern, case)))
+    {
+        let mut peer = PyPeer::machine(&pair.told(pattern, scenario, "digest", false)).unwrap();
+        pair.ours.config.transport.tcp.peers.insert(pair.theirs.identifier.clone(), peer.addr());
+        let store = pair.store();
+        let pattern = pattern.noise_name().to_lowercase();
+        let output = run(&["--store", text(&store), "connect", "wallet/digest", "--pattern", &pattern], &long);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), heard, "{scenario}: {said}");
+        assert_eq!(output.status.code(), Some(code), "{scenario}: {said}");
+        assert!(said.contains(why), "{scenario}: {said}");
+        peer.says("handshake ").unwrap();
+        if !["cut", "flipped"].contains(&scenario) {
+            peer.says("closed ").unwrap();
+        }
+        peer.says("done").unwrap();
+    }
+}
