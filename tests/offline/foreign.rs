@@ -3,6 +3,7 @@
 use crate::cli::{Listener, run, text};
 use crate::support::{Machine, pin_file};
 use claviger::identity::{ClientAuthKeys, Curve, IdentityCard, OnionKeys, StaticPublic, Suite, TokenKind};
+use claviger::secret::PresharedKey;
 use claviger::store::Peer;
 use claviger::wire::Pattern;
 use claviger_testkit::pynoise::PyPeer;
@@ -18,11 +19,19 @@ struct Pair {
     ours: Machine,
     theirs: IdentityCard,
     suite: Suite,
+    /// ML-KEM-768 is on both cards.
+    kem: bool,
+    psk: Option<[u8; 32]>,
 }
 
 impl Pair {
     fn new(suite: Suite) -> Self {
-        let ours = Machine::new("cosigner", None, Curve::X25519, &suite.to_string());
+        Self::with(suite, false, None)
+    }
+
+    fn with(suite: Suite, kem: bool, psk: Option<[u8; 32]>) -> Self {
+        let made = if kem { Machine::hybrid } else { Machine::new };
+        let ours = made("cosigner", None, Curve::X25519, &suite.to_string());
         let key = aws_lc_rs::agreement::PrivateKey::from_private_key(&aws_lc_rs::agreement::X25519, &PRIVATE).unwrap();
         let theirs = IdentityCard {
             identifier: "wallet".parse().unwrap(),
@@ -33,8 +42,13 @@ impl Pair {
             client_auth: ClientAuthKeys::generate().unwrap().public,
             ..ours.card.clone()
         };
-        ours.store().add_peer(&Peer::from_card(&theirs), "test").unwrap();
-        Self { ours, theirs, suite }
+        let mut store = ours.store();
+        store.add_peer(&Peer::from_card(&theirs), "test").unwrap();
+        if let Some(key) = psk {
+            store.set_preshared_key(&theirs.identifier, &PresharedKey::new(key), "test").unwrap();
+        }
+        drop(store);
+        Self { ours, theirs, suite, kem, psk }
     }
 
     fn store(&mut self) -> PathBuf {
@@ -56,8 +70,8 @@ impl Pair {
             "port": 4747,
             "suite": self.suite.to_string(),
             "private": HEXLOWER.encode(&PRIVATE),
-            "kind": pattern.number(),
-            "psk": null,
+            "kind": pattern.number() | if self.kem { 0x10 } else { 0 } | if self.psk.is_some() { 0x20 } else { 0 },
+            "psk": self.psk.map(|key| HEXLOWER.encode(&key)),
             "connect": dials.then(|| self.ours.address().port()),
             "scenario": scenario,
             "service": service,
@@ -128,6 +142,42 @@ fn it_resumes() {
         let (echoed, resumed) = ("echoed 12 streams", "resumed");
         for line in ["handshake ", echoed, echoed, resumed, echoed, resumed, "before ", "closed 0", "done"] {
             peer.says(line).unwrap();
+        }
+    }
+}
+
+/// ML-KEM-768, a pre-shared key, and both, in both directions; what is missing from a handshake is missed before it begins.
+#[test]
+fn with_more_mixed_in() {
+    for (kem, psk) in [(true, None), (false, Some([7; 32])), (true, Some([8; 32]))] {
+        let mut pair = Pair::with(Suite::ChaChaPolyBlake2s, kem, psk);
+        let store = pair.store();
+        let listener = Listener::start(&["--store", text(&store), "--json", "listen", "--echo"]);
+        listener.says("Reachable");
+        for pattern in [Pattern::Kk, Pattern::Xk] {
+            let mut told = pair.told(pattern, "resets", "echo", true);
+            told["resume"] = true.into();
+            let mut peer = PyPeer::machine(&told).unwrap();
+            let (echoed, resumed) = ("echoed 12 streams", "resumed");
+            for line in ["handshake ", echoed, echoed, resumed, echoed, resumed, "before ", "closed 0", "done"] {
+                peer.says(line).unwrap();
+            }
+            told["kind"] = pattern.number().into();
+            let refused = PyPeer::machine(&told).unwrap().finish().unwrap_err();
+            assert!(refused.to_string().contains("in place of a handshake message"), "{refused}");
+            listener.says(if kem { "kem-mismatch" } else { "preshared-key-mismatch" });
+        }
+        drop(listener);
+        for pattern in [Pattern::Kk, Pattern::Xk] {
+            let mut peer = PyPeer::machine(&pair.told(pattern, "digest", "digest", false)).unwrap();
+            pair.ours.config.transport.tcp.peers.insert(pair.theirs.identifier.clone(), peer.addr());
+            let store = pair.store();
+            let pattern = pattern.noise_name().to_lowercase();
+            let output = run(&["--store", text(&store), "connect", "wallet/digest", "--pattern", &pattern], b"hello");
+            assert!(output.stdout.starts_with(b"5 2cf24dba"), "{}", String::from_utf8_lossy(&output.stderr));
+            for line in ["handshake ", "closed 0", "done"] {
+                peer.says(line).unwrap();
+            }
         }
     }
 }
