@@ -131,7 +131,9 @@ impl Endpoint {
             closing: CancellationToken::new(),
         });
         let keeper = Keeper { endpoint: self.clone(), shared: Arc::clone(&shared), pause: options.first_pause };
-        let task = tokio::spawn(keeper.run());
+        // From now on, and not from when the task runs.
+        let asked = shared.asked.subscribe();
+        let task = tokio::spawn(keeper.run(asked));
         Reconnecting { shared, _task: Arc::new(AbortOnDropHandle::new(task)) }
     }
 }
@@ -164,6 +166,9 @@ impl Reconnecting {
     async fn session_by(&self, deadline: Instant) -> Result<Session> {
         let shared = &self.shared;
         let mut state = shared.state.subscribe();
+        if *state.borrow() == ReconnectState::Closed {
+            return Err(closed(&shared.peer));
+        }
         if let Some(session) = shared.session() {
             return Ok(session);
         }
@@ -254,18 +259,17 @@ enum Next {
 }
 
 impl Keeper {
-    async fn run(mut self) {
+    async fn run(mut self, mut asked: watch::Receiver<u64>) {
         let closing = self.shared.closing.clone();
         tokio::select! {
             () = closing.cancelled() => {}
-            () = self.keep() => {}
+            () = self.keep(&mut asked) => {}
         }
         // One may have come at the last moment.
         self.shared.lock().take();
     }
 
-    async fn keep(&mut self) {
-        let mut asked = self.shared.asked.subscribe();
+    async fn keep(&mut self, asked: &mut watch::Receiver<u64>) {
         let mut next = Next::Wait;
         loop {
             if let Next::Wait = next {
@@ -277,7 +281,7 @@ impl Keeper {
             // Whoever has asked until now is told of this.
             asked.mark_unchanged();
             next = match connected {
-                Ok(session) => self.attend(session, &mut asked).await,
+                Ok(session) => self.attend(session, asked).await,
                 Err(error) if !passes(error.kind()) => {
                     self.tell(ReconnectState::Stopped(Trouble::from(&error)));
                     Next::Wait

@@ -253,7 +253,8 @@ fn streams_over_a_wire_that_breaks() {
         let (whole, broken) = (whole.load(Ordering::Relaxed), broken.load(Ordering::Relaxed));
         assert!(whole > 50 && broken > 5 && cuts > 10, "{whole} whole, {broken} broken, {cuts} cuts");
         assert_eq!(lab.spent(), spent, "no token operation");
-        kept.close().await.unwrap();
+        // It may have been cut last.
+        let _ = kept.close().await;
         // By the token alone, when the time is over.
         for end in [&lab.caller, &lab.answerer] {
             end.pass(Duration::from_secs(900));
