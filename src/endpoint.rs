@@ -26,6 +26,7 @@ mod listening;
 mod own;
 mod pending;
 mod protocol;
+mod reconnecting;
 mod resumption;
 pub mod rollcall;
 mod sessions;
@@ -36,6 +37,7 @@ pub use connecting::Connection;
 pub use known::WATCH;
 pub use listening::{Incoming, Listening};
 pub use own::{is_sealed, unlock};
+pub use reconnecting::{ReconnectOptions, ReconnectState, Reconnecting};
 pub use resumption::{ConnectOptions, Resume};
 
 use crate::config::Config;

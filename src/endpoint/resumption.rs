@@ -263,7 +263,7 @@ impl Shared {
 }
 
 /// Whether a session that has ended so is one that broke. One that was closed, or whose peer does not keep to the protocol, is not resumed.
-fn is_broken(kind: ErrorKind) -> bool {
+pub(super) fn is_broken(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::SessionTruncated | ErrorKind::SessionIo | ErrorKind::PeerSilent | ErrorKind::RecordInvalid

@@ -3,7 +3,7 @@
 //! On each edge the caller opens a stream for `rollcall` and sends one line, `claviger rollcall 1 SERVICE`, and the other end answers with the same and one more word: `present`, or `unknown` when
 //! no edge of its own plan is called so. Both ends show the same words, from the session's handshake hash, to be said on the phone.
 
-use super::{Direction, Endpoint, Listening};
+use super::{ConnectOptions, Direction, Endpoint, Listening, Resume};
 use crate::ceremony::phrase::spoken;
 use crate::error::{Error, ErrorKind, ExitCode, Result};
 use crate::identity::{Identifier, ServiceName};
@@ -327,7 +327,8 @@ fn is_final(kind: ErrorKind) -> bool {
 }
 
 async fn call(endpoint: &Endpoint, peer: &Identifier, service: &ServiceName) -> Result<(Pattern, u32, String)> {
-    let session = endpoint.connect_peer(peer, None).await?;
+    // An edge is there when the two tokens say so, and not a session of before.
+    let session = endpoint.connect_peer_with(peer, ConnectOptions::DEFAULT.resume(Resume::Never)).await?;
     let (pattern, operations) = (session.peer().protocol.pattern, session.peer().operations);
     let words = spoken(session.handshake_hash(), WORDS);
     let exchange = async {

@@ -1,166 +1,20 @@
 //! Sessions that broke are resumed without the token, for a while.
 
+use crate::lab::{ANY, Lab, SOON, Wire, both_end, listen, name};
 use crate::support::{Machine, now, run, stream, talk};
 use claviger::config::Pattern;
-use claviger::endpoint::{ConnectOptions, Incoming, Listening, Resume, WATCH};
-use claviger::identity::{Curve, Identifier};
+use claviger::endpoint::{Incoming, Resume, WATCH};
+use claviger::identity::Curve;
 use claviger::noise::knock;
 use claviger::session::error_of;
 use claviger::store::Peer;
 use claviger::transport::Pipe;
-use claviger::wire::{Kind, KnockPacket, Pattern as WirePattern, frame};
+use claviger::wire::{Kind, Pattern as WirePattern, frame};
 use claviger::{Endpoint, ErrorKind, ExitCode, Result, Session};
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-
-const SOON: Duration = Duration::from_secs(15);
-
-/// Whatever may be.
-const ANY: ConnectOptions = ConnectOptions::DEFAULT;
-
-fn name(text: &str) -> Identifier {
-    text.parse().unwrap()
-}
-
-/// What lies between a caller and a machine: it carries connections, until it breaks them.
-struct Wire {
-    carried: Arc<Carried>,
-}
-
-#[derive(Default)]
-struct Carried {
-    connections: Mutex<JoinSet<()>>,
-    /// Of so many more connections the machine's answer is lost.
-    losing: AtomicUsize,
-    /// What came first on each: the caller's knock, in its frame.
-    knocks: Mutex<Vec<Vec<u8>>>,
-}
-
-impl Wire {
-    /// To `machine`, for `caller`.
-    async fn between(caller: &mut Machine, machine: &Machine) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, target) = (listener.local_addr().unwrap(), machine.address());
-        caller.config.transport.tcp.peers.insert(machine.card.identifier.clone(), address);
-        let carried = Arc::new(Carried::default());
-        let wire = Arc::clone(&carried);
-        tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                let carried = Arc::clone(&wire);
-                wire.connections.lock().unwrap().spawn(async move {
-                    let _ = carried.carry(near, target).await;
-                });
-            }
-        });
-        Self { carried }
-    }
-
-    /// Breaks every connection.
-    fn cut(&self) {
-        *self.carried.connections.lock().unwrap() = JoinSet::new();
-    }
-
-    /// Loses the answers of the next connections.
-    fn lose(&self, connections: usize) {
-        self.carried.losing.store(connections, Ordering::SeqCst);
-    }
-
-    /// The Noise message of the last knock, and the id in front of it.
-    fn last(&self) -> Vec<u8> {
-        let knocks = self.carried.knocks.lock().unwrap();
-        knocks.last().unwrap()[2 + KnockPacket::HEADER..].to_vec()
-    }
-}
-
-impl Carried {
-    async fn carry(&self, mut near: TcpStream, target: SocketAddr) -> std::io::Result<()> {
-        let len = near.read_u16().await?;
-        let mut knock = vec![0; usize::from(len)];
-        near.read_exact(&mut knock).await?;
-        let knock = frame(&knock).unwrap();
-        self.knocks.lock().unwrap().push(knock.clone());
-        let mut far = TcpStream::connect(target).await?;
-        far.write_all(&knock).await?;
-        if self.losing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
-            far.read_u8().await?;
-            return Ok(());
-        }
-        copy_bidirectional(&mut near, &mut far).await.map(drop)
-    }
-}
-
-/// A wallet that calls a cosigner, over a wire.
-struct Lab {
-    wallet: Machine,
-    cosigner: Machine,
-    wire: Wire,
-    /// For what the cosigner calls.
-    back: Wire,
-    caller: Endpoint,
-    answerer: Endpoint,
-    listening: Listening,
-}
-
-impl Lab {
-    async fn new(pattern: Pattern) -> Self {
-        Self::with(Machine::software("wallet"), Machine::software("cosigner"), pattern).await
-    }
-
-    async fn with(mut wallet: Machine, mut cosigner: Machine, pattern: Pattern) -> Self {
-        wallet.introduce(&mut cosigner);
-        let wire = Wire::between(&mut wallet, &cosigner).await;
-        let back = Wire::between(&mut cosigner, &wallet).await;
-        let (caller, answerer) = (wallet.endpoint(pattern).await, cosigner.endpoint(pattern).await);
-        let listening = listen(&answerer).await;
-        Self { wallet, cosigner, wire, back, caller, answerer, listening }
-    }
-
-    /// Connects; the caller's and the listener's session.
-    async fn meet(&mut self, options: ConnectOptions) -> (Session, Session) {
-        let peer = name("cosigner");
-        let meeting = async { tokio::join!(self.caller.connect_peer_with(&peer, options), self.listening.accept()) };
-        let (session, accepted) = timeout(SOON, meeting).await.expect("they meet");
-        (session.unwrap(), accepted.unwrap())
-    }
-
-    /// A session that breaks.
-    async fn broken(&mut self) {
-        let sessions = self.meet(ANY).await;
-        self.breaks(sessions).await;
-    }
-
-    async fn breaks(&self, sessions: (Session, Session)) {
-        self.wire.cut();
-        both_end(&sessions).await;
-    }
-
-    /// What comes of a connection that must not succeed.
-    async fn refused(&self, options: ConnectOptions) -> ErrorKind {
-        let peer = name("cosigner");
-        let refused = self.caller.connect_peer_with(&peer, options);
-        timeout(SOON, refused).await.expect("an answer").expect_err("a refusal").kind()
-    }
-
-    /// Token operations at both ends.
-    fn spent(&self) -> [u64; 2] {
-        [&self.caller, &self.answerer].map(|end| end.token().operations())
-    }
-}
-
-/// Waits until both ends know that the session is no more.
-async fn both_end((session, accepted): &(Session, Session)) {
-    timeout(SOON, async { tokio::join!(session.ended(), accepted.ended()) }).await.expect("they end");
-}
-
-async fn listen(endpoint: &Endpoint) -> Listening {
-    endpoint.listen(&endpoint.identity().onion_address, 4747).await.unwrap()
-}
 
 #[test]
 fn a_broken_session_is_resumed_without_the_token() {

@@ -1,0 +1,159 @@
+//! A caller and a listener, and a wire between them that breaks when it is told to.
+
+use crate::support::Machine;
+use claviger::config::Pattern;
+use claviger::endpoint::{ConnectOptions, Listening};
+use claviger::identity::Identifier;
+use claviger::wire::{KnockPacket, frame};
+use claviger::{Endpoint, ErrorKind, Session};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+pub const SOON: Duration = Duration::from_secs(15);
+
+/// Whatever may be.
+pub const ANY: ConnectOptions = ConnectOptions::DEFAULT;
+
+pub fn name(text: &str) -> Identifier {
+    text.parse().unwrap()
+}
+
+/// What lies between a caller and a machine: it carries connections, until it breaks them.
+pub struct Wire {
+    pub carried: Arc<Carried>,
+}
+
+#[derive(Default)]
+pub struct Carried {
+    pub connections: Mutex<JoinSet<()>>,
+    /// Of so many more connections the machine's answer is lost.
+    pub losing: AtomicUsize,
+    /// What came first on each: the caller's knock, in its frame.
+    pub knocks: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Wire {
+    /// To `machine`, for `caller`.
+    pub async fn between(caller: &mut Machine, machine: &Machine) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, target) = (listener.local_addr().unwrap(), machine.address());
+        caller.config.transport.tcp.peers.insert(machine.card.identifier.clone(), address);
+        let carried = Arc::new(Carried::default());
+        let wire = Arc::clone(&carried);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let carried = Arc::clone(&wire);
+                wire.connections.lock().unwrap().spawn(async move {
+                    let _ = carried.carry(near, target).await;
+                });
+            }
+        });
+        Self { carried }
+    }
+
+    /// Breaks every connection.
+    pub fn cut(&self) {
+        *self.carried.connections.lock().unwrap() = JoinSet::new();
+    }
+
+    /// Loses the answers of the next connections.
+    pub fn lose(&self, connections: usize) {
+        self.carried.losing.store(connections, Ordering::SeqCst);
+    }
+
+    /// The Noise message of the last knock, and the id in front of it.
+    pub fn last(&self) -> Vec<u8> {
+        let knocks = self.carried.knocks.lock().unwrap();
+        knocks.last().unwrap()[2 + KnockPacket::HEADER..].to_vec()
+    }
+}
+
+impl Carried {
+    pub async fn carry(&self, mut near: TcpStream, target: SocketAddr) -> std::io::Result<()> {
+        let len = near.read_u16().await?;
+        let mut knock = vec![0; usize::from(len)];
+        near.read_exact(&mut knock).await?;
+        let knock = frame(&knock).unwrap();
+        self.knocks.lock().unwrap().push(knock.clone());
+        let mut far = TcpStream::connect(target).await?;
+        far.write_all(&knock).await?;
+        if self.losing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            far.read_u8().await?;
+            return Ok(());
+        }
+        copy_bidirectional(&mut near, &mut far).await.map(drop)
+    }
+}
+
+/// A wallet that calls a cosigner, over a wire.
+pub struct Lab {
+    pub wallet: Machine,
+    pub cosigner: Machine,
+    pub wire: Wire,
+    /// For what the cosigner calls.
+    pub back: Wire,
+    pub caller: Endpoint,
+    pub answerer: Endpoint,
+    pub listening: Listening,
+}
+
+impl Lab {
+    pub async fn new(pattern: Pattern) -> Self {
+        Self::with(Machine::software("wallet"), Machine::software("cosigner"), pattern).await
+    }
+
+    pub async fn with(mut wallet: Machine, mut cosigner: Machine, pattern: Pattern) -> Self {
+        wallet.introduce(&mut cosigner);
+        let wire = Wire::between(&mut wallet, &cosigner).await;
+        let back = Wire::between(&mut cosigner, &wallet).await;
+        let (caller, answerer) = (wallet.endpoint(pattern).await, cosigner.endpoint(pattern).await);
+        let listening = listen(&answerer).await;
+        Self { wallet, cosigner, wire, back, caller, answerer, listening }
+    }
+
+    /// Connects; the caller's and the listener's session.
+    pub async fn meet(&mut self, options: ConnectOptions) -> (Session, Session) {
+        let peer = name("cosigner");
+        let meeting = async { tokio::join!(self.caller.connect_peer_with(&peer, options), self.listening.accept()) };
+        let (session, accepted) = timeout(SOON, meeting).await.expect("they meet");
+        (session.unwrap(), accepted.unwrap())
+    }
+
+    /// A session that breaks.
+    pub async fn broken(&mut self) {
+        let sessions = self.meet(ANY).await;
+        self.breaks(sessions).await;
+    }
+
+    pub async fn breaks(&self, sessions: (Session, Session)) {
+        self.wire.cut();
+        both_end(&sessions).await;
+    }
+
+    /// What comes of a connection that must not succeed.
+    pub async fn refused(&self, options: ConnectOptions) -> ErrorKind {
+        let peer = name("cosigner");
+        let refused = self.caller.connect_peer_with(&peer, options);
+        timeout(SOON, refused).await.expect("an answer").expect_err("a refusal").kind()
+    }
+
+    /// Token operations at both ends.
+    pub fn spent(&self) -> [u64; 2] {
+        [&self.caller, &self.answerer].map(|end| end.token().operations())
+    }
+}
+
+/// Waits until both ends know that the session is no more.
+pub async fn both_end((session, accepted): &(Session, Session)) {
+    timeout(SOON, async { tokio::join!(session.ended(), accepted.ended()) }).await.expect("they end");
+}
+
+pub async fn listen(endpoint: &Endpoint) -> Listening {
+    endpoint.listen(&endpoint.identity().onion_address, 4747).await.unwrap()
+}
