@@ -5,12 +5,14 @@
 
 mod cli;
 mod handshakes;
+mod hostile;
 mod hybrid;
 mod interop;
 mod life;
 mod resumption;
 mod rollcall;
 mod seal;
+mod storms;
 mod strangers;
 #[path = "../support.rs"]
 mod support;
