@@ -9,9 +9,12 @@ mod hostile;
 mod hybrid;
 mod interop;
 mod life;
+#[path = "../load.rs"]
+mod load;
 mod resumption;
 mod rollcall;
 mod seal;
+mod soak;
 mod storms;
 mod strangers;
 #[path = "../support.rs"]
