@@ -224,7 +224,7 @@ impl Job {
 ///
 /// With a slow reader at both ends, whose stream fills its window and is not read until everything else has ended.
 pub async fn carry(session: &Session, mut jobs: Vec<Job>, expected: usize) {
-    jobs.push(Job { act: Act::Wait, len: 400_000, seed: jobs.len() as u32 });
+    jobs.push(Job { act: Act::Wait, len: 1_000_000, seed: jobs.len() as u32 });
     let (done, waiting) = tokio::sync::watch::channel(false);
     let mut opened = JoinSet::new();
     let slow = jobs.len() - 1;

@@ -74,9 +74,14 @@ async fn soak(time: Duration) {
     let hsm = SoftHsm::new();
     let token = hsm.init_token("soak", SO_PIN, PIN);
     let begun = Instant::now();
-    let machine = |name: &str| Machine::new(name, Some(token.uri(name)), Curve::X25519, "ChaChaPoly_BLAKE2s");
+    let machine = &|name: &str| Machine::new(name, Some(token.uri(name)), Curve::X25519, "ChaChaPoly_BLAKE2s");
     let mut cosigner = machine("cosigner");
-    let mut wallets: Vec<Machine> = (0..PEERS).map(|number| machine(&format!("wallet-{number}"))).collect();
+    // Most of that is waiting for the disk.
+    let mut wallets: Vec<Machine> = std::thread::scope(|scope| {
+        let make = &|first: usize| (first..PEERS).step_by(10).map(|number| machine(&format!("wallet-{number}")));
+        let threads: Vec<_> = (0..10).map(|first| scope.spawn(move || make(first).collect::<Vec<_>>())).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
     {
         let mut store = cosigner.store();
         for wallet in &mut wallets {
