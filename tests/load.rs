@@ -228,11 +228,10 @@ pub async fn carry(session: &Session, mut jobs: Vec<Job>, expected: usize) {
     let (done, waiting) = tokio::sync::watch::channel(false);
     let mut opened = JoinSet::new();
     let slow = jobs.len() - 1;
-    for (at, job) in jobs.into_iter().enumerate() {
+    for job in jobs {
         let session = session.clone();
         opened.spawn(async move {
             timeout(PATIENCE, job.begin(&session)).await.unwrap_or_else(|_| panic!("{job:?} hangs"));
-            at == slow
         });
     }
     let mut answered = JoinSet::new();
@@ -247,11 +246,12 @@ pub async fn carry(session: &Session, mut jobs: Vec<Job>, expected: usize) {
         }
     };
     timeout(PATIENCE, accepting).await.expect("every stream comes, and ends");
+    // The other end may be done before this one, and read this one's slow stream.
     for _ in 0..slow {
-        assert!(!opened.join_next().await.unwrap().unwrap(), "the slow one has ended before it was read");
+        opened.join_next().await.unwrap().unwrap();
     }
     done.send(true).unwrap();
-    assert!(opened.join_next().await.unwrap().unwrap());
+    opened.join_next().await.unwrap().unwrap();
     timeout(PATIENCE, answered.join_next()).await.expect("the slow one ends").unwrap().unwrap();
     let rest = async {
         while session.status().streams > 0 {

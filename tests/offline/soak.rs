@@ -10,7 +10,7 @@ use claviger::endpoint::Resume;
 use claviger::identity::Curve;
 use claviger::store::Peer;
 use claviger::{Endpoint, Session};
-use claviger_testkit::token::{PIN, SO_PIN, SoftHsm, isolated};
+use claviger_testkit::token::{PIN, SO_PIN, SoftHsm, TestToken, isolated};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -72,14 +72,19 @@ async fn round(callers: &[Endpoint], answerer: &Endpoint, round: u64, streams: u
 
 async fn soak(time: Duration) {
     let hsm = SoftHsm::new();
-    let token = hsm.init_token("soak", SO_PIN, PIN);
     let begun = Instant::now();
-    let machine = &|name: &str| Machine::new(name, Some(token.uri(name)), Curve::X25519, "ChaChaPoly_BLAKE2s");
-    let mut cosigner = machine("cosigner");
-    // Most of that is waiting for the disk.
+    // Most of that is waiting for the disk. A token each: SoftHSM's files are not made for many writers.
+    let tokens: Vec<_> = (0..6).map(|number| hsm.init_token(&format!("soak-{number}"), SO_PIN, PIN)).collect();
+    let machine = |token: &TestToken, name: &str| {
+        Machine::new(name, Some(token.uri(name)), Curve::X25519, "ChaChaPoly_BLAKE2s")
+    };
+    let mut cosigner = machine(&tokens[0], "cosigner");
     let mut wallets: Vec<Machine> = std::thread::scope(|scope| {
-        let make = &|first: usize| (first..PEERS).step_by(10).map(|number| machine(&format!("wallet-{number}")));
-        let threads: Vec<_> = (0..10).map(|first| scope.spawn(move || make(first).collect::<Vec<_>>())).collect();
+        let make = |(first, token)| {
+            let numbers = (first..PEERS).step_by(tokens.len());
+            scope.spawn(move || numbers.map(|number| machine(token, &format!("wallet-{number}"))).collect::<Vec<_>>())
+        };
+        let threads: Vec<_> = tokens.iter().enumerate().map(make).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     {
