@@ -201,7 +201,8 @@ impl Session {
                 poll_fn(|cx| writer.poll_flush(cx)).await?;
             }
         }
-        let line = Line::new(peer.identifier.clone(), !peer.is_initiator, reader, writer);
+        let limits = Arc::clone(&settings.limits);
+        let line = Line::new(peer.identifier.clone(), !peer.is_initiator, reader, writer, limits);
         let shared = Shared::new(peer, established.handshake_hash, Arc::clone(&settings.limits), line);
         tokio::spawn(Driver::new(Arc::clone(&shared), settings));
         Ok(Self(Arc::new(Handle(shared))))

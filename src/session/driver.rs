@@ -220,19 +220,19 @@ impl Driver {
         let Some(announced) = line.begun(id) else { return };
         let place = match (draining, self.settings.limits.stream()) {
             (false, Some(place)) => place,
-            (true, _) => return refuse(&mut line, id, Reset::Draining),
+            (true, _) => return line.refuse(&announced, Reset::Draining),
             (false, None) => {
                 let limit = "streams-per-peer";
                 tracing::warn!(target: "claviger::session", peer = %self.shared.peer.identifier, service = %announced.service, reason = "stream-limit", limit, "a stream was refused: there are as many as there may be");
-                return refuse(&mut line, id, Reset::Limit);
+                return line.refuse(&announced, Reset::Limit);
             }
         };
-        line.keep(&announced.entry);
+        let (entry, service) = line.keep(announced);
         drop(line);
         // Tells the opener that it is there, whenever somebody writes on it.
         let _ = Pin::new(&mut stream).poll_write(cx, &[]);
         self.empty = None;
-        let stream = Stream::new(stream, announced.entry, Arc::clone(&self.shared), announced.service, place);
+        let stream = Stream::new(stream, entry, Arc::clone(&self.shared), service, place);
         self.shared.arrived(stream);
     }
 
@@ -372,11 +372,6 @@ impl Drop for Driver {
             self.over(&Arc::new(End::broken(&error)));
         }
     }
-}
-
-fn refuse(line: &mut Line, id: u32, reason: Reset) {
-    line.say(&Control::Reset { stream: id, reason });
-    line.seal();
 }
 
 fn number(stream: &yamux::Stream) -> u32 {

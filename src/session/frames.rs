@@ -53,7 +53,8 @@ impl Header {
         self.kind == GO_AWAY
     }
 
-    fn body(self) -> usize {
+    /// Bytes that follow it.
+    pub(super) fn body(self) -> usize {
         if self.kind == DATA { self.len as usize } else { 0 }
     }
 }

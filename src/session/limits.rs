@@ -6,20 +6,42 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The receive window that yamux gives every stream from its beginning, in bytes.
 const WINDOW: usize = 256 * 1024;
 
+/// What a piece of a stream costs beside its bytes while it waits to be read, in bytes: yamux keeps each frame's body by itself.
+const PIECE: usize = 64;
+
+/// Pieces that a peer may always have: two windows of single bytes.
+const MIN_PIECES: usize = 2 * WINDOW;
+
 /// What all sessions with one peer may hold together. Shared by them.
 #[derive(Debug)]
 pub(crate) struct PeerLimits {
+    buffer: usize,
     max_streams: usize,
     streams: AtomicUsize,
     /// Bytes by which receive windows may yet grow beyond their first size.
     growth: AtomicUsize,
+    max_pieces: usize,
+    /// Frames of data that nobody may have read yet.
+    pieces: AtomicUsize,
 }
 
 impl PeerLimits {
     /// `streams` at once; `buffer`: bytes that were received and not yet read, at least 256 KiB for each stream.
     pub(crate) fn new(streams: usize, buffer: usize) -> Arc<Self> {
         let growth = buffer.saturating_sub(streams * WINDOW);
-        Arc::new(Self { max_streams: streams, streams: AtomicUsize::new(0), growth: AtomicUsize::new(growth) })
+        Arc::new(Self {
+            buffer,
+            max_streams: streams,
+            streams: AtomicUsize::new(0),
+            growth: AtomicUsize::new(growth),
+            max_pieces: MIN_PIECES.max(buffer / 2 / PIECE),
+            pieces: AtomicUsize::new(0),
+        })
+    }
+
+    /// Whether more pieces wait than the peer may have sent.
+    pub(super) fn is_crumbled(&self) -> bool {
+        self.pieces.load(Ordering::Relaxed) > self.max_pieces
     }
 
     /// Room for one more stream, as long as the answer is kept.
@@ -28,6 +50,11 @@ impl PeerLimits {
             (streams < self.max_streams).then_some(streams + 1)
         });
         taken.ok().map(|_| Place(Arc::clone(self)))
+    }
+
+    /// Bytes that streams which are over may still hold in a session before nothing more is read.
+    pub(super) fn max_left(&self) -> usize {
+        self.buffer / 2
     }
 
     /// A session's part of the memory by which windows may grow: half of what the sessions before it have left.
@@ -59,6 +86,52 @@ impl Drop for Place {
     }
 }
 
+/// The pieces in which one stream came, and that nobody may have read yet. At most twice as many as there are while it is read.
+pub(super) struct Pieces {
+    limits: Arc<PeerLimits>,
+    received: u64,
+    /// So many bytes came before it.
+    mark: u64,
+    before: usize,
+    after: usize,
+}
+
+impl Pieces {
+    pub(super) fn new(limits: Arc<PeerLimits>) -> Self {
+        Self { limits, received: 0, mark: 0, before: 0, after: 0 }
+    }
+
+    /// One more of `len` bytes; `read`: bytes of the stream that were read.
+    pub(super) fn came(&mut self, len: usize, read: u64) {
+        self.limits.pieces.fetch_add(1, Ordering::Relaxed);
+        self.received += len as u64;
+        self.after += 1;
+        self.settle(read);
+    }
+
+    /// What the stream holds, in bytes, at most.
+    pub(super) fn weight(&self, read: u64) -> usize {
+        self.received.saturating_sub(read) as usize + (self.before + self.after) * PIECE
+    }
+
+    /// Forgets what was read.
+    pub(super) fn settle(&mut self, read: u64) {
+        if read < self.mark {
+            return;
+        }
+        let read_after = if read < self.received { 0 } else { std::mem::take(&mut self.after) };
+        let gone = std::mem::replace(&mut self.before, std::mem::take(&mut self.after)) + read_after;
+        self.mark = self.received;
+        self.limits.pieces.fetch_sub(gone, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        self.limits.pieces.fetch_sub(self.before + self.after, Ordering::Relaxed);
+    }
+}
+
 /// Memory that was set aside for a session.
 pub(super) struct Growth {
     limits: Arc<PeerLimits>,
@@ -82,6 +155,28 @@ mod tests {
         assert!(limits.stream().is_none());
         drop(one);
         assert!(limits.stream().is_some());
+    }
+
+    #[test]
+    fn pieces_are_forgotten_as_they_are_read() {
+        let limits = PeerLimits::new(1, 1 << 20);
+        let count = |limits: &PeerLimits| limits.pieces.load(Ordering::Relaxed);
+        let mut pieces = Pieces::new(Arc::clone(&limits));
+        for at in 0..1000 {
+            pieces.came(1, at);
+            // A reader that is one behind.
+            assert!(count(&limits) <= 3, "{}", count(&limits));
+        }
+        (0..100).for_each(|_| pieces.came(1, 1000));
+        assert!((100..104).contains(&count(&limits)));
+        pieces.settle(1050);
+        assert!((50..104).contains(&count(&limits)));
+        pieces.settle(1100);
+        assert_eq!(count(&limits), 0);
+        (0..MIN_PIECES + 1).for_each(|_| pieces.came(1, 1100));
+        assert!(limits.is_crumbled());
+        drop(pieces);
+        assert_eq!(count(&limits), 0);
     }
 
     #[test]

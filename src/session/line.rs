@@ -3,6 +3,7 @@
 use super::end::violation;
 use super::error_of;
 use super::frames::Frames;
+use super::limits::{PeerLimits, Pieces};
 use super::records::{Kind, RecordReader, RecordWriter};
 use super::shared::Shared;
 use super::stream::Entry;
@@ -34,6 +35,7 @@ pub(super) struct Line {
     pub(super) writer: Option<RecordWriter>,
     inbound: Frames,
     outbound: Frames,
+    limits: Arc<PeerLimits>,
     streams: HashMap<u32, Slot>,
     /// OPENs whose streams have not begun, in the order of their numbers.
     announced: VecDeque<(Announced, bool)>,
@@ -52,6 +54,9 @@ pub(super) struct Line {
     pub(super) unsent: Option<Error>,
     /// Nothing is read until the pipe has taken more.
     pub(super) stalled: bool,
+    /// yamux waits for the pipe, and lets no stream go meanwhile; what those that are over hold, in bytes.
+    blocked: bool,
+    left: usize,
     /// When bytes last came, once the reader is gone.
     heard: Instant,
     /// What reader and writer have counted in all, once they are gone.
@@ -70,6 +75,8 @@ pub(super) struct Totals {
 pub(super) struct Announced {
     pub(super) service: ServiceName,
     pub(super) entry: Arc<Entry>,
+    /// In its first frame.
+    pieces: Pieces,
 }
 
 struct Slot {
@@ -78,10 +85,17 @@ struct Slot {
     gone: bool,
     /// Its FIN, or RST, has passed to the record layer.
     finished: bool,
+    pieces: Pieces,
 }
 
 impl Line {
-    pub(super) fn new(peer: Identifier, is_initiator: bool, reader: RecordReader, writer: RecordWriter) -> Self {
+    pub(super) fn new(
+        peer: Identifier,
+        is_initiator: bool,
+        reader: RecordReader,
+        writer: RecordWriter,
+        limits: Arc<PeerLimits>,
+    ) -> Self {
         Self {
             peer,
             is_initiator,
@@ -89,6 +103,7 @@ impl Line {
             writer: Some(writer),
             inbound: Frames::default(),
             outbound: Frames::default(),
+            limits,
             streams: HashMap::new(),
             announced: VecDeque::new(),
             last: 0,
@@ -100,6 +115,8 @@ impl Line {
             fault: None,
             unsent: None,
             stalled: false,
+            blocked: false,
+            left: 0,
             heard: Instant::now(),
             total: Totals::default(),
         }
@@ -147,7 +164,7 @@ impl Line {
 
     /// The pipe takes no more at the moment.
     pub(super) fn is_backed_up(&self) -> bool {
-        self.writer.as_ref().is_some_and(|writer| writer.pending() > BACKLOG)
+        self.left > self.limits.max_left() || self.writer.as_ref().is_some_and(|writer| writer.pending() > BACKLOG)
     }
 
     /// Says something to the peer. It is sealed at the next [`seal`](Self::seal), which has to come before bytes that it must be ahead of.
@@ -178,11 +195,11 @@ impl Line {
         // Before its first frame.
         self.seal();
         self.last_own = id;
-        self.insert(Entry::new(id))
+        self.insert(Entry::new(id), Pieces::new(Arc::clone(&self.limits)))
     }
 
-    fn insert(&mut self, entry: Arc<Entry>) -> Arc<Entry> {
-        let slot = Slot { entry: Arc::clone(&entry), gone: false, finished: false };
+    fn insert(&mut self, entry: Arc<Entry>, pieces: Pieces) -> Arc<Entry> {
+        let slot = Slot { entry: Arc::clone(&entry), gone: false, finished: false, pieces };
         self.streams.insert(entry.id, slot);
         entry
     }
@@ -193,9 +210,24 @@ impl Line {
         self.announced.remove(at).map(|(announced, _)| announced)
     }
 
-    /// It is taken on.
-    pub(super) fn keep(&mut self, entry: &Arc<Entry>) {
-        self.insert(Arc::clone(entry));
+    /// It is taken on: what its owner needs.
+    pub(super) fn keep(&mut self, announced: Announced) -> (Arc<Entry>, ServiceName) {
+        let Announced { service, entry, pieces } = announced;
+        (self.insert(entry, pieces), service)
+    }
+
+    /// It is not.
+    pub(super) fn refuse(&mut self, announced: &Announced, reason: Reset) {
+        self.leave(announced.pieces.weight(0));
+        self.say(&Control::Reset { stream: announced.entry.id, reason });
+        self.seal();
+    }
+
+    /// A stream is over that holds so many bytes.
+    fn leave(&mut self, weight: usize) {
+        if self.blocked {
+            self.left += weight;
+        }
     }
 
     /// A stream's owner has let it go.
@@ -204,9 +236,11 @@ impl Line {
         slot.gone = true;
         // The peer needs no word about what it has reset.
         let reset = slot.entry.has_failed();
+        let weight = slot.pieces.weight(slot.entry.read());
         if reset || slot.finished {
             self.streams.remove(&id);
         }
+        self.leave(weight);
         if let Some(reason) = reason.filter(|_| !reset) {
             self.say(&Control::Reset { stream: id, reason });
         }
@@ -280,7 +314,8 @@ impl Line {
                     return Err(violation(&self.peer, "it announced streams without beginning them"));
                 }
                 self.last = stream;
-                self.announced.push_back((Announced { service, entry: Entry::new(stream) }, false));
+                let pieces = Pieces::new(Arc::clone(&self.limits));
+                self.announced.push_back((Announced { service, entry: Entry::new(stream), pieces }, false));
             }
             Control::End { stream, bytes } => {
                 if self.entry(stream)?.is_some_and(|entry| !entry.end(bytes)) {
@@ -317,7 +352,7 @@ impl Line {
 
     /// Follows the peer's frames: yamux takes no notice of some things that it must not.
     fn inspect(&mut self, n: usize) -> Result<()> {
-        let Self { reader, inbound, streams, announced, peer, .. } = self;
+        let Self { reader, inbound, streams, announced, peer, limits, .. } = self;
         let Some(reader) = reader else { return Ok(()) };
         let flow = inbound.follow(&reader.bytes()[..n], |header| {
             if header.is_go_away() {
@@ -328,11 +363,25 @@ impl Line {
                 match entry {
                     Some((announced, begun @ false)) => {
                         *begun = true;
+                        if header.body() > 0 {
+                            announced.pieces.came(header.body(), 0);
+                        }
                         Some(&announced.entry)
                     }
                     _ => return ControlFlow::Break("it began a stream that it had not announced"),
                 }
             } else {
+                if header.body() > 0
+                    && let Some(slot) = streams.get_mut(&header.stream)
+                {
+                    slot.pieces.came(header.body(), slot.entry.read());
+                    if limits.is_crumbled() {
+                        streams.values_mut().for_each(|slot| slot.pieces.settle(slot.entry.read()));
+                        if limits.is_crumbled() {
+                            return ControlFlow::Break("what nobody has read yet came in more pieces than there is room for");
+                        }
+                    }
+                }
                 streams.get(&header.stream).map(|slot| &slot.entry).or(entry.map(|(announced, _)| &announced.entry))
             };
             if let Some(entry) = entry {
@@ -415,8 +464,11 @@ impl futures::io::AsyncWrite for Adapter {
         let line = &mut *line;
         // What came before the pipe broke is still to be read, so yamux goes on, and is not let write.
         let Some(writer) = line.writer.as_mut().filter(|_| line.unsent.is_none()) else { return Poll::Pending };
-        match ready!(writer.poll_streams(cx, data)) {
+        let written = writer.poll_streams(cx, data);
+        line.blocked = written.is_pending();
+        match ready!(written) {
             Ok(n) => {
+                line.left = 0;
                 line.sent(&data[..n]);
                 Poll::Ready(Ok(n))
             }

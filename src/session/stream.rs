@@ -11,6 +11,7 @@ use futures::io::{AsyncRead as _, AsyncWrite as _};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -43,6 +44,8 @@ pub struct Stream {
 /// What stream and driver know of one stream together.
 pub(super) struct Entry {
     pub(super) id: u32,
+    /// Bytes that were read.
+    read: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -77,7 +80,11 @@ impl Fault {
 
 impl Entry {
     pub(super) fn new(id: u32) -> Arc<Self> {
-        Arc::new(Self { id, state: Mutex::default() })
+        Arc::new(Self { id, read: AtomicU64::new(0), state: Mutex::default() })
+    }
+
+    pub(super) fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -245,6 +252,7 @@ impl AsyncRead for Stream {
             Poll::Ready(Ok(n @ 1..)) => {
                 out.advance(n);
                 this.read += n as u64;
+                this.entry.read.store(this.read, Ordering::Relaxed);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(_) => this.poll_end(cx, true),

@@ -6,14 +6,19 @@
 mod cli;
 mod foreign;
 mod handshakes;
+mod hostile;
 mod hybrid;
 mod interop;
 mod lab;
 mod life;
+#[path = "../load.rs"]
+mod load;
 mod reconnecting;
 mod resumption;
 mod rollcall;
 mod seal;
+mod soak;
+mod storms;
 mod strangers;
 #[path = "../support.rs"]
 mod support;
