@@ -1,7 +1,8 @@
 //! The program against a second implementation of the wire format, in Python, on another Noise library (`tests/kit/python/claviger_session.py`).
 
 use crate::cli::{Listener, run, text};
-use crate::support::{Machine, pin_file};
+use crate::support::{self, Machine, pin_file};
+use claviger::config;
 use claviger::identity::{ClientAuthKeys, Curve, IdentityCard, OnionKeys, StaticPublic, Suite, TokenKind};
 use claviger::secret::PresharedKey;
 use claviger::store::Peer;
@@ -10,6 +11,7 @@ use claviger_testkit::pynoise::PyPeer;
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// The static private key of the machine in Python.
 const PRIVATE: [u8; 32] = [0x42; 32];
@@ -178,6 +180,43 @@ fn with_more_mixed_in() {
             for line in ["handshake ", "closed 0", "done"] {
                 peer.says(line).unwrap();
             }
+        }
+    }
+}
+
+/// It cuts the pipe of a session, and has it resumed: by this machine, without its token.
+#[test]
+fn it_is_resumed() {
+    let mut pair = Pair::with(Suite::ChaChaPolyBlake2s, true, Some([9; 32]));
+    for pattern in [config::Pattern::Kk, config::Pattern::Xk] {
+        let mut told = pair.told(pattern.into(), "digest", "digest", false);
+        told["resume"] = true.into();
+        let mut peer = PyPeer::machine(&told).unwrap();
+        let name = pair.theirs.identifier.clone();
+        pair.ours.config.transport.tcp.peers.insert(name.clone(), peer.addr());
+        support::run(async {
+            let endpoint = pair.ours.endpoint(pattern).await;
+            for resumed in [false, true] {
+                let before = endpoint.token().operations();
+                let session = endpoint.connect_peer(&name, None).await.unwrap();
+                assert_eq!(session.peer().resumed, resumed);
+                assert_eq!(endpoint.token().operations() == before, resumed);
+                let mut stream = session.open(&"digest".parse().unwrap()).await.unwrap();
+                stream.write_all(b"hello").await.unwrap();
+                stream.shutdown().await.unwrap();
+                let mut heard = String::new();
+                stream.read_to_string(&mut heard).await.unwrap();
+                assert!(heard.starts_with("5 2cf24dba"), "{heard}");
+                drop(stream);
+                if resumed {
+                    session.close().await.unwrap();
+                } else {
+                    session.ended().await;
+                }
+            }
+        });
+        for line in ["handshake ", "resumed", "closed 0", "done"] {
+            peer.says(line).unwrap();
         }
     }
 }

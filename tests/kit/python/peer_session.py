@@ -177,31 +177,35 @@ INITIATOR = {f.__name__: f for f in (echo, resets, unended, miscounted, rekey)}
 RESPONDER = {f.__name__: f for f in (digest, cut, refuse, forbid, own_reset, flipped)}
 
 
-def pipe(port):
+def door(port):
+    """What gives a pipe at each call: to the port, or else of whoever comes to a port of this end's."""
     if port:
-        made = socket.create_connection(("127.0.0.1", port), claviger.PATIENCE)
-    else:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.settimeout(claviger.PATIENCE)
-            say("listening", listener.getsockname()[1])
-            made, _ = listener.accept()
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    made.settimeout(claviger.PATIENCE)
-    return made
+        return lambda: ready(socket.create_connection(("127.0.0.1", port), claviger.PATIENCE))
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(claviger.PATIENCE)
+    say("listening", listener.getsockname()[1])
+    return lambda: ready(listener.accept()[0])
+
+
+def ready(pipe):
+    pipe.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    pipe.settimeout(claviger.PATIENCE)
+    return pipe
 
 
 def main():
     """`initiator`, `responder`: name, role, static public key; `onion`: public key of the responder's service; `port`: its virtual port; `suite`;
     `private`: this end's static private key; `kind`: number; `psk`: pre-shared key or null; `connect`: TCP port, which makes it the initiator, or null;
-    `scenario`, `service`; `resume`: whether the initiator then resumes the session, twice, and plays the scenario
-    again each time. Keys in hex."""
+    `scenario`, `service`; `resume`: whether the session is then resumed and the scenario played again: by the
+    initiator twice; by the responder, who cuts it, once. Keys in hex."""
     signal.alarm(LIFE)
     told = json.loads(sys.stdin.readline())
     ends = [(name, role, bytes.fromhex(key)) for name, role, key in (told["initiator"], told["responder"])]
     ends = claviger.Ends(*ends, bytes.fromhex(told["onion"]), told["port"], told["suite"])
     psk = bytes.fromhex(told["psk"]) if told["psk"] else None
     arguments = (ends, told["kind"], bytes.fromhex(told["private"]), psk)
-    frames = claviger.Frames(pipe(told["connect"]))
+    pipe = door(told["connect"])
+    frames = claviger.Frames(pipe())
     if told["connect"]:
         established = claviger.initiate(frames, *arguments)
     else:
@@ -210,6 +214,14 @@ def main():
     session = claviger.Session(frames, established)
     if not told["connect"]:
         RESPONDER[told["scenario"]](session, told["service"])
+        if told["resume"]:
+            # Not before all has arrived.
+            session.ping(b"are you?")
+            frames.close()
+            frames = claviger.Frames(pipe())
+            session = claviger.Session(frames, claviger.answer_resumption(frames, ends, claviger.Chain(established)))
+            say("resumed")
+            RESPONDER[told["scenario"]](session, told["service"])
         if told["scenario"] not in ("cut", "flipped"):
             say("closed", session.closed())
         return say("done")
@@ -221,7 +233,7 @@ def main():
         if cut:
             frames.close()
             chain.next()
-        frames = claviger.Frames(pipe(told["connect"]))
+        frames = claviger.Frames(pipe())
         established = claviger.resume(frames, ends, chain)
         session = claviger.Session(frames, established)
         INITIATOR[told["scenario"]](session, told["service"])
