@@ -294,3 +294,10 @@ async fn messages_of_any_size() {
     SinkExt::<Bytes>::close(&mut near).await.unwrap();
     assert!(soon(far.next()).await.is_none());
 }
+
+/// Beside the pipe and the keys an idle session has these, its task's header, and what yamux keeps for no stream: a few hundred bytes.
+#[test]
+fn an_idle_session_is_small() {
+    let sizes = [size_of::<Driver>(), size_of::<Shared>(), size_of::<Stream>()];
+    assert!(sizes.iter().zip([640, 1024, 192]).all(|(size, limit)| *size <= limit), "{sizes:?}");
+}
