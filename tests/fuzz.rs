@@ -7,6 +7,8 @@
 mod attestation;
 #[path = "../fuzz/checks/card.rs"]
 mod card;
+#[path = "../fuzz/checks/control.rs"]
+mod control;
 #[path = "../fuzz/checks/document.rs"]
 mod document;
 #[path = "../fuzz/checks/knock.rs"]
@@ -111,6 +113,11 @@ fn attestation() {
 #[test]
 fn card() {
     run("card", card::check, 25_000);
+}
+
+#[test]
+fn control() {
+    run("control", control::check, 50_000);
 }
 
 #[test]

@@ -109,6 +109,9 @@ impl Driver {
                     continue;
                 }
             }
+            if line.turns() {
+                cx.waker().wake_by_ref();
+            }
             return Poll::Pending;
         }
     }

@@ -24,6 +24,9 @@ const MAX_ANNOUNCED: usize = 256;
 /// While so many bytes wait for the pipe nothing more is read, opened or answered: a peer that does not read costs no memory.
 const BACKLOG: usize = 512 * 1024;
 
+/// Streams' bytes that are taken in before their readers get a turn: a fraction of a window, so that they ask for more while there is some left.
+const TURN: usize = 64 * 1024;
+
 /// Control messages are gathered up to this many bytes before they are sealed.
 const GATHERED: usize = 4096;
 
@@ -57,6 +60,8 @@ pub(super) struct Line {
     /// yamux waits for the pipe, and lets no stream go meanwhile; what those that are over hold, in bytes.
     blocked: bool,
     left: usize,
+    /// What may yet be taken in before the readers' turn.
+    turn: usize,
     /// When bytes last came, once the reader is gone.
     heard: Instant,
     /// What reader and writer have counted in all, once they are gone.
@@ -117,6 +122,7 @@ impl Line {
             stalled: false,
             blocked: false,
             left: 0,
+            turn: TURN,
             heard: Instant::now(),
             total: Totals::default(),
         }
@@ -135,6 +141,11 @@ impl Line {
 
     pub(super) fn peer(&self) -> &Identifier {
         &self.peer
+    }
+
+    /// Whether there was more to take in than a turn is long. Begins the next one.
+    pub(super) fn turns(&mut self) -> bool {
+        std::mem::replace(&mut self.turn, TURN) == 0
     }
 
     /// When bytes last came from the peer.
@@ -435,9 +446,13 @@ impl futures::io::AsyncRead for Adapter {
             line.stalled = true;
             return Poll::Pending;
         }
+        if line.turn == 0 {
+            // The driver comes back.
+            return Poll::Pending;
+        }
         let read = ready!(line.poll_streams(cx)).and_then(|more| {
             let n = match (&line.reader, more) {
-                (Some(reader), Some(())) => reader.bytes().len().min(out.len()),
+                (Some(reader), Some(())) => reader.bytes().len().min(out.len()).min(line.turn),
                 _ => return Ok(None),
             };
             line.inspect(n)?;
@@ -445,6 +460,7 @@ impl futures::io::AsyncRead for Adapter {
                 out[..n].copy_from_slice(&reader.bytes()[..n]);
                 reader.consume(n);
             }
+            line.turn -= n;
             Ok(Some(n))
         });
         Poll::Ready(match read {
