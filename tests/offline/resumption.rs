@@ -4,13 +4,14 @@ use crate::lab::{ANY, Lab, SOON, Wire, both_end, listen, name};
 use crate::support::{Machine, now, run, stream, talk};
 use claviger::config::Pattern;
 use claviger::endpoint::{Incoming, Resume, WATCH};
-use claviger::identity::Curve;
+use claviger::identity::{Curve, KeyPlace};
 use claviger::noise::knock;
 use claviger::session::error_of;
 use claviger::store::Peer;
 use claviger::transport::Pipe;
 use claviger::wire::{Kind, Pattern as WirePattern, frame};
 use claviger::{Endpoint, ErrorKind, ExitCode, Result, Session};
+use claviger_testkit::token::{PIN, SO_PIN, SoftHsm, isolated};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -45,6 +46,26 @@ fn a_broken_session_is_resumed_without_the_token() {
             assert!(!session.peer().resumed);
             assert!(lab.spent() > spent);
         }
+    });
+}
+
+/// Both keys on SoftHSM.
+#[test]
+fn on_hardware_tokens() {
+    isolated(|| {
+        let hsm = SoftHsm::new();
+        let tokens = ["wallet", "cosigner"].map(|name| (name, hsm.init_token(name, SO_PIN, PIN).uri("key")));
+        let [wallet, cosigner] =
+            tokens.map(|(name, locator)| Machine::new(name, Some(locator), Curve::P256, "AESGCM_SHA256"));
+        run(async {
+            let mut lab = Lab::with(wallet, cosigner, Pattern::Kk).await;
+            lab.broken().await;
+            assert_eq!(lab.spent(), [2, 2]);
+            let sessions = lab.meet(ANY).await;
+            assert!(sessions.0.peer().resumed);
+            talk(&sessions.0, &sessions.1).await;
+            assert_eq!(lab.spent(), [2, 2]);
+        });
     });
 }
 
@@ -435,5 +456,36 @@ fn as_many_sessions_as_there_may_be() {
             }
         };
         timeout(SOON, room).await.expect("there is room again");
+    });
+}
+
+/// A session's age counts from the token, however often it was resumed.
+#[test]
+fn a_resumed_session_is_as_old_as_its_token() {
+    run(async {
+        let (wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+        let day = Duration::from_secs(86_400);
+        (cosigner.config.session.resume_for, cosigner.config.session.max_age) = (day, day);
+        let mut lab = Lab::with(wallet, cosigner, Pattern::Kk1).await;
+        lab.broken().await;
+        lab.answerer.pass(day - Duration::from_secs(2));
+        let sessions = lab.meet(ANY).await;
+        assert!(sessions.0.peer().resumed);
+        for session in [&sessions.0, &sessions.1] {
+            assert_eq!(timeout(SOON, session.ended()).await.unwrap().kind(), ErrorKind::SessionAged);
+        }
+    });
+}
+
+/// The store goes on with another key than the running program.
+#[test]
+fn another_key_leaves_nothing() {
+    run(async {
+        let mut lab = Lab::with(Machine::software("wallet"), Machine::backed("cosigner"), Pattern::Kk1).await;
+        lab.broken().await;
+        lab.cosigner.switch(KeyPlace::Backup);
+        sleep(WATCH * 4).await;
+        assert_eq!(lab.refused(ANY.resume(Resume::Only)).await, ErrorKind::HandshakeRefused);
+        assert_eq!(lab.spent(), [1, 1]);
     });
 }
