@@ -97,6 +97,7 @@ pub fn config() -> Config {
     config.transport.dial_timeout = Duration::from_secs(60);
     config.handshake.timeout = Duration::from_secs(60);
     (config.session.max_age, config.session.idle) = (Duration::from_secs(30 * 86_400), Duration::ZERO);
+    config.session.resume_for = Duration::ZERO;
     let limits = &mut config.limits;
     (limits.streams_per_peer, limits.buffer_per_peer) = (4096, 1024);
     (limits.sessions, limits.sessions_per_peer, limits.per_peer) = (1_000_000, 1_000_000, 1_000_000);
