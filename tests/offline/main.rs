@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "sleeping is how a test waits for what must not happen")]
 
 mod cli;
+mod cuts;
 mod foreign;
 mod handshakes;
 mod hostile;
