@@ -21,6 +21,7 @@ mod seal;
 mod soak;
 mod storms;
 mod strangers;
+mod stripped;
 #[path = "../support.rs"]
 mod support;
 mod tamper;
