@@ -94,7 +94,7 @@ impl Job {
         &BYTES[start..start + len]
     }
 
-    async fn say(self, to: &mut (impl AsyncWrite + Unpin), len: u64) -> std::io::Result<()> {
+    pub async fn say(self, to: &mut (impl AsyncWrite + Unpin), len: u64) -> std::io::Result<()> {
         let (mut random, mut at) = (Random(u64::from(self.seed) + 1), 0);
         while at < len {
             let n = (len - at).min(1 + random.below(40_000)) as usize;
@@ -105,7 +105,7 @@ impl Job {
     }
 
     /// Checks every byte that comes until the end or an error; how many there were.
-    async fn hear(self, from: &mut (impl AsyncRead + Unpin)) -> (u64, Option<claviger::Error>) {
+    pub async fn hear(self, from: &mut (impl AsyncRead + Unpin)) -> (u64, Option<claviger::Error>) {
         let (mut buffer, mut at) = (vec![0; 32 * 1024], 0);
         loop {
             match from.read(&mut buffer).await {

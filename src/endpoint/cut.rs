@@ -18,8 +18,8 @@ struct Half<P>(Mutex<State<P>>);
 
 struct State<P> {
     pipe: Option<P>,
-    /// Why there is none any more: a sentence.
-    why: String,
+    /// Why there is none any more: a sentence, if it was by a change of the store.
+    why: Option<String>,
     /// Who waits for it.
     waiting: Option<Waker>,
 }
@@ -30,8 +30,17 @@ impl Held {
         Self { read: Half::new(read), write: Half::new(write) }
     }
 
-    /// Closes the pipe. Whoever waits for it is told `why`.
+    /// Closes the pipe because the peer may not go on. Whoever waits for it is told `why`.
     pub(super) fn cut(&self, why: String) {
+        self.close(Some(why));
+    }
+
+    /// Closes the pipe, as the peer might have.
+    pub(super) fn drop_pipe(&self) {
+        self.close(None);
+    }
+
+    fn close(&self, why: Option<String>) {
         let read = self.read.cut(why.clone());
         let write = self.write.cut(why);
         drop((read.0, write.0));
@@ -41,11 +50,11 @@ impl Held {
 
 impl<P: Unpin> Half<P> {
     fn new(pipe: P) -> Self {
-        Self(Mutex::new(State { pipe: Some(pipe), why: String::new(), waiting: None }))
+        Self(Mutex::new(State { pipe: Some(pipe), why: None, waiting: None }))
     }
 
     /// What is to be dropped and woken once no lock is held.
-    fn cut(&self, why: String) -> (Option<P>, Option<Waker>) {
+    fn cut(&self, why: Option<String>) -> (Option<P>, Option<Waker>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.why = why;
         (state.pipe.take(), state.waiting.take())
@@ -57,7 +66,10 @@ impl<P: Unpin> Half<P> {
         act: impl FnOnce(Pin<&mut P>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(pipe) = &mut state.pipe else { return Poll::Ready(Err(io::Error::other(revoked(&state.why)))) };
+        let Some(pipe) = &mut state.pipe else {
+            let why = state.why.as_deref().map(|why| io::Error::other(revoked(why)));
+            return Poll::Ready(Err(why.unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into())));
+        };
         let polled = act(Pin::new(pipe), cx);
         if polled.is_pending() && !state.waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waiting = Some(cx.waker().clone());

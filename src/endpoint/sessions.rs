@@ -183,6 +183,11 @@ impl Sessions {
             tracing::warn!(target: "claviger::connection", %peer, reason = ErrorKind::SessionLimit.as_str(), "the oldest session of a peer was ended: there are as many as there may be");
             oldest.end(Why::Limit);
         }
+        // A peer that does not acknowledge their end would keep all of them in their places.
+        let closing: Vec<_> = live.iter().filter(|live| live.is_over()).filter_map(|live| live.held.upgrade()).collect();
+        let beyond = closing.len().saturating_sub(self.per_peer);
+        drop(registry);
+        closing.iter().take(beyond).for_each(|held| held.drop_pipe());
     }
 
     /// The sessions that have not ended.

@@ -1,7 +1,7 @@
 //! A member that keeps to the handshake and to nothing after it: its records hold whatever a test wants.
 
 use crate::support::Machine;
-use claviger::noise::{self, Established, Opener, Protocol, Sealer, Setup, Step, knock};
+use claviger::noise::{self, Opener, Protocol, Sealer, Setup, Step, knock};
 use claviger::token::{Reason, TokenHandle};
 use claviger::wire::control::Control;
 use claviger::wire::{self, Ends, Pattern};
@@ -15,7 +15,6 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 pub struct Member {
     pub hears: Hears,
     pub says: Says,
-    pub established: Established,
 }
 
 pub struct Hears {
@@ -117,7 +116,7 @@ impl Member {
         let hears = Hears { pipe: read, opener: Opener::new(suite, &established.receive).unwrap() };
         let mut says = Says { pipe: write, sealer: Sealer::new(suite, &established.send).unwrap() };
         says.record(&[]).await.unwrap();
-        Self { hears, says, established }
+        Self { hears, says }
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "sleeping is how a test waits for what must not happen")]
 
 mod cli;
+mod cuts;
 mod foreign;
 mod handshakes;
 mod hostile;
@@ -20,6 +21,7 @@ mod seal;
 mod soak;
 mod storms;
 mod strangers;
+mod stripped;
 #[path = "../support.rs"]
 mod support;
 mod tamper;

@@ -5,9 +5,8 @@
 use crate::load::{Job, Random, carry};
 use crate::support::Machine;
 use claviger::config::Pattern;
-use claviger::endpoint::ConnectOptions;
-use claviger::endpoint::Resume;
-use claviger::identity::Curve;
+use claviger::endpoint::{ConnectOptions, Listening, Resume};
+use claviger::identity::{Curve, Identifier};
 use claviger::store::Peer;
 use claviger::{Endpoint, Session};
 use claviger_testkit::token::{PIN, SO_PIN, SoftHsm, TestToken, isolated};
@@ -26,10 +25,9 @@ fn resident() -> usize {
 const PEERS: usize = 100;
 
 /// All of them at once, and then all sessions are closed.
-async fn round(callers: &[Endpoint], answerer: &Endpoint, round: u64, streams: usize) -> u64 {
-    let mut listening = answerer.listen(&answerer.identity().onion_address, 4747).await.unwrap();
-    let cosigner = answerer.identity().identifier.clone();
-    let mut ends: JoinSet<(String, Session, bool)> = JoinSet::new();
+async fn round(callers: &[Endpoint], listening: &mut Listening, round: u64, streams: usize) -> u64 {
+    let cosigner: Identifier = "cosigner".parse().unwrap();
+    let mut ends: JoinSet<(String, Session)> = JoinSet::new();
     for (number, caller) in callers.iter().enumerate() {
         let (caller, cosigner) = (caller.clone(), cosigner.clone());
         let resume = if (number as u64 + round) % 2 == 0 { Resume::IfBroken } else { Resume::Never };
@@ -37,7 +35,7 @@ async fn round(callers: &[Endpoint], answerer: &Endpoint, round: u64, streams: u
             let options = ConnectOptions::default().resume(resume);
             let session = caller.connect_peer_with(&cosigner, options).await;
             let session = session.unwrap_or_else(|error| panic!("{number}: {error} {:?}", error.cause()));
-            (caller.identity().identifier.to_string(), session, true)
+            (caller.identity().identifier.to_string(), session)
         });
     }
     let mut sessions = HashMap::new();
@@ -47,7 +45,7 @@ async fn round(callers: &[Endpoint], answerer: &Endpoint, round: u64, streams: u
     }
     let mut work = JoinSet::new();
     while let Some(end) = ends.join_next().await {
-        let (name, session, _) = end.unwrap();
+        let (name, session) = end.unwrap();
         let accepted = sessions.remove(&name).unwrap();
         let mut random = Random(round << 32 | u64::from(session.handshake_hash()[0]) << 8 | 1);
         let mut jobs = || -> Vec<Job> { (0..streams / 2 - 1).map(|_| Job::random(&mut random, 1 << 16)).collect() };
@@ -103,12 +101,13 @@ async fn soak(time: Duration) {
         callers.push(wallet.endpoint(Pattern::Kk1).await);
     }
     println!("{PEERS} machines in {:.1?}, {} MiB", begun.elapsed(), resident());
+    let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
     let (begun, mut seen) = (Instant::now(), Vec::new());
     for number in 0.. {
         // The first warms up, and is not measured.
         let streams = if number == 0 { 40 } else { 100 };
         let this = Instant::now();
-        let bytes = timeout(Duration::from_secs(300), round(&callers, &answerer, number, streams)).await;
+        let bytes = timeout(Duration::from_secs(300), round(&callers, &mut listening, number, streams)).await;
         let bytes = bytes.expect("a round hangs");
         println!(
             "round {number}: {PEERS} × {streams} streams, {} MiB in {:.1?}, {} MiB",
@@ -116,6 +115,7 @@ async fn soak(time: Duration) {
             this.elapsed(),
             resident()
         );
+        assert!(callers.iter().chain([&answerer]).all(|end| end.sessions().is_empty()), "a session is left");
         seen.push(resident());
         if number > 0 && begun.elapsed() >= time {
             break;

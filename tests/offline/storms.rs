@@ -3,7 +3,7 @@
 use crate::hostile::{ACK, DATA, FIN, GO_AWAY, Member, PING, RST, SYN, WINDOW, data, frame, open};
 use crate::support::{Machine, run, talk};
 use claviger::config::Pattern;
-use claviger::endpoint::Listening;
+use claviger::endpoint::{ConnectOptions, Listening, Resume};
 use claviger::session::error_of;
 use claviger::token::TokenHandle;
 use claviger::wire::control::{Control, Reset, Why};
@@ -31,6 +31,7 @@ struct Scene {
     cosigner: Machine,
     mallory: Machine,
     token: TokenHandle,
+    caller: Endpoint,
     _answerer: Endpoint,
     listening: Listening,
     _wallet: Machine,
@@ -50,7 +51,7 @@ impl Scene {
             tokio::join!(caller.connect_peer(&cosigner.card.identifier, None), listening.accept());
         let token = mallory.token();
         let honest = [session.unwrap(), accepted.unwrap()];
-        Self { cosigner, mallory, token, _answerer: answerer, listening, _wallet: wallet, honest }
+        Self { cosigner, mallory, token, caller, _answerer: answerer, listening, _wallet: wallet, honest }
     }
 
     /// The attacker's end, and what its victim has.
@@ -434,26 +435,117 @@ fn streams_of_all_sessions_of_a_peer() {
     });
 }
 
-/// A member that calls again and again: its oldest session makes room, by a typed error that is told, and others keep theirs.
+/// A member that calls again and again, and acknowledges no end: its oldest session makes room, by a typed error, and others still have places.
 #[test]
 fn sessions_beyond_the_limit() {
     run(async {
-        let mut scene = Scene::new(|config| (config.limits.sessions_per_peer, config.limits.sessions) = (3, 6)).await;
+        let mut scene = Scene::new(|config| (config.limits.sessions_per_peer, config.limits.sessions) = (3, 10)).await;
         let mut met = Vec::new();
-        for _ in 0..8 {
+        for _ in 0..16 {
             met.push(scene.meet().await);
         }
-        for (_, victim) in &met[..5] {
+        for (_, victim) in &met[..13] {
             let ended = timeout(SOON, victim.ended()).await.expect("it made room");
-            assert!(
-                matches!(ended.kind(), ErrorKind::SessionLimit | ErrorKind::SessionReplaced),
-                "{ended}: {:?}",
-                ended.kind()
-            );
+            assert_eq!(ended.kind(), ErrorKind::SessionLimit, "{ended}");
         }
-        for (_, victim) in &met[5..] {
+        for (_, victim) in &met[13..] {
             assert!(!victim.status().has_ended);
         }
         scene.is_well().await;
+        let peer = scene.cosigner.card.identifier.clone();
+        let options = ConnectOptions::DEFAULT.resume(Resume::Never);
+        let calling = scene.caller.connect_peer_with(&peer, options);
+        let (session, accepted) = tokio::join!(calling, scene.listening.accept());
+        talk(&session.unwrap(), &accepted.unwrap()).await;
+    });
+}
+
+/// A real listener that is stopped, and one whose bytes are swallowed on the way: both are found in bounded time, and streams are told.
+#[test]
+fn a_peer_that_falls_silent() {
+    run(async {
+        let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+        wallet.introduce(&mut cosigner);
+        (wallet.config.session.keepalive, wallet.config.session.keepalive_timeout) =
+            (Duration::from_secs(1), Duration::from_secs(1));
+        let store = cosigner.configure(&crate::support::pin_file(&cosigner));
+        let mut listener = tokio::process::Command::new(env!("CARGO_BIN_EXE_claviger"))
+            .args(["--store", store.to_str().unwrap(), "listen", "--echo"])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let caller = wallet.endpoint(Pattern::Kk1).await;
+        let connecting = async {
+            loop {
+                match caller.connect_peer(&cosigner.card.identifier, None).await {
+                    Ok(session) => break session,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}"),
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let session = timeout(SOON, connecting).await.expect("it listens");
+        let mut stream = session.open(&"echo".parse().unwrap()).await.unwrap();
+        stream.write_all(b"still there?").await.unwrap();
+        let mut answer = [0; 12];
+        timeout(SOON, stream.read_exact(&mut answer)).await.expect("it answers").unwrap();
+        // Alive for longer than the two together.
+        sleep(Duration::from_secs(3)).await;
+        assert!(!session.status().has_ended, "it answers for itself");
+        let pid = rustix::process::Pid::from_raw(listener.id().unwrap() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        let begun = Instant::now();
+        let ended = timeout(SOON, session.ended()).await.expect("it is found");
+        assert_eq!(ended.kind(), ErrorKind::PeerSilent);
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        assert_eq!(error_of(stream.read(&mut answer).await.unwrap_err()).kind(), ErrorKind::SessionInterrupted);
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+        // It goes on, and the session is taken up again without the token.
+        let again = timeout(SOON, caller.connect_peer(&cosigner.card.identifier, None)).await.unwrap().unwrap();
+        assert!(again.peer().resumed);
+        listener.kill().await.unwrap();
+    });
+}
+
+/// The double of what an idle session is to cost would fail here.
+#[test]
+fn five_hundred_idle_sessions() {
+    isolated(|| {
+        run(async {
+            let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+            wallet.introduce(&mut cosigner);
+            for machine in [&mut wallet, &mut cosigner] {
+                let limits = &mut machine.config.limits;
+                (limits.sessions, limits.sessions_per_peer, limits.per_peer) = (10_000, 10_000, 100);
+                machine.config.token.timeout = Duration::from_secs(60);
+                machine.config.handshake.timeout = Duration::from_secs(60);
+            }
+            let (caller, answerer) = (wallet.endpoint(Pattern::Kk1).await, cosigner.endpoint(Pattern::Kk1).await);
+            let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
+            let mut sessions = Vec::new();
+            let mut before = 0;
+            // Those before the measurement fill the pools and caches that do not grow with them.
+            for number in 0..600 {
+                if number == 100 {
+                    before = resident();
+                }
+                let options = ConnectOptions::DEFAULT.resume(Resume::Never);
+                let calling = caller.connect_peer_with(&cosigner.card.identifier, options);
+                let (session, accepted) = tokio::join!(calling, listening.accept());
+                let (session, accepted) = (session.unwrap(), accepted.unwrap());
+                if number % 100 == 0 {
+                    talk(&session, &accepted).await;
+                }
+                sessions.push((session, accepted));
+            }
+            sleep(Duration::from_millis(500)).await;
+            let each = resident().saturating_sub(before) / 1000;
+            println!("{each} bytes an end");
+            assert!(each < 12 << 10, "{each} bytes for each end of an idle session");
+            assert!(sessions.iter().all(|(session, accepted)| !session.status().has_ended && !accepted.status().has_ended));
+        });
     });
 }

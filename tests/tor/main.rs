@@ -6,7 +6,11 @@
 mod cards;
 mod endpoints;
 mod life;
+#[path = "../load.rs"]
+#[allow(unreachable_pub, missing_docs)]
+mod load;
 mod net;
+mod sessions;
 #[path = "../support.rs"]
 #[allow(dead_code, missing_docs, unreachable_pub)]
 mod support;
