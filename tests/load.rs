@@ -53,7 +53,8 @@ pub enum Act {
 }
 
 impl Act {
-    const ALL: [Self; 7] = [Self::Echo, Self::Upload, Self::Download, Self::Reset, Self::Refuse, Self::Drop, Self::Wait];
+    const ALL: [Self; 7] =
+        [Self::Echo, Self::Upload, Self::Download, Self::Reset, Self::Refuse, Self::Drop, Self::Wait];
 }
 
 /// One stream's.
@@ -85,11 +86,7 @@ impl Job {
 
     fn parse(header: [u8; HEADER]) -> Self {
         let [act, len @ .., a, b, c, d] = header;
-        Self {
-            act: Act::ALL[usize::from(act)],
-            len: u64::from_be_bytes(len),
-            seed: u32::from_be_bytes([a, b, c, d]),
-        }
+        Self { act: Act::ALL[usize::from(act)], len: u64::from_be_bytes(len), seed: u32::from_be_bytes([a, b, c, d]) }
     }
 
     fn slice(self, at: u64, len: usize) -> &'static [u8] {
@@ -129,7 +126,8 @@ impl Job {
 
     /// At the end that opens it.
     pub async fn begin(self, session: &Session) {
-        let mut stream = session.open(&"load".parse().unwrap()).await.unwrap_or_else(|error| panic!("{self:?}: {error}"));
+        let mut stream =
+            session.open(&"load".parse().unwrap()).await.unwrap_or_else(|error| panic!("{self:?}: {error}"));
         let said = stream.write_all(&self.header()).await;
         match self.act {
             Act::Echo | Act::Upload | Act::Wait => {

@@ -389,7 +389,9 @@ impl Line {
                     if limits.is_crumbled() {
                         streams.values_mut().for_each(|slot| slot.pieces.settle(slot.entry.read()));
                         if limits.is_crumbled() {
-                            return ControlFlow::Break("what nobody has read yet came in more pieces than there is room for");
+                            return ControlFlow::Break(
+                                "what nobody has read yet came in more pieces than there is room for",
+                            );
                         }
                     }
                 }

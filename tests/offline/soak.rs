@@ -75,9 +75,8 @@ async fn soak(time: Duration) {
     let begun = Instant::now();
     // Most of that is waiting for the disk. A token each: SoftHSM's files are not made for many writers.
     let tokens: Vec<_> = (0..6).map(|number| hsm.init_token(&format!("soak-{number}"), SO_PIN, PIN)).collect();
-    let machine = |token: &TestToken, name: &str| {
-        Machine::new(name, Some(token.uri(name)), Curve::X25519, "ChaChaPoly_BLAKE2s")
-    };
+    let machine =
+        |token: &TestToken, name: &str| Machine::new(name, Some(token.uri(name)), Curve::X25519, "ChaChaPoly_BLAKE2s");
     let mut cosigner = machine(&tokens[0], "cosigner");
     let mut wallets: Vec<Machine> = std::thread::scope(|scope| {
         let make = |(first, token)| {

@@ -160,15 +160,22 @@ fn what_is_no_offence() {
             member.says.frames(&data(FIN, stream, b"")).await.unwrap();
             member.says.frames(&data(RST, stream, b"")).await.unwrap();
         }
-        member.says.control(&[Control::Pong([1; 8]), Control::Drain(Why::Done), Control::Drain(Why::Idle)]).await.unwrap();
+        member
+            .says
+            .control(&[Control::Pong([1; 8]), Control::Drain(Why::Done), Control::Drain(Why::Idle)])
+            .await
+            .unwrap();
         member.says.control(&[open(1), Control::Reset { stream: 1, reason: Reset::Dropped }]).await.unwrap();
         member.says.frames(&data(SYN, 1, b"gone already")).await.unwrap();
-        member.says.control(&[Control::Reset { stream: 1, reason: Reset::Dropped }, Control::Ping(*b"are you?")]).await.unwrap();
+        member
+            .says
+            .control(&[Control::Reset { stream: 1, reason: Reset::Dropped }, Control::Ping(*b"are you?")])
+            .await
+            .unwrap();
         let mut pong = vec![1, 2];
         pong.extend_from_slice(b"are you?");
-        let answered = async {
-            while !member.hears.record().await.unwrap().windows(10).any(|bytes| bytes == &pong[..]) {}
-        };
+        let answered =
+            async { while !member.hears.record().await.unwrap().windows(10).any(|bytes| bytes == &pong[..]) {} };
         timeout(SOON, answered).await.expect("it is answered");
         assert!(!victim.status().has_ended);
     });
@@ -438,7 +445,11 @@ fn sessions_beyond_the_limit() {
         }
         for (_, victim) in &met[..5] {
             let ended = timeout(SOON, victim.ended()).await.expect("it made room");
-            assert!(matches!(ended.kind(), ErrorKind::SessionLimit | ErrorKind::SessionReplaced), "{ended}: {:?}", ended.kind());
+            assert!(
+                matches!(ended.kind(), ErrorKind::SessionLimit | ErrorKind::SessionReplaced),
+                "{ended}: {:?}",
+                ended.kind()
+            );
         }
         for (_, victim) in &met[5..] {
             assert!(!victim.status().has_ended);
