@@ -184,7 +184,8 @@ impl Sessions {
             oldest.end(Why::Limit);
         }
         // A peer that does not acknowledge their end would keep all of them in their places.
-        let closing: Vec<_> = live.iter().filter(|live| live.is_over()).filter_map(|live| live.held.upgrade()).collect();
+        let closing: Vec<_> =
+            live.iter().filter(|live| live.is_over()).filter_map(|live| live.held.upgrade()).collect();
         let beyond = closing.len().saturating_sub(self.per_peer);
         drop(registry);
         closing.iter().take(beyond).for_each(|held| held.drop_pipe());

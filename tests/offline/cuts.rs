@@ -239,8 +239,9 @@ impl Pair {
         };
         let incoming = self.answerer.incoming(4747).unwrap();
         let connection = Connection::new(Pipe::joined(caller_pipe), self.cosigner.card.onion_address, 4747);
-        let calling =
-            async { converse(self.caller.handshake_initiate(connection, &self.cosigner.card.static_public).await).await };
+        let calling = async {
+            converse(self.caller.handshake_initiate(connection, &self.cosigner.card.static_public).await).await
+        };
         let answering = async {
             converse(self.answerer.handshake_respond(Pipe::joined(answerer_pipe), &incoming, None).await).await
         };

@@ -1,6 +1,7 @@
 //! Everything that needs no Tor: handshakes on every token, tampering, strangers, other people's Noise.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
+#![allow(clippy::print_stdout, reason = "what a failed test saw, and how long it took")]
 #![allow(clippy::disallowed_methods, reason = "sleeping is how a test waits for what must not happen")]
 
 mod cli;

@@ -30,7 +30,7 @@ async fn round(callers: &[Endpoint], listening: &mut Listening, round: u64, stre
     let mut ends: JoinSet<(String, Session)> = JoinSet::new();
     for (number, caller) in callers.iter().enumerate() {
         let (caller, cosigner) = (caller.clone(), cosigner.clone());
-        let resume = if (number as u64 + round) % 2 == 0 { Resume::IfBroken } else { Resume::Never };
+        let resume = if (number as u64 + round).is_multiple_of(2) { Resume::IfBroken } else { Resume::Never };
         ends.spawn(async move {
             let options = ConnectOptions::default().resume(resume);
             let session = caller.connect_peer_with(&cosigner, options).await;
@@ -130,6 +130,8 @@ async fn soak(time: Duration) {
 fn a_hundred_peers_with_a_hundred_streams() {
     isolated(|| {
         let seconds = std::env::var("CLAVIGER_SOAK").ok().map_or(0, |seconds| seconds.parse().unwrap());
+        // Why one end closed is in the other's log.
+        tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(soak(Duration::from_secs(seconds)));
         runtime.shutdown_background();

@@ -549,7 +549,9 @@ fn five_hundred_idle_sessions() {
             let each = resident().saturating_sub(before) / 1000;
             println!("{each} bytes an end");
             assert!(each < 12 << 10, "{each} bytes for each end of an idle session");
-            assert!(sessions.iter().all(|(session, accepted)| !session.status().has_ended && !accepted.status().has_ended));
+            assert!(
+                sessions.iter().all(|(session, accepted)| !session.status().has_ended && !accepted.status().has_ended)
+            );
         });
     });
 }

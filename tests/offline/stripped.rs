@@ -143,7 +143,10 @@ fn every_byte_of_the_encapsulation() {
             }
             let whole = pair.between(|first| first, |second| second);
             let [called, answered] = tokio::time::timeout(Duration::from_secs(10), whole).await.unwrap();
-            assert!(answered.is_none() && !matches!(called, Some(ErrorKind::HandshakeFailed)), "{called:?} {answered:?}");
+            assert!(
+                answered.is_none() && !matches!(called, Some(ErrorKind::HandshakeFailed)),
+                "{called:?} {answered:?}"
+            );
         }
     });
 }

@@ -64,7 +64,8 @@ async fn round(callers: &[Endpoint], answerers: &[Endpoint], number: u64) -> u64
     for (at, caller) in callers.iter().enumerate() {
         let (caller, name) = (caller.clone(), answerers[at % answerers.len()].identity().identifier.clone());
         calling.spawn(async move {
-            let options = ConnectOptions::DEFAULT.resume(if number % 2 == 0 { Resume::Never } else { Resume::IfBroken });
+            let options =
+                ConnectOptions::DEFAULT.resume(if number % 2 == 0 { Resume::Never } else { Resume::IfBroken });
             let session = caller.connect_peer_with(&name, options).await;
             (caller.identity().identifier.to_string(), session.unwrap_or_else(|error| panic!("{name}: {error}")))
         });
@@ -106,7 +107,11 @@ fn twenty_peers_with_twenty_streams() {
     let dir = tempfile::tempdir().unwrap();
     run(async {
         let mut all = machines(
-            ["cosigner", "tower"].map(String::from).into_iter().chain((0..PEERS).map(|at| format!("wallet-{at}"))).collect(),
+            ["cosigner", "tower"]
+                .map(String::from)
+                .into_iter()
+                .chain((0..PEERS).map(|at| format!("wallet-{at}")))
+                .collect(),
         );
         let (hosts, wallets) = all.split_at_mut(2);
         for host in hosts.iter_mut() {
@@ -161,7 +166,9 @@ fn destroy(client: &TorProcess) -> usize {
     let status = control(client, "GETINFO circuit-status");
     let circuits = status.iter().filter(|line| line.contains("PURPOSE=HS_CLIENT_REND") && line.contains(" BUILT "));
     let ids = circuits.map(|line| line.trim_start_matches("250+circuit-status=").split(' ').next().unwrap());
-    ids.map(|id| control(client, &format!("CLOSECIRCUIT {id}"))).filter(|answer| answer[0].starts_with("250 OK")).count()
+    ids.map(|id| control(client, &format!("CLOSECIRCUIT {id}")))
+        .filter(|answer| answer[0].starts_with("250 OK"))
+        .count()
 }
 
 /// Serves what `Job`s open, for as long as the session lasts; a stream that breaks does so by a typed error.
