@@ -11,7 +11,9 @@ use claviger::store::Peer;
 use claviger::{Endpoint, Session};
 use claviger_testkit::token::{PIN, SO_PIN, SoftHsm, TestToken, isolated};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -28,11 +30,14 @@ const PEERS: usize = 100;
 async fn round(callers: &[Endpoint], listening: &mut Listening, round: u64, streams: usize) -> u64 {
     let cosigner: Identifier = "cosigner".parse().unwrap();
     let mut ends: JoinSet<(String, Session)> = JoinSet::new();
+    // A token's queue is 64 operations long, and who comes when it is full is turned away.
+    let turns = Arc::new(Semaphore::new(40));
     for (number, caller) in callers.iter().enumerate() {
-        let (caller, cosigner) = (caller.clone(), cosigner.clone());
+        let (caller, cosigner, turns) = (caller.clone(), cosigner.clone(), Arc::clone(&turns));
         let resume = if (number as u64 + round).is_multiple_of(2) { Resume::IfBroken } else { Resume::Never };
         ends.spawn(async move {
-            let options = ConnectOptions::default().resume(resume);
+            let options = ConnectOptions::DEFAULT.resume(resume);
+            let _turn = turns.acquire().await.unwrap();
             let session = caller.connect_peer_with(&cosigner, options).await;
             let session = session.unwrap_or_else(|error| panic!("{number}: {error} {:?}", error.cause()));
             (caller.identity().identifier.to_string(), session)
