@@ -122,13 +122,14 @@ async fn soak(time: Duration) {
         );
         assert!(callers.iter().chain([&answerer]).all(|end| end.sessions().is_empty()), "a session is left");
         seen.push(resident());
-        if number > 0 && begun.elapsed() >= time {
+        if number > 1 && begun.elapsed() >= time {
             break;
         }
     }
-    // Flat: what the first whole round has taken is all that the others take. A short one has only its warm-up to compare.
-    let (first, last) = (seen[1.min(seen.len() - 2)], seen[seen.len() - 1]);
-    assert!(last <= first + 32, "{first} MiB have become {last} MiB");
+    // Flat: what the first rounds have taken, after the warm-up, is all that the others take, but for how much happens at once on a busy machine.
+    let (last, earlier) = seen.split_last().unwrap();
+    let most = earlier[1..].iter().take(10).max().unwrap();
+    assert!(*last <= most + 32, "{most} MiB have become {last} MiB");
 }
 
 #[test]
@@ -136,7 +137,8 @@ fn a_hundred_peers_with_a_hundred_streams() {
     isolated(|| {
         let seconds = std::env::var("CLAVIGER_SOAK").ok().map_or(0, |seconds| seconds.parse().unwrap());
         // Why one end closed is in the other's log.
-        tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
+        let log = tracing_subscriber::fmt().with_env_filter("claviger=warn").with_ansi(false);
+        log.with_writer(std::io::stderr).init();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(soak(Duration::from_secs(seconds)));
         runtime.shutdown_background();
