@@ -11,7 +11,9 @@ use claviger::store::Peer;
 use claviger::{Endpoint, Session};
 use claviger_testkit::token::{PIN, SO_PIN, SoftHsm, TestToken, isolated};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -28,11 +30,14 @@ const PEERS: usize = 100;
 async fn round(callers: &[Endpoint], listening: &mut Listening, round: u64, streams: usize) -> u64 {
     let cosigner: Identifier = "cosigner".parse().unwrap();
     let mut ends: JoinSet<(String, Session)> = JoinSet::new();
+    // A token's queue is 64 operations long, and who comes when it is full is turned away.
+    let turns = Arc::new(Semaphore::new(40));
     for (number, caller) in callers.iter().enumerate() {
-        let (caller, cosigner) = (caller.clone(), cosigner.clone());
+        let (caller, cosigner, turns) = (caller.clone(), cosigner.clone(), Arc::clone(&turns));
         let resume = if (number as u64 + round).is_multiple_of(2) { Resume::IfBroken } else { Resume::Never };
         ends.spawn(async move {
-            let options = ConnectOptions::default().resume(resume);
+            let options = ConnectOptions::DEFAULT.resume(resume);
+            let _turn = turns.acquire().await.unwrap();
             let session = caller.connect_peer_with(&cosigner, options).await;
             let session = session.unwrap_or_else(|error| panic!("{number}: {error} {:?}", error.cause()));
             (caller.identity().identifier.to_string(), session)
@@ -117,13 +122,14 @@ async fn soak(time: Duration) {
         );
         assert!(callers.iter().chain([&answerer]).all(|end| end.sessions().is_empty()), "a session is left");
         seen.push(resident());
-        if number > 0 && begun.elapsed() >= time {
+        if number > 1 && begun.elapsed() >= time {
             break;
         }
     }
-    // Flat: what the first whole round has taken is all that the others take. A short one has only its warm-up to compare.
-    let (first, last) = (seen[1.min(seen.len() - 2)], seen[seen.len() - 1]);
-    assert!(last <= first + 32, "{first} MiB have become {last} MiB");
+    // Flat: what the first rounds have taken, after the warm-up, is all that the others take, but for how much happens at once on a busy machine.
+    let (last, earlier) = seen.split_last().unwrap();
+    let most = earlier[1..].iter().take(10).max().unwrap();
+    assert!(*last <= most + 32, "{most} MiB have become {last} MiB");
 }
 
 #[test]
@@ -131,7 +137,8 @@ fn a_hundred_peers_with_a_hundred_streams() {
     isolated(|| {
         let seconds = std::env::var("CLAVIGER_SOAK").ok().map_or(0, |seconds| seconds.parse().unwrap());
         // Why one end closed is in the other's log.
-        tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
+        let log = tracing_subscriber::fmt().with_env_filter("claviger=warn").with_ansi(false);
+        log.with_writer(std::io::stderr).init();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(soak(Duration::from_secs(seconds)));
         runtime.shutdown_background();
