@@ -64,7 +64,19 @@ struct Live {
 
 impl Live {
     fn is_over(&self) -> bool {
-        self.held.strong_count() == 0 || self.session.as_ref().is_some_and(Watched::has_ended)
+        self.held.strong_count() == 0 || self.has_ended()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.session.as_ref().is_some_and(Watched::has_ended)
+    }
+
+    fn release_ended(&self) {
+        if self.has_ended()
+            && let Some(place) = self.place.upgrade()
+        {
+            place.release();
+        }
     }
 }
 
@@ -79,13 +91,18 @@ impl Place {
     fn new(open: &Arc<AtomicUsize>) -> Self {
         Self { open: Arc::clone(open), counts: AtomicBool::new(true) }
     }
+
+    /// Counts no more, whether or not its pipe is gone.
+    fn release(&self) {
+        if self.counts.swap(false, Ordering::SeqCst) {
+            self.open.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if *self.counts.get_mut() {
-            self.open.fetch_sub(1, Ordering::SeqCst);
-        }
+        self.release();
     }
 }
 
@@ -117,8 +134,13 @@ impl Sessions {
         {
             return Ok(Place::new(&self.open));
         }
-        let taken =
-            self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |open| (open < limit).then_some(open + 1));
+        let take =
+            || self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |open| (open < limit).then_some(open + 1));
+        let taken = take().or_else(|_| {
+            // Those that have ended, and whose peers do not say so, take nobody's place.
+            self.lock().peers.values().flat_map(|of_peer| &of_peer.live).for_each(Live::release_ended);
+            take()
+        });
         taken.map(|_| Place::new(&self.open)).map_err(|_| {
             Error::new(
                 ErrorKind::SessionLimit,
