@@ -109,6 +109,8 @@ pub fn over_tcp(listen: SocketAddr, peer: Option<(Identifier, SocketAddr)>) -> C
     let mut config = config();
     config.transport.kind = TransportKind::Tcp;
     config.transport.tcp.listen = listen;
+    // Of one peer no more than `knock::MAX_SEEN` knocks are taken within it, and here one peer has thousands of sessions.
+    config.handshake.knock_window = Duration::from_secs(1);
     config.transport.tcp.peers.extend(peer);
     config
 }

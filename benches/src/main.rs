@@ -29,9 +29,9 @@ struct Arguments {
     /// Writes the tables into DIR/performance.md, between its two marks, and the pictures beside it into DIR/performance.
     #[arg(long, value_name = "DIR")]
     docs: Option<PathBuf>,
-    /// Measures nothing: takes what `--json` printed before. `-` is standard input.
+    /// Measures nothing: takes what `--json` printed before, one run after the other. `-` is standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rows", "quick"])]
-    from: Option<PathBuf>,
+    from: Vec<PathBuf>,
     #[command(subcommand)]
     worker: Option<Worker>,
 }
@@ -51,10 +51,11 @@ fn main() -> Result<()> {
     if let Some(unknown) = arguments.rows.iter().find(|name| ROWS.iter().all(|row| row.name != **name)) {
         return Err(format!("no row is called {unknown}; `--list` names them").into());
     }
-    let report = match &arguments.from {
-        Some(file) => serde_json::from_str(&read(file)?)?,
-        None => measure(&arguments),
-    };
+    let mut before = Vec::new();
+    for file in &arguments.from {
+        before.push(serde_json::from_str(&read(file)?)?);
+    }
+    let report = before.into_iter().reduce(Report::followed_by).unwrap_or_else(|| measure(&arguments));
     if let Some(dir) = &arguments.docs {
         write_docs(dir, &report)?;
     }

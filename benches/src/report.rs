@@ -78,6 +78,14 @@ pub struct Rounds<'a> {
 }
 
 impl Report {
+    /// With what a later run on the same machine found.
+    pub fn followed_by(mut self, later: Self) -> Self {
+        self.values.extend(later.values);
+        self.verdicts.extend(later.verdicts);
+        self.skipped.extend(later.skipped);
+        self
+    }
+
     /// Notes the rounds of every subject of a case.
     pub fn note(&mut self, row: &str, case: &str, unit: &str, names: &[String], rounds: &[Vec<f64>]) {
         for (name, values) in names.iter().zip(rounds) {
@@ -149,7 +157,8 @@ impl Report {
     }
 
     fn verdict_cells(&self) -> Vec<Vec<String>> {
-        let mut cells = vec![["what", "ours", "theirs", "", "ratio", "target", ""].map(String::from).to_vec()];
+        let mut cells =
+            vec![["what", "ours", "theirs", "who", "ratio", "target", "reached"].map(String::from).to_vec()];
         for verdict in &self.verdicts {
             let with_unit = |value: f64| format!("{} {}", number(value), verdict.unit);
             cells.push(vec![
@@ -159,7 +168,7 @@ impl Report {
                 verdict.against.clone(),
                 verdict.ratio.map_or("–".into(), |ratio| format!("{ratio:.2}")),
                 verdict.target.map_or("–".into(), |target| target.text(&verdict.unit)),
-                verdict.met().map_or("", |met| if met { "met" } else { "missed" }).into(),
+                verdict.met().map_or("", |met| if met { "yes" } else { "no" }).into(),
             ]);
         }
         cells

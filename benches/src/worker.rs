@@ -4,14 +4,17 @@ use crate::Result;
 use crate::link::{self, BoxStream, CHUNK, Dialler, Kind};
 use clap::Subcommand;
 use claviger::Session;
+use claviger::noise::knock::MAX_SEEN;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 /// The ends. Hidden: this program starts itself.
 #[derive(Debug, Subcommand)]
@@ -144,6 +147,10 @@ async fn hold(dialler: &Dialler, count: usize, bare: bool, go_on: &Notify) -> Re
     ready();
     go_on.notified().await;
     while held.len() < count {
+        // No more within the listener's window than it takes of one peer.
+        if held.len() % (MAX_SEEN / 2) == 0 {
+            sleep(Duration::from_secs(2)).await;
+        }
         held.push(once(dialler, bare).await?);
     }
     ready();

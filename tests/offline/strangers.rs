@@ -166,7 +166,7 @@ fn a_held_store_holds_up_nobody() {
     });
 }
 
-/// The caller is found among hundreds of recorded peers (`benches/knock.rs` has the time for ten thousand).
+/// The caller is found among hundreds of recorded peers (`scripts/bench knock` has the time for ten thousand).
 #[test]
 fn among_many_peers() {
     run(async {
