@@ -189,7 +189,7 @@ impl super::Incoming {
         attempt: &mut Attempt,
     ) -> Result<Session> {
         let Inner { shared, config, .. } = &*self.endpoint.0;
-        let Caller { own, peer, key, message, permit, .. } = caller;
+        let Caller { own, peer, key, message, .. } = caller;
         let pair = Pair::new(&own, &peer, &key);
         attempt.resumed = true;
         let found = shared.chains.find(&pair, id_of(&message)?, shared.clock.now(), |family, link| {
@@ -213,9 +213,7 @@ impl super::Incoming {
         shared.chains.supersede(&pair.peer, session, number);
         let session_peer = drive::session_peer(&peer, &key, &own, true, protocol, attempt);
         let arrival = Arrival { number, age, family, resumes: Some(session) };
-        let session = drive::finish(shared, config, pipe, session_peer, &established, arrival).await;
-        drop(permit);
-        session
+        drive::finish(shared, config, pipe, session_peer, &established, arrival).await
     }
 
     /// Whether the full handshake that is behind it would be answered, too, and be of the same protocol.
