@@ -253,6 +253,7 @@ impl Shared {
         }
         self.sessions.stands(&peer, number, session);
         // It may be over already, and nobody was told then of what it leaves.
+        self.sessions.claim(&peer, number)?;
         if session.how_ended().is_some_and(|kind| !is_broken(kind)) {
             self.chains.forget(&peer, number);
         }
