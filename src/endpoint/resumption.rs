@@ -231,8 +231,10 @@ impl super::Incoming {
 impl Shared {
     /// What a session with `peer` keeps to. Its age counts from the token.
     pub(super) fn settings(&self, config: &config::Session, peer: &session::Peer, number: u64) -> Settings {
-        let due = Instant::now() + config.max_age.saturating_sub(self.clock.now().since(peer.token_seen));
-        let mut settings = Settings::new(config, Some(due), self.sessions.limits(&peer.identifier));
+        let (clock, max_age, token_seen) = (self.clock.clone(), config.max_age, peer.token_seen);
+        let due = move || Instant::now() + max_age.saturating_sub(clock.now().since(token_seen));
+        let mut settings = Settings::new(config, Some(due()), self.sessions.limits(&peer.identifier));
+        settings.sooner = Some(Box::new(due));
         let (chains, name) = (Arc::clone(&self.chains), peer.identifier.clone());
         settings.over = Some(Box::new(move |kind| {
             if !is_broken(kind) {
