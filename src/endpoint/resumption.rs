@@ -253,6 +253,10 @@ impl Shared {
         if let Some(old) = resumes {
             self.sessions.end(&peer, old, Why::Replaced);
         }
+        self.sessions.claim(&peer, number)?;
+        if family.protocol.kem.is_some() {
+            self.meets_with_kem(&peer);
+        }
         self.sessions.stands(&peer, number, session);
         // It may be over already, and nobody was told then of what it leaves.
         self.sessions.claim(&peer, number)?;
