@@ -156,6 +156,10 @@ impl Endpoint {
         attempt.dial = started.elapsed();
         let pair = Pair::new(&way.own, peer, &way.key);
         let (mut pipe, number) = shared.guard(&pair, Entry::Outgoing, dialled?)?;
+        // Dialling may have taken minutes.
+        if !shared.chains.allow(taken, shared.clock.now()) {
+            return Err(nothing_here(&peer.identifier));
+        }
         let family = Arc::clone(taken.family());
         let failed = |error| noise_error(&error, Some(peer));
         let ends = drive::ends_calling(&way.own, peer, &way.key, &way.onion_address, port);
@@ -249,17 +253,16 @@ impl Shared {
         let Arrival { number, age, family, resumes } = arrival;
         let peer = family.pair.peer.clone();
         let link = Link::first(established, family.is_initiator).map_err(|error| noise_error(&error, None))?;
-        self.chains.keep(Chain::new(family, link, number), age, self.clock.now());
-        if let Some(old) = resumes {
-            self.sessions.end(&peer, old, Why::Replaced);
-        }
         self.sessions.claim(&peer, number)?;
         if family.protocol.kem.is_some() {
             self.meets_with_kem(&peer);
         }
+        self.chains.keep(Chain::new(family, link, number), age, self.clock.now());
+        if let Some(old) = resumes {
+            self.sessions.end(&peer, old, Why::Replaced);
+        }
         self.sessions.stands(&peer, number, session);
         // It may be over already, and nobody was told then of what it leaves.
-        self.sessions.claim(&peer, number)?;
         if session.how_ended().is_some_and(|kind| !is_broken(kind)) {
             self.chains.forget(&peer, number);
         }
@@ -286,11 +289,15 @@ fn id_of(message: &[u8]) -> Result<&[u8; RESUMPTION_ID]> {
     message.first_chunk().ok_or_else(|| internal("a resumption without an id"))
 }
 
-/// Whether the other end was there and would have none of it. A full handshake tells more.
+/// Whether the other end was there and would have none of it, or this one will not any more. A full handshake tells more.
 pub(super) fn is_refusal(kind: ErrorKind) -> bool {
     matches!(
         kind,
-        ErrorKind::HandshakeRefused | ErrorKind::HandshakeFailed | ErrorKind::PacketInvalid | ErrorKind::BadPoint
+        ErrorKind::HandshakeRefused
+            | ErrorKind::HandshakeFailed
+            | ErrorKind::PacketInvalid
+            | ErrorKind::BadPoint
+            | ErrorKind::ResumptionRefused
     )
 }
 
