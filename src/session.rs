@@ -158,6 +158,8 @@ pub(crate) struct Settings {
     pub(crate) drain: Duration,
     /// When the session has come to its age. `None`: never.
     pub(crate) due: Option<Instant>,
+    /// The same by a clock that goes on while the machine is suspended, which tokio's does not: looked at whenever the session does something, at least once in `keepalive`.
+    pub(crate) sooner: Option<Box<dyn Fn() -> Instant + Send + Sync>>,
     /// What all sessions of the peer may use up together.
     pub(crate) limits: Arc<PeerLimits>,
     pub(crate) over: Option<Over>,
@@ -172,6 +174,7 @@ impl Settings {
             idle: Some(config.idle).filter(|idle| !idle.is_zero()),
             drain: config.drain,
             due,
+            sooner: None,
             limits,
             over: None,
         }

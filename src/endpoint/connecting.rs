@@ -231,9 +231,16 @@ impl Endpoint {
                 "Import its identity card with `claviger-ceremony import`.",
             ));
         }
-        if let Some((own, theirs)) = self.0.shared.worked(identifier) {
-            // Stable: the others stay in their order.
-            ways.sort_by_key(|way| way.own.key != own || way.key.static_public != theirs);
+        let offers = |way: &Way| self.protocol(peer, way, Pattern::Kk).is_ok_and(|protocol| protocol.kem.is_some());
+        let worked = self.0.shared.worked(identifier);
+        let has_worked = |way: &Way| {
+            worked.as_ref().is_some_and(|(own, theirs)| way.own.key == *own && way.key.static_public == *theirs)
+        };
+        // Stable: the others stay in their order. Former cards may be without the KEM that the present ones offer; whoever breaks connections must not have
+        // a say in it, so a way without is taken only as long as none with it was seen to work.
+        ways.sort_by_key(|way| (!offers(way), !has_worked(way)));
+        if self.0.shared.met_with_kem(identifier) && ways.iter().any(offers) {
+            ways.retain(offers);
         }
         Ok((peer.clone(), ways))
     }

@@ -175,7 +175,7 @@ pub(super) async fn run(
 }
 
 /// Answers `Agree` steps until something else is needed.
-async fn agree(mut step: Step, token: &TokenHandle, attempt: &mut Attempt) -> Result<Step> {
+pub(super) async fn agree(mut step: Step, token: &TokenHandle, attempt: &mut Attempt) -> Result<Step> {
     while let Step::Agree(waiting) = step {
         let started = Instant::now();
         let secret = token.agree(waiting.public(), &attempt.reason()).await;

@@ -14,8 +14,8 @@ use crate::secret::PresharedKey;
 use crate::store::{Contact, Machine, Peer, PeerKey, SealKey, Store, seal_point};
 use crate::token::{Reason, TokenHandle, Trouble};
 use crate::transport::BoxPipe;
-use std::collections::HashMap;
 use std::collections::hash_map;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -156,6 +156,8 @@ pub(super) struct Shared {
     pub(super) chains: Arc<Chains>,
     /// The pair of keys by which a peer was reached last: this machine's, the peer's.
     worked: Mutex<HashMap<Identifier, (StaticPublic, StaticPublic)>>,
+    /// Peers with which a full handshake had the KEM, so that they are known to know this machine's present card, and to be who their own says.
+    with_kem: Mutex<HashSet<Identifier>>,
     /// It was told that the machine goes on with another key.
     differs: AtomicBool,
     noted: Mutex<HashMap<(StaticPublic, StaticPublic), Instant>>,
@@ -216,6 +218,7 @@ impl Shared {
             sessions: Sessions::new(config),
             chains: Arc::new(Chains::new(config)),
             worked: Mutex::default(),
+            with_kem: Mutex::default(),
             differs: AtomicBool::new(false),
             noted: Mutex::default(),
             file,
@@ -316,6 +319,15 @@ impl Shared {
             return Err(revoked(&why));
         }
         Ok((guarded(&held, &Arc::new(Kept { _shared: Arc::clone(self), _place: place })), number))
+    }
+
+    /// Whether a full handshake with a peer had the KEM since this program began.
+    pub(super) fn met_with_kem(&self, peer: &Identifier) -> bool {
+        self.with_kem.lock().unwrap_or_else(PoisonError::into_inner).contains(peer)
+    }
+
+    pub(super) fn meets_with_kem(&self, peer: &Identifier) {
+        self.with_kem.lock().unwrap_or_else(PoisonError::into_inner).insert(peer.clone());
     }
 
     /// The pair of keys to try first.

@@ -223,8 +223,8 @@ pub(super) struct Caller {
     /// Of its knock.
     time_ms: u64,
     pub(super) message: Vec<u8>,
-    /// Its place among the peer's handshakes.
-    pub(super) permit: OwnedSemaphorePermit,
+    /// Its place among the peer's handshakes. A resumption has none: it waits for nobody, and whoever else knocks in the peer's name must not be in its way.
+    permit: Option<OwnedSemaphorePermit>,
     turn: Arc<Semaphore>,
 }
 
@@ -299,8 +299,10 @@ impl Incoming {
                 "Look for a client that connects in a loop on that machine.",
             )
         })?;
-        let established = drive::run(next, &mut pipe, &own.token, patience, attempt).await?;
+        // All operations of a responder come before its message. The turn is not kept while the caller is waited for, who has proved nothing yet.
+        let next = drive::agree(next, &own.token, attempt).await?;
         drop(turn);
+        let established = drive::run(next, &mut pipe, &own.token, patience, attempt).await?;
         let session_peer = drive::session_peer(&peer, &key, &own, true, protocol, attempt);
         let ends = self.ends(&own, &peer, &key);
         let family = Family::new(pair, true, &ends, time_ms, &established, attempt.token_seen());
@@ -363,7 +365,8 @@ impl Incoming {
             handshakes: Arc::new(Semaphore::new(limit)),
             turn: Arc::new(Semaphore::new(1)),
         });
-        let permit = Arc::clone(&share.handshakes).try_acquire_owned().map_err(|_| {
+        let permit = (admitted.kind.pattern != Pattern::Nn).then(|| Arc::clone(&share.handshakes).try_acquire_owned());
+        let permit = permit.transpose().map_err(|_| {
             Error::new(
                 ErrorKind::RateLimited,
                 format!("`{}` has {limit} handshakes under way already.", peer.identifier),

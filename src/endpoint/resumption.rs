@@ -156,6 +156,10 @@ impl Endpoint {
         attempt.dial = started.elapsed();
         let pair = Pair::new(&way.own, peer, &way.key);
         let (mut pipe, number) = shared.guard(&pair, Entry::Outgoing, dialled?)?;
+        // Dialling may have taken minutes.
+        if !shared.chains.allow(taken, shared.clock.now()) {
+            return Err(nothing_here(&peer.identifier));
+        }
         let family = Arc::clone(taken.family());
         let failed = |error| noise_error(&error, Some(peer));
         let ends = drive::ends_calling(&way.own, peer, &way.key, &way.onion_address, port);
@@ -189,7 +193,7 @@ impl super::Incoming {
         attempt: &mut Attempt,
     ) -> Result<Session> {
         let Inner { shared, config, .. } = &*self.endpoint.0;
-        let Caller { own, peer, key, message, permit, .. } = caller;
+        let Caller { own, peer, key, message, .. } = caller;
         let pair = Pair::new(&own, &peer, &key);
         attempt.resumed = true;
         let found = shared.chains.find(&pair, id_of(&message)?, shared.clock.now(), |family, link| {
@@ -213,9 +217,7 @@ impl super::Incoming {
         shared.chains.supersede(&pair.peer, session, number);
         let session_peer = drive::session_peer(&peer, &key, &own, true, protocol, attempt);
         let arrival = Arrival { number, age, family, resumes: Some(session) };
-        let session = drive::finish(shared, config, pipe, session_peer, &established, arrival).await;
-        drop(permit);
-        session
+        drive::finish(shared, config, pipe, session_peer, &established, arrival).await
     }
 
     /// Whether the full handshake that is behind it would be answered, too, and be of the same protocol.
@@ -233,8 +235,10 @@ impl super::Incoming {
 impl Shared {
     /// What a session with `peer` keeps to. Its age counts from the token.
     pub(super) fn settings(&self, config: &config::Session, peer: &session::Peer, number: u64) -> Settings {
-        let due = Instant::now() + config.max_age.saturating_sub(self.clock.now().since(peer.token_seen));
-        let mut settings = Settings::new(config, Some(due), self.sessions.limits(&peer.identifier));
+        let (clock, max_age, token_seen) = (self.clock.clone(), config.max_age, peer.token_seen);
+        let due = move || Instant::now() + max_age.saturating_sub(clock.now().since(token_seen));
+        let mut settings = Settings::new(config, Some(due()), self.sessions.limits(&peer.identifier));
+        settings.sooner = Some(Box::new(due));
         let (chains, name) = (Arc::clone(&self.chains), peer.identifier.clone());
         settings.over = Some(Box::new(move |kind| {
             if !is_broken(kind) {
@@ -249,6 +253,10 @@ impl Shared {
         let Arrival { number, age, family, resumes } = arrival;
         let peer = family.pair.peer.clone();
         let link = Link::first(established, family.is_initiator).map_err(|error| noise_error(&error, None))?;
+        self.sessions.claim(&peer, number)?;
+        if family.protocol.kem.is_some() {
+            self.meets_with_kem(&peer);
+        }
         self.chains.keep(Chain::new(family, link, number), age, self.clock.now());
         if let Some(old) = resumes {
             self.sessions.end(&peer, old, Why::Replaced);
@@ -281,11 +289,15 @@ fn id_of(message: &[u8]) -> Result<&[u8; RESUMPTION_ID]> {
     message.first_chunk().ok_or_else(|| internal("a resumption without an id"))
 }
 
-/// Whether the other end was there and would have none of it. A full handshake tells more.
+/// Whether the other end was there and would have none of it, or this one will not any more. A full handshake tells more.
 pub(super) fn is_refusal(kind: ErrorKind) -> bool {
     matches!(
         kind,
-        ErrorKind::HandshakeRefused | ErrorKind::HandshakeFailed | ErrorKind::PacketInvalid | ErrorKind::BadPoint
+        ErrorKind::HandshakeRefused
+            | ErrorKind::HandshakeFailed
+            | ErrorKind::PacketInvalid
+            | ErrorKind::BadPoint
+            | ErrorKind::ResumptionRefused
     )
 }
 

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, StaticPublic};
 use crate::session::{PeerLimits, Session, Status, Watched, Why};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Which machines are at the ends of a session, and by which keys.
@@ -83,18 +83,30 @@ impl Live {
 /// A session's place among all; given back when dropped.
 pub(super) struct Place {
     open: Arc<AtomicUsize>,
-    /// Not when another session has taken it over.
-    counts: AtomicBool,
+    /// [`WAITS`], [`COUNTS`] or [`TAKEN`].
+    state: AtomicU8,
 }
 
+/// Of a caller that has proved nothing yet: it takes nobody's place.
+const WAITS: u8 = 0;
+
+const COUNTS: u8 = 1;
+
+/// Another session has taken it over, or its own is over.
+const TAKEN: u8 = 2;
+
 impl Place {
-    fn new(open: &Arc<AtomicUsize>) -> Self {
-        Self { open: Arc::clone(open), counts: AtomicBool::new(true) }
+    fn new(open: &Arc<AtomicUsize>, state: u8) -> Self {
+        Self { open: Arc::clone(open), state: AtomicU8::new(state) }
+    }
+
+    fn turn(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Counts no more, whether or not its pipe is gone.
     fn release(&self) {
-        if self.counts.swap(false, Ordering::SeqCst) {
+        if self.turn(COUNTS, TAKEN) {
             self.open.fetch_sub(1, Ordering::SeqCst);
         }
     }
@@ -122,26 +134,53 @@ impl Sessions {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more.
+    /// A place for one more; for an incoming handshake, which has proved nothing yet, the prospect of one: see [`claim`](Self::claim).
     ///
     /// # Errors
     /// [`ErrorKind::SessionLimit`] when there are as many as there may be, and a peer asks. What this machine begins is not refused.
     pub(super) fn place(&self, peer: &Identifier, entry: Entry) -> Result<Place> {
-        let limit = if entry == Entry::Outgoing { usize::MAX } else { self.limit };
-        if let Entry::Instead(number) = entry
-            && let Some(old) = self.find(peer, number, |live| live.place.upgrade()).flatten()
-            && old.counts.swap(false, Ordering::SeqCst)
-        {
-            return Ok(Place::new(&self.open));
+        match entry {
+            Entry::Outgoing => {
+                self.open.fetch_add(1, Ordering::SeqCst);
+            }
+            Entry::Incoming => {
+                // There is room, and it is left to others.
+                self.take(peer)?;
+                self.open.fetch_sub(1, Ordering::SeqCst);
+                return Ok(Place::new(&self.open, WAITS));
+            }
+            Entry::Instead(number) => {
+                let old = self.find(peer, number, |live| live.place.upgrade()).flatten();
+                if !old.is_some_and(|old| old.turn(COUNTS, TAKEN)) {
+                    self.take(peer)?;
+                }
+            }
         }
-        let take =
-            || self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |open| (open < limit).then_some(open + 1));
+        Ok(Place::new(&self.open, COUNTS))
+    }
+
+    /// The caller of `number` has proved who it is: from now on it has a place, if there is still one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SessionLimit`].
+    pub(super) fn claim(&self, peer: &Identifier, number: u64) -> Result<()> {
+        let place = self.find(peer, number, |live| live.place.upgrade()).flatten();
+        if let Some(place) = place.filter(|place| place.state.load(Ordering::SeqCst) == WAITS) {
+            self.take(peer)?;
+            place.state.store(COUNTS, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn take(&self, peer: &Identifier) -> Result<()> {
+        let room = |open| (open < self.limit).then_some(open + 1);
+        let take = || self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room);
         let taken = take().or_else(|_| {
             // Those that have ended, and whose peers do not say so, take nobody's place.
             self.lock().peers.values().flat_map(|of_peer| &of_peer.live).for_each(Live::release_ended);
             take()
         });
-        taken.map(|_| Place::new(&self.open)).map_err(|_| {
+        taken.map(drop).map_err(|_| {
             Error::new(
                 ErrorKind::SessionLimit,
                 format!("`{peer}` was turned away: there are {} sessions already.", self.limit),
@@ -256,8 +295,29 @@ mod tests {
         Sessions::new(&config)
     }
 
+    /// Of a handshake that came to its end.
     fn place(sessions: &Sessions, entry: Entry) -> Result<Arc<Place>> {
-        sessions.place(&pair("wallet").peer, entry).map(Arc::new)
+        let place = sessions.place(&pair("wallet").peer, entry).map(Arc::new)?;
+        if place.turn(WAITS, COUNTS) {
+            sessions.take(&pair("wallet").peer)?;
+        }
+        Ok(place)
+    }
+
+    #[test]
+    fn who_has_proved_nothing_takes_no_place() {
+        let sessions = sessions(1);
+        let peer = pair("wallet").peer;
+        let both = [(); 2].map(|()| Arc::new(sessions.place(&peer, Entry::Incoming).unwrap()));
+        let pipes = [held(), held()];
+        let [one, other] = [0, 1].map(|at| sessions.enter(pair("wallet"), &pipes[at], &both[at]));
+        sessions.claim(&peer, one).unwrap();
+        sessions.claim(&peer, one).unwrap();
+        assert_eq!(sessions.open.load(Ordering::SeqCst), 1, "once");
+        assert_eq!(sessions.claim(&peer, other).err().unwrap().kind(), ErrorKind::SessionLimit);
+        assert_eq!(place(&sessions, Entry::Incoming).err().unwrap().kind(), ErrorKind::SessionLimit);
+        drop(both);
+        assert_eq!(sessions.open.load(Ordering::SeqCst), 0);
     }
 
     #[test]

@@ -250,6 +250,9 @@ impl Driver {
         }
         loop {
             let now = Instant::now();
+            if let (Some(due), Some(sooner)) = (&mut self.settings.due, &self.settings.sooner) {
+                *due = sooner().min(*due);
+            }
             if self.broken.is_some_and(|until| until <= now) {
                 return Poll::Ready(Turn::Break(line.unsent.take().unwrap_or_else(end::unacknowledged)));
             }

@@ -27,3 +27,4 @@ mod stripped;
 mod support;
 mod tamper;
 mod tokens;
+mod unproved;

@@ -88,14 +88,19 @@ impl Chains {
         self.age.load(Ordering::SeqCst)
     }
 
-    /// Keeps a chain, unless its time is over or the store has changed since `age`. A peer's oldest makes room.
+    /// Keeps a chain, unless its time is over or the store has changed since `age`. A peer's oldest makes room, but for those that were resumed and may be
+    /// needed once more: of these there may be as many besides.
     pub(in crate::endpoint) fn keep(&self, chain: Chain, age: u64, now: BootInstant) {
         let mut peers = self.lock();
         if age != self.age() || !self.holds(&chain.family, now) {
             return;
         }
         let chains = peers.entry(chain.family.pair.peer.clone()).or_default();
-        while chains.len() >= self.limit {
+        while chains.iter().filter(|chain| !chain.superseded).count() >= self.limit {
+            let oldest = chains.iter().position(|chain| !chain.superseded);
+            oldest.and_then(|at| chains.remove(at));
+        }
+        while chains.len() >= 2 * self.limit {
             chains.pop_front();
         }
         chains.push_back(chain);
@@ -118,6 +123,11 @@ impl Chains {
         Some(Taken { chains: Arc::clone(self), age: self.age(), family, session, link: Some(link), unanswered })
     }
 
+    /// Whether a chain that was taken may still be used: its time is not over, and nothing has changed since.
+    pub(in crate::endpoint) fn allow(&self, taken: &Taken, now: BootInstant) -> bool {
+        taken.age == self.age() && self.holds(&taken.family, now)
+    }
+
     /// Goes behind the link that `id` names, if `opens` says that the message was made with it.
     ///
     /// # Errors
@@ -130,16 +140,21 @@ impl Chains {
         opens: impl FnOnce(&Arc<Family>, &Link) -> Result<T>,
     ) -> Result<Found<T>> {
         let mut peers = self.lock();
-        let chains = peers.get_mut(&pair.peer).into_iter().flatten();
-        for chain in chains.filter(|chain| !chain.family.is_initiator && chain.family.pair == *pair) {
-            if !self.holds(&chain.family, now) {
+        let internal = |error| noise_error(&error, None);
+        let chains = peers.entry(pair.peer.clone()).or_default();
+        for at in 0..chains.len() {
+            let chain = &mut chains[at];
+            if chain.family.is_initiator || chain.family.pair != *pair || !self.holds(&chain.family, now) {
                 continue;
             }
-            let internal = |error| noise_error(&error, None);
             if let Some(link) = chain.link.find(id).map_err(internal)? {
                 let opened = opens(&chain.family, &link)?;
                 chain.link = link.next().map_err(internal)?;
-                return Ok(Found { opened, family: Arc::clone(&chain.family), session: chain.session });
+                let (family, session) = (Arc::clone(&chain.family), chain.session);
+                // Whoever goes on by this chain has no other of the same session: an answer that was lost left one to nobody.
+                let mut here = 0..;
+                chains.retain(|chain| here.next() == Some(at) || chain.session != session);
+                return Ok(Found { opened, family, session });
             }
         }
         Err(nothing_left(&pair.peer))
@@ -252,7 +267,7 @@ impl Drop for Taken {
             return;
         }
         let kept = peers.entry(family.pair.peer.clone()).or_default();
-        if kept.len() < chains.limit {
+        if kept.iter().filter(|chain| !chain.superseded).count() < chains.limit {
             let (session, unanswered) = (*session, *unanswered);
             kept.push_back(Chain { family: Arc::clone(family), link, session, unanswered, superseded: false });
         }

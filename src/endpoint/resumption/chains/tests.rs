@@ -132,7 +132,9 @@ fn time_and_changes_wipe() {
     chains.keep(chain(&family, 1), age, now);
     chains.keep(chain(&family, 2), age, now);
     let taken = take(&chains, now).unwrap();
+    assert!(chains.allow(&taken, now) && !chains.allow(&taken, now.later(15 * MINUTE)));
     chains.changed(|_| true);
+    assert!(!chains.allow(&taken, now));
     assert_eq!(count(&chains), 1);
     drop(taken);
     assert_eq!(count(&chains), 1, "in use while something changed");
@@ -160,10 +162,40 @@ fn what_was_resumed_is_kept_until_the_other_end_shows_itself() {
     // The answer was lost: it comes once more, by the old chain, and means the session that nobody took up.
     let found = chains.find(&family.pair, &link(1).id().unwrap(), now, |_, _| Ok(())).unwrap();
     assert_eq!(found.session, 2);
-    chains.settle(peer, 1);
-    assert_eq!(count(&chains), 2);
+    assert_eq!(count(&chains), 1, "nobody has what the lost answer left");
+    chains.supersede(peer, 2, 3);
+    chains.keep(chain(&family, 3), chains.age(), now);
     chains.settle(peer, 2);
+    assert_eq!(count(&chains), 2);
+    chains.settle(peer, 3);
     assert_eq!((count(&chains), chains.unsettled()), (1, vec![]));
-    chains.forget(peer, 2);
+    chains.forget(peer, 3);
     assert_eq!(count(&chains), 0);
+}
+
+/// With as many sessions as there may be, as with fewer.
+#[test]
+fn what_was_resumed_is_not_pushed_out() {
+    let (chains, now) = (chains(), BootInstant::now());
+    let family = family("peer", false, now);
+    let peer = &family.pair.peer;
+    for n in 1..=3 {
+        chains.keep(chain(&family, n), chains.age(), now);
+    }
+    let mut last = link(1);
+    for by in 4..12 {
+        let found = chains.find(&family.pair, &last.id().unwrap(), now, |_, _| Ok(())).unwrap();
+        chains.supersede(peer, found.session, by);
+        chains.keep(chain(&family, by as u8), chains.age(), now);
+        last = last.next().unwrap();
+        assert_eq!(count(&chains), 4);
+    }
+    // Nor is there ever more than twice of what there may be.
+    for by in 12..30 {
+        let n = by as u8;
+        chains.keep(chain(&family, n), chains.age(), now);
+        chains.find(&family.pair, &link(n).id().unwrap(), now, |_, _| Ok(())).unwrap();
+        chains.supersede(peer, by, by + 100);
+        assert!(count(&chains) <= 6);
+    }
 }
