@@ -239,7 +239,9 @@ impl Session {
     }
 
     /// Closes the session so that both ends know that everything arrived. No new streams are taken on; those that are open may go on for as long as the
-    /// configuration says (`drain`), and are reset then.
+    /// configuration says (`drain`, 10 minutes by default), and are cut then.
+    ///
+    /// A stream is open until it is dropped, also when both its directions have ended: drop yours before, or this waits for them until that time is over.
     ///
     /// # Errors
     /// [`ErrorKind::SessionTruncated`] when the peer does not acknowledge the end within [`CLOSE_PATIENCE`], and may not have received everything; why the session
