@@ -241,14 +241,17 @@ impl Session {
         self.shared().accept().await
     }
 
-    /// Closes the session so that both ends know that everything arrived. No new streams are taken on; those that are open may go on for as long as the
-    /// configuration says (`drain`), and are reset then.
+    /// Closes the session so that both ends know that everything arrived. No new streams are taken on, and those that nobody has accepted yet are refused; those that
+    /// are open may go on for as long as the configuration says (`drain`, 10 minutes by default), and are cut then.
+    ///
+    /// A stream is open until it is dropped, also when both its directions have ended: drop yours before, or this waits for them until that time is over.
     ///
     /// # Errors
     /// [`ErrorKind::SessionTruncated`] when the peer does not acknowledge the end within [`CLOSE_PATIENCE`], and may not have received everything; why the session
     /// has broken before.
     pub async fn close(&self) -> Result<()> {
         self.drain(Why::Done);
+        self.shared().refuse();
         self.shared().closed().await.map_err(|end| end.error())
     }
 

@@ -70,6 +70,17 @@ impl End {
                 "Connect again and open the stream anew.",
             )
             .because(self.error()),
+            ErrorKind::SessionClosed
+            | ErrorKind::SessionIdle
+            | ErrorKind::SessionAged
+            | ErrorKind::SessionLimit
+            | ErrorKind::SessionReplaced => {
+                let mut why = self.what.clone();
+                if let Some(first) = why.get_mut(..1) {
+                    first.make_ascii_lowercase();
+                }
+                Error::new(self.kind, format!("What the stream carried is incomplete: {why}"), self.hint.clone())
+            }
             _ => self.error(),
         }
     }

@@ -43,6 +43,8 @@ pub(super) struct Queue {
     pub(super) violation: Option<Error>,
     /// There is no handle any more.
     pub(super) abandoned: bool,
+    /// Nobody accepts streams any more.
+    refusing: bool,
     /// No new streams, by whichever end.
     pub(super) draining: bool,
     /// Streams that wait to be accepted; each has its place among the peer's.
@@ -197,12 +199,20 @@ impl Shared {
 
     /// The last handle was dropped: nobody can open or accept streams any more.
     pub(super) fn abandon(&self) {
-        let mut left = VecDeque::new();
         self.ask(|queue| {
             queue.abandoned = true;
             queue.draining = true;
-            left = std::mem::take(&mut queue.accepts);
         });
+        self.refuse();
+    }
+
+    /// Refuses the streams that nobody has accepted, and those that may still come.
+    pub(super) fn refuse(&self) {
+        let left = {
+            let mut queue = self.queue();
+            queue.refusing = true;
+            std::mem::take(&mut queue.accepts)
+        };
         // Outside of the lock, which they take.
         for stream in left {
             stream.reset(Reset::Draining);
@@ -212,7 +222,7 @@ impl Shared {
     /// Gives a stream to whoever accepts it.
     pub(super) fn arrived(&self, stream: Stream) {
         let mut queue = self.queue();
-        if queue.abandoned {
+        if queue.refusing {
             drop(queue);
             stream.reset(Reset::Draining);
             return;

@@ -231,7 +231,7 @@ fn it_is_dialled() {
     // Scenario, what the program has heard, its exit code, what it says.
     let cases = [
         ("digest", answer.as_str(), 0, ""),
-        ("cut", "half an answer\n", 11, "was closed by `wallet`"),
+        ("cut", "half an answer\n", 11, "incomplete: the session with `wallet` was closed by `wallet`"),
         ("refuse", "", 11, "serves nothing of that name"),
         ("forbid", "", 11, "does not serve that to this machine"),
         ("own_reset", "some\n", 11, "its own code 9"),

@@ -118,6 +118,20 @@ async fn a_close_waits_for_streams_and_not_for_ever() {
     assert_eq!(kind(near.read(&mut [0]).await), ErrorKind::SessionClosed);
 }
 
+/// Nobody would ever accept them.
+#[tokio::test(start_paused = true)]
+async fn a_close_does_not_wait_for_streams_that_nobody_has_accepted() {
+    let [one, other] = pair().await;
+    let mut waiting = one.open(&service("echo")).await.unwrap();
+    waiting.write_all(b"hello?").await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(other.status().streams, 1);
+    let began = Instant::now();
+    other.close().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(kind(waiting.read(&mut [0]).await), ErrorKind::SessionDraining);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_end_that_is_not_acknowledged_is_told() {
     let (pipes, mute) = mutable_pipes();
