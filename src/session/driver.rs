@@ -167,8 +167,11 @@ impl Driver {
     fn open(&mut self, cx: &mut Context<'_>) {
         let Phase::Running(connection) = &mut self.phase else { return };
         loop {
-            if self.shared.line().is_backed_up() {
-                return;
+            {
+                let mut line = self.shared.line();
+                if line.is_backed_up() || !self.shared.queue().opens.is_empty() && line.is_ahead() {
+                    return;
+                }
             }
             let open = {
                 let mut queue = self.shared.queue();
@@ -243,6 +246,8 @@ impl Driver {
         }
         if let Some(why) = line.drained.take() {
             self.shared.queue().draining = true;
+            // Those that wait to be opened are refused.
+            cx.waker().wake_by_ref();
             tracing::debug!(target: "claviger::session", peer = %self.shared.peer.identifier, ?why, "the peer takes on no new streams in this session");
         }
         loop {

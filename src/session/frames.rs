@@ -6,9 +6,11 @@ use std::ops::ControlFlow;
 const HEADER: usize = 12;
 
 const DATA: u8 = 0;
+const PING: u8 = 2;
 const GO_AWAY: u8 = 3;
 
 const SYN: u16 = 1;
+const ACK: u16 = 2;
 const FIN: u16 = 4;
 const RST: u16 = 8;
 
@@ -51,6 +53,16 @@ impl Header {
     /// It says that its sender takes the other end's yamux for broken.
     pub(super) fn is_go_away(self) -> bool {
         self.kind == GO_AWAY
+    }
+
+    /// It is to be answered.
+    pub(super) fn asks(self) -> bool {
+        self.kind == PING && self.flags & ACK == 0
+    }
+
+    /// It answers.
+    pub(super) fn answers(self) -> bool {
+        self.kind == PING && self.flags & ACK != 0
     }
 
     /// Bytes that follow it.

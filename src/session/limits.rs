@@ -57,6 +57,11 @@ impl PeerLimits {
         self.buffer / 2
     }
 
+    /// Streams that a session may have begun, with those that were let go and have not left yet: fewer than yamux takes.
+    pub(super) fn max_begun(&self) -> usize {
+        self.max_streams + 512
+    }
+
     /// A session's part of the memory by which windows may grow: half of what the sessions before it have left.
     pub(super) fn growth(self: &Arc<Self>) -> Growth {
         let half = |left: usize| Some(left - left / 2);

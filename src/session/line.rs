@@ -4,7 +4,7 @@ use super::end::violation;
 use super::error_of;
 use super::frames::Frames;
 use super::limits::{PeerLimits, Pieces};
-use super::records::{Kind, RecordReader, RecordWriter};
+use super::records::{Kind, MAX_PENDING, RecordReader, RecordWriter};
 use super::shared::Shared;
 use super::stream::Entry;
 use crate::error::{Error, Result};
@@ -44,6 +44,12 @@ pub(super) struct Line {
     last_own: u32,
     /// Control messages to be sealed.
     control: Vec<u8>,
+    /// Streams of this end's whose OPEN was said and whose first frame is still to come.
+    ahead: usize,
+    /// Streams wait to be begun until one of those has left.
+    held_up: bool,
+    /// A ping of yamux's waits for its answer: until then yamux reads nothing.
+    owing: bool,
     /// The last PING that was not answered yet.
     ping: Option<[u8; 8]>,
     pub(super) drained: Option<Why>,
@@ -52,7 +58,7 @@ pub(super) struct Line {
     pub(super) fault: Option<Error>,
     /// Why nothing is written any more.
     pub(super) unsent: Option<Error>,
-    /// Nothing is read until the pipe has taken more.
+    /// Something waits until the pipe has taken more.
     pub(super) stalled: bool,
     /// yamux waits for the pipe, and lets no stream go meanwhile; what those that are over hold, in bytes.
     blocked: bool,
@@ -109,6 +115,9 @@ impl Line {
             last: 0,
             last_own: 0,
             control: Vec::new(),
+            ahead: 0,
+            held_up: false,
+            owing: false,
             ping: None,
             drained: None,
             closed: None,
@@ -167,6 +176,12 @@ impl Line {
         self.left > self.limits.max_left() || self.writer.as_ref().is_some_and(|writer| writer.pending() > BACKLOG)
     }
 
+    /// No more streams are begun until yamux has seen those off that were: the peer takes only so many OPENs ahead of their streams, and yamux only so many streams.
+    pub(super) fn is_ahead(&mut self) -> bool {
+        self.held_up = self.ahead >= MAX_ANNOUNCED || self.streams.len() >= self.limits.max_begun();
+        self.held_up
+    }
+
     /// Says something to the peer. It is sealed at the next [`seal`](Self::seal), which has to come before bytes that it must be ahead of.
     pub(super) fn say(&mut self, message: &Control) {
         message.write(&mut self.control);
@@ -194,7 +209,7 @@ impl Line {
         self.say(&Control::Open { stream: id, service });
         // Before its first frame.
         self.seal();
-        self.last_own = id;
+        (self.last_own, self.ahead) = (id, self.ahead + 1);
         self.insert(Entry::new(id), Pieces::new(Arc::clone(&self.limits)))
     }
 
@@ -352,12 +367,13 @@ impl Line {
 
     /// Follows the peer's frames: yamux takes no notice of some things that it must not.
     fn inspect(&mut self, n: usize) -> Result<()> {
-        let Self { reader, inbound, streams, announced, peer, limits, .. } = self;
+        let Self { reader, inbound, streams, announced, peer, limits, owing, .. } = self;
         let Some(reader) = reader else { return Ok(()) };
         let flow = inbound.follow(&reader.bytes()[..n], |header| {
             if header.is_go_away() {
                 return ControlFlow::Break("it says that it was not kept to here");
             }
+            *owing |= header.asks();
             let entry = announced.iter_mut().find(|(announced, _)| announced.entry.id == header.stream);
             let entry = if header.opens() {
                 match entry {
@@ -378,7 +394,9 @@ impl Line {
                     if limits.is_crumbled() {
                         streams.values_mut().for_each(|slot| slot.pieces.settle(slot.entry.read()));
                         if limits.is_crumbled() {
-                            return ControlFlow::Break("what nobody has read yet came in more pieces than there is room for");
+                            return ControlFlow::Break(
+                                "what nobody has read yet came in more pieces than there is room for",
+                            );
                         }
                     }
                 }
@@ -392,6 +410,10 @@ impl Line {
                     entry.fin();
                 }
             }
+            // yamux has nothing more to say of a stream that both ends have given up.
+            if header.resets() && streams.get(&header.stream).is_some_and(|slot| slot.gone) {
+                streams.remove(&header.stream);
+            }
             ControlFlow::Continue(())
         });
         match flow {
@@ -402,8 +424,14 @@ impl Line {
 
     /// Follows this end's frames.
     fn sent(&mut self, bytes: &[u8]) {
-        let Self { outbound, streams, fault, peer, .. } = self;
+        let Self { outbound, streams, fault, peer, ahead, held_up, stalled, owing, .. } = self;
         let _ = outbound.follow(bytes, |header| {
+            *ahead = ahead.saturating_sub(usize::from(header.opens()));
+            *owing &= !header.answers();
+            if header.opens() || header.ends() || header.resets() {
+                // The driver looks at them once more.
+                *stalled |= std::mem::take(held_up);
+            }
             if header.is_go_away() {
                 // yamux would wait for the peer to hang up.
                 fault.get_or_insert_with(|| violation(peer, "its frames break the rules of yamux"));
@@ -464,7 +492,9 @@ impl futures::io::AsyncWrite for Adapter {
         let line = &mut *line;
         // What came before the pipe broke is still to be read, so yamux goes on, and is not let write.
         let Some(writer) = line.writer.as_mut().filter(|_| line.unsent.is_none()) else { return Poll::Pending };
-        let written = writer.poll_streams(cx, data);
+        // Both ends could wait for each other to read: an answer, and the frame that it waits for, is always taken.
+        let max = if line.owing { BACKLOG } else { MAX_PENDING };
+        let written = writer.poll_streams_within(max, cx, data);
         line.blocked = written.is_pending();
         match ready!(written) {
             Ok(n) => {

@@ -12,7 +12,7 @@ mod writer;
 
 pub use bare::Records;
 pub(crate) use reader::RecordReader;
-pub(crate) use writer::RecordWriter;
+pub(crate) use writer::{MAX_PENDING, RecordWriter};
 
 use crate::error::{Error, ErrorKind};
 use crate::noise::{Established, NoiseError, Opener, Sealer};

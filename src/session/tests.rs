@@ -8,6 +8,7 @@ use crate::transport::Pipe;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::time::timeout;
 
+mod full;
 mod life;
 mod rules;
 mod times;

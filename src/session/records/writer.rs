@@ -18,7 +18,7 @@ const FRAME: usize = 16 * 1024;
 const AROUND: usize = FRAME_HEADER + 1 + TAG;
 
 /// Sealed bytes that may wait for the pipe before streams must. More would only be in the way of what is said next.
-const MAX_PENDING: usize = SIZE;
+pub(crate) const MAX_PENDING: usize = SIZE;
 
 /// Writes records. Holds buffers only while something waits for the pipe.
 pub(crate) struct RecordWriter {
@@ -52,13 +52,23 @@ impl RecordWriter {
     /// # Errors
     /// The pipe's.
     pub(crate) fn poll_streams(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_streams_within(MAX_PENDING, cx, data)
+    }
+
+    /// The same, with another bound for what may wait for the pipe.
+    pub(crate) fn poll_streams_within(
+        &mut self,
+        max: usize,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.check()?;
         let mut taken = 0;
         while taken < data.len() {
             if self.open == 0 {
                 // A full buffer makes one write; a smaller one waits for more, or to be flushed.
-                let full = self.waiting >= MAX_PENDING || !self.has_room(FRAME);
-                if full && self.poll_drain(cx)?.is_pending() && self.waiting >= MAX_PENDING {
+                let full = self.waiting >= max || !self.has_room(FRAME);
+                if full && self.poll_drain(cx)?.is_pending() && self.waiting >= max {
                     break;
                 }
                 let begun = self.room(FRAME);

@@ -5,7 +5,7 @@ use crate::session::records::{Kind, RecordReader, RecordWriter};
 use crate::wire::control::Control;
 
 /// A peer that says what it likes. The session is the responder's.
-struct Rogue {
+pub(super) struct Rogue {
     reader: RecordReader,
     writer: RecordWriter,
 }
@@ -15,7 +15,7 @@ const FIN: u16 = 4;
 const RST: u16 = 8;
 
 impl Rogue {
-    async fn new() -> (Self, Session) {
+    pub(super) async fn new() -> (Self, Session) {
         Self::with(|_| {}).await
     }
 
@@ -40,7 +40,7 @@ impl Rogue {
         let _ = poll_fn(|cx| self.writer.poll_flush(cx)).await;
     }
 
-    async fn frame(&mut self, kind: u8, flags: u16, stream: u32, len: u32, body: &[u8]) {
+    pub(super) async fn frame(&mut self, kind: u8, flags: u16, stream: u32, len: u32, body: &[u8]) {
         let mut bytes = vec![0, kind];
         bytes.extend_from_slice(&flags.to_be_bytes());
         bytes.extend_from_slice(&stream.to_be_bytes());
@@ -54,11 +54,11 @@ impl Rogue {
         let _ = poll_fn(|cx| self.writer.poll_flush(cx)).await;
     }
 
-    async fn data(&mut self, flags: u16, stream: u32, body: &[u8]) {
+    pub(super) async fn data(&mut self, flags: u16, stream: u32, body: &[u8]) {
         self.frame(0, flags, stream, body.len() as u32, body).await;
     }
 
-    async fn open(&mut self, stream: u32) {
+    pub(super) async fn open(&mut self, stream: u32) {
         self.control(&Control::Open { stream, service: service("echo") }).await;
         self.data(SYN, stream, b"").await;
     }
