@@ -7,7 +7,7 @@ use claviger::config::{Pattern, TransportKind};
 use claviger::endpoint::{ConnectOptions, ReconnectOptions, Reconnecting, Resume};
 use claviger::session::{Stream, error_of};
 use claviger::store::Peer;
-use claviger::transport::{self, ServiceState, Transport};
+use claviger::transport::{ServiceState, Transport};
 use claviger::{Endpoint, ErrorKind, Session};
 use claviger_testkit::tornet::{Network, TorProcess};
 use std::collections::HashMap;
@@ -65,7 +65,7 @@ async fn round(callers: &[Endpoint], answerers: &[Endpoint], number: u64) -> u64
         let (caller, name) = (caller.clone(), answerers[at % answerers.len()].identity().identifier.clone());
         calling.spawn(async move {
             let options =
-                ConnectOptions::DEFAULT.resume(if number % 2 == 0 { Resume::Never } else { Resume::IfBroken });
+                ConnectOptions::DEFAULT.resume(if number.is_multiple_of(2) { Resume::Never } else { Resume::IfBroken });
             let session = caller.connect_peer_with(&name, options).await;
             (caller.identity().identifier.to_string(), session.unwrap_or_else(|error| panic!("{name}: {error}")))
         });
