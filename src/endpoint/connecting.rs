@@ -107,7 +107,7 @@ impl Endpoint {
     /// A peer that goes on by its backup key, or by the keys of a next card that it or this machine has and the other does not know yet, is found: its keys are tried one
     /// after the other, first the one by which it was reached last, then as this machine's former self. `pattern`: `None` takes the configured one.
     ///
-    /// A session with it that broke is resumed first, while `resume-for` under [session] lasts: see [`connect_peer_with`](Self::connect_peer_with).
+    /// A session with it that broke is resumed first, while `resume-for` under `[session]` lasts: see [`connect_peer_with`](Self::connect_peer_with).
     ///
     /// # Errors
     /// The transport's; those of [`handshake_initiate`](Self::handshake_initiate); [`ErrorKind::PeerExpired`]; [`ErrorKind::AddressRefused`] when
