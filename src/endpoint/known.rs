@@ -19,7 +19,7 @@ use std::collections::hash_map;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
@@ -166,7 +166,7 @@ pub(super) struct Shared {
     begun: AtomicU64,
     finished: AtomicU64,
     trouble: watch::Sender<Option<Trouble>>,
-    watch: OnceLock<AbortOnDropHandle<()>>,
+    watch: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 struct State {
@@ -223,7 +223,7 @@ impl Shared {
             begun: AtomicU64::new(0),
             finished: AtomicU64::new(0),
             trouble: watch::Sender::new(None),
-            watch: OnceLock::new(),
+            watch: Mutex::default(),
         }))
     }
 
@@ -249,9 +249,12 @@ impl Shared {
         self.known().owns(&own.key, own.is_former(), now())
     }
 
-    /// Begins to watch the store, if that is still to be done. Must be called in a tokio runtime.
+    /// Begins to watch the store, if that is still to be done, or was done in a runtime that is gone. Must be called in a tokio runtime.
     pub(super) fn watch(self: &Arc<Self>) {
-        self.watch.get_or_init(|| AbortOnDropHandle::new(tokio::spawn(watch_store(Arc::downgrade(self)))));
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if watch.as_ref().is_none_or(|watch| watch.is_finished()) {
+            *watch = Some(AbortOnDropHandle::new(tokio::spawn(watch_store(Arc::downgrade(self)))));
+        }
     }
 
     /// Runs `work` on the store where blocking harms nobody: SQLite waits for other processes by blocking.
