@@ -184,6 +184,8 @@ impl Reconnecting {
                 (_, ReconnectState::Stopped(trouble)) => return Err(trouble_error(trouble)),
                 (Err(_), ReconnectState::Waiting { trouble, .. }) => return Err(trouble_error(trouble)),
                 (Err(_), _) => return Err(late(&shared.peer, shared.options.patience)),
+                // It came and went before it was seen here.
+                (Ok(Ok(())), ReconnectState::Idle) => shared.asked.send_modify(|asked| *asked += 1),
                 (Ok(Ok(())), _) => {}
             }
         }
@@ -312,20 +314,18 @@ impl Keeper {
                         self.shared.part(&session);
                         let broke = is_broken(ended.kind());
                         tracing::info!(target: "claviger::connection", peer = %self.shared.peer, reason = ended.kind().as_str(), broke, "a session that is kept up has ended");
-                        if !broke {
-                            self.tell(ReconnectState::Idle);
-                            return Next::Wait;
+                        self.rest(began, &ended).await;
+                        if broke {
+                            return Next::Connect;
                         }
-                        if began.elapsed() > self.pause {
-                            self.pause = self.shared.options.first_pause;
-                        } else {
-                            // It did not last: not at once again.
-                            self.wait(&ended).await;
-                        }
-                        return Next::Connect;
+                        self.tell(ReconnectState::Idle);
+                        return Next::Wait;
                     }
                     // It takes on no streams: the peer is about to close it.
-                    _ = asked.changed() => if self.shared.session().is_none() { return Next::Connect },
+                    _ = asked.changed() => if self.shared.session().is_none() {
+                        self.rest(began, &draining(&self.shared.peer)).await;
+                        return Next::Connect;
+                    },
                     () = sleep_until(due.min(Instant::now() + LOOK)) => {
                         if Instant::now() < due {
                             renew = renew.min(self.renewal(&session));
@@ -345,6 +345,15 @@ impl Keeper {
                     }
                 }
             }
+        }
+    }
+
+    /// After a session that did not last another one is not begun at once: it may cost the token.
+    async fn rest(&mut self, began: Instant, ended: &Error) {
+        if began.elapsed() > self.pause {
+            self.pause = self.shared.options.first_pause;
+        } else {
+            self.wait(ended).await;
         }
     }
 
@@ -429,6 +438,14 @@ fn closed(peer: &Identifier) -> Error {
         ErrorKind::SessionClosed,
         format!("The sessions with `{peer}` were closed by this machine."),
         "Connect again if more is to be said.",
+    )
+}
+
+fn draining(peer: &Identifier) -> Error {
+    Error::new(
+        ErrorKind::SessionDraining,
+        format!("`{peer}` takes on no new streams in the session that was just begun."),
+        "Look at what runs on that machine.",
     )
 }
 
