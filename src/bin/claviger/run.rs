@@ -8,7 +8,7 @@ use claviger::endpoint::{self, Endpoint, Listening};
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::identity::StaticPublic;
 use claviger::program::{Pins, Terminal, completions, interrupts_are_handled, man, prompts_are_over, store_dir};
-use claviger::session::{Session, Stream, WeakSession, Why};
+use claviger::session::{Reset, Session, Stream, WeakSession, Why};
 use claviger::store::{self, FormerIdentity, Store};
 use claviger::token::{Notice, Phase, Settings, TokenHandle, What};
 use claviger::transport::{self, ServiceState};
@@ -220,7 +220,11 @@ async fn ended(listener: bool) -> Result<()> {
     if listener && name == "SIGTERM" {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Interrupted, format!("Ended by {name}."), "Run the command again to go on."))
+    Err(interrupted(name))
+}
+
+fn interrupted(signal: &str) -> Error {
+    Error::new(ErrorKind::Interrupted, format!("Ended by {signal}."), "Run the command again to go on.")
 }
 
 async fn connect(endpoint: Endpoint, options: &Connect, terminal: &Terminal) -> Result<()> {
@@ -314,11 +318,18 @@ async fn serve(mut listening: Listening, mut stop: Stop, options: &Listen, termi
         if stdio || options.once {
             // Nobody else is let in to wait for an answer that will not come.
             drop(listening);
+            let known = session.downgrade();
             let serving =
                 async { if stdio { first(session).await } else { each(session, command, *terminal).await.1 } };
+            tokio::pin!(serving);
             return tokio::select! {
-                outcome = serving => outcome,
-                stopped = stop => stopped,
+                outcome = &mut serving => outcome,
+                stopped = stop => {
+                    known.upgrade().iter().for_each(|session| session.end(Why::ShuttingDown));
+                    // Half of what the peer says is not taken for all of it.
+                    let cut = tokio::time::timeout(PARTING, serving).await;
+                    stopped.and(cut.unwrap_or_else(|_| Err(interrupted("SIGTERM"))))
+                }
             };
         }
         open.retain(|session| session.upgrade().is_some());
@@ -337,8 +348,18 @@ async fn first(session: Session) -> Result<()> {
     };
     // One is all that there is room for.
     session.drain(Why::Done);
-    let outcome = pump::stdio(stream).await;
-    closed(&session, outcome).await
+    // Those that came before the peer knew would be waited for.
+    let refusing = async {
+        while let Ok(stream) = session.accept().await {
+            stream.reset(Reset::Draining);
+        }
+        std::future::pending().await
+    };
+    let pumping = async { closed(&session, pump::stdio(stream).await).await };
+    tokio::select! {
+        outcome = pumping => outcome,
+        () = refusing => Ok(()),
+    }
 }
 
 /// Serves every stream of a session until it has ended.
