@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// The receiving half of a [`Pipe`].
@@ -37,14 +38,49 @@ impl Pipe {
     }
 }
 
+impl Pipe {
+    /// A connection to a tor daemon. tor leaves Nagle's algorithm on, so the end of what it sends us waits for our acknowledgement of what came before, and the kernel puts that off by
+    /// 40 ms on a fresh connection: as much for each message of a handshake. So the first [`PROMPT`] reads are acknowledged at once.
+    pub(super) fn of_tor(stream: TcpStream) -> Self {
+        let (read, write) = divided(stream);
+        Self::new(Prompt { read, left: PROMPT }, write)
+    }
+}
+
 impl From<TcpStream> for Pipe {
     /// Sets TCP_NODELAY: messages are written whole, and waiting for more to send would only delay them.
     fn from(stream: TcpStream) -> Self {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("can not set TCP_NODELAY: {error}");
-        }
-        let (read, write) = stream.into_split();
+        let (read, write) = divided(stream);
         Self::new(read, write)
+    }
+}
+
+fn divided(stream: TcpStream) -> (OwnedReadHalf, OwnedWriteHalf) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!("can not set TCP_NODELAY: {error}");
+    }
+    stream.into_split()
+}
+
+/// Reads of a fresh connection that are acknowledged at once: a handshake and a little more.
+const PROMPT: u8 = 32;
+
+struct Prompt {
+    read: OwnedReadHalf,
+    left: u8,
+}
+
+impl AsyncRead for Prompt {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.read).poll_read(cx, out);
+        if this.left > 0 && polled.is_ready() {
+            this.left -= 1;
+            let stream: &TcpStream = this.read.as_ref();
+            // Not kept by the kernel (tcp(7)), and nothing is lost without it.
+            let _ = rustix::net::sockopt::set_tcp_quickack(stream, true);
+        }
+        polled
     }
 }
 

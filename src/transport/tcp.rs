@@ -77,7 +77,7 @@ struct TcpService {
 
 impl Listener for TcpService {
     fn accept(&mut self) -> BoxFuture<'_, Result<Pipe>> {
-        Box::pin(accept(&self.listener))
+        Box::pin(async { Ok(Pipe::from(accept(&self.listener).await)) })
     }
 
     fn status(&self) -> watch::Receiver<ServiceState> {
@@ -85,11 +85,11 @@ impl Listener for TcpService {
     }
 }
 
-/// The next connection as a pipe. Cancel-safe; failures are waited out: none of accept's errors on a listening socket lasts.
-pub(super) async fn accept(listener: &TcpListener) -> Result<Pipe> {
+/// The next connection. Cancel-safe; failures are waited out: none of accept's errors on a listening socket lasts.
+pub(super) async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return Ok(Pipe::from(stream)),
+            Ok((stream, _)) => return stream,
             Err(error) => {
                 tracing::warn!("can not accept a connection for now: {error}");
                 sleep(ACCEPT_PAUSE).await;

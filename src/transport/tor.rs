@@ -46,7 +46,7 @@ impl Transport for Tor {
             let user = self.isolation.user(&target.isolation);
             let connect = || socks::connect(self.config.socks, &onion, target.port, &user, &self.isolation);
             let stream = retry::until(deadline, connect).await?;
-            Ok(Pipe::from(stream))
+            Ok(Pipe::of_tor(stream))
         })
     }
 

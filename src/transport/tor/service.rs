@@ -55,7 +55,7 @@ impl TorService {
 
 impl Listener for TorService {
     fn accept(&mut self) -> BoxFuture<'_, Result<Pipe>> {
-        Box::pin(tcp::accept(&self.listener))
+        Box::pin(async { Ok(Pipe::of_tor(tcp::accept(&self.listener).await)) })
     }
 
     fn status(&self) -> watch::Receiver<ServiceState> {
