@@ -168,6 +168,39 @@ fn echo_exec_and_stdio() {
     });
 }
 
+/// Whoever reads its stdout must not take half of what the peer says for all of it.
+#[test]
+fn a_listener_that_is_ended_in_the_middle() {
+    isolated(|| {
+        let (_hsm, mut wallet, mut cosigner) = pair();
+        let (wallet, cosigner) = (wallet.configure(""), cosigner.configure(""));
+        let (wallet, cosigner) = (text(&wallet), text(&cosigner));
+        let mut listener = Listener::start(&["--store", cosigner, "listen"]);
+        listener.says("cosigner is reachable.");
+        let mut caller = Command::new(PROGRAM);
+        let caller =
+            caller.args(["--store", wallet, "connect", "cosigner"]).stdin(Stdio::piped()).stderr(Stdio::null());
+        let mut caller = caller.spawn().unwrap();
+        let mut said = caller.stdin.take().unwrap();
+        said.write_all(b"half of it").unwrap();
+        let mut heard = [0; 10];
+        let mut stdout = listener.child.stdout.take().unwrap();
+        stdout.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"half of it");
+        let pid = rustix::process::Pid::from_child(&listener.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        listener.says("What the stream carried is incomplete: the session with `wallet` was closed by this machine");
+        assert_eq!(listener.child.wait().unwrap().code(), Some(11));
+        // The peer is told; it does not wait for its own stdin.
+        caller.wait().unwrap();
+        drop(said);
+        // Before anybody came there is nothing to be cut.
+        let listener = Listener::start(&["--store", cosigner, "listen"]);
+        listener.says("cosigner is reachable.");
+        assert_eq!(listener.stop(), Some(0));
+    });
+}
+
 /// What a command of --exec can do wrong, and a peer that is cut off.
 #[test]
 fn exec_at_its_edges() {
