@@ -137,7 +137,8 @@ async fn join(stream: Stream, mut from: impl AsyncRead + Unpin, mut to: impl Asy
             received?;
             tokio::select! {
                 sent = sending => sent,
-                _ = lost => Ok(()),
+                // It has heard enough. A session that ends before stdin does has not taken all of it.
+                error = lost => if error.kind() == ErrorKind::StreamReset { Ok(()) } else { Err(error) },
             }
         }
     }
