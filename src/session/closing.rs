@@ -135,7 +135,10 @@ impl Closing {
 fn poll_heard(cx: &mut Context<'_>, line: &mut Line) -> Poll<Result<bool>> {
     let kind = ready!(poll_kind(cx, line))?;
     Poll::Ready(match kind {
-        Kind::Control => line.listen().map(|()| false),
+        Kind::Control => line.listen().map(|()| {
+            line.forget_announced();
+            false
+        }),
         Kind::Empty if line.closed.is_some() => Ok(true),
         Kind::Streams if line.closed.is_none() => Ok(false),
         Kind::Empty => Err(violation(line.peer(), "it ended without a word")),

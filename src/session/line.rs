@@ -236,6 +236,11 @@ impl Line {
         self.announced.remove(at).map(|(announced, _)| announced)
     }
 
+    /// Their first frames are not looked at any more.
+    pub(super) fn forget_announced(&mut self) {
+        self.announced.clear();
+    }
+
     /// It is taken on: what its owner needs.
     pub(super) fn keep(&mut self, announced: Announced) -> (Arc<Entry>, ServiceName) {
         let Announced { service, entry, pieces } = announced;

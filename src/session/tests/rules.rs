@@ -239,6 +239,23 @@ async fn what_comes_after_a_close_is_not_taken_for_it() {
     assert_eq!(closed.kind(), ErrorKind::SessionProtocol, "{closed}");
 }
 
+/// A peer that has not heard of the CLOSE yet goes on opening streams.
+#[tokio::test]
+async fn streams_that_cross_a_close_are_no_offence() {
+    let (mut rogue, session) = Rogue::new().await;
+    session.end(Why::Done);
+    assert_eq!(rogue.hears().await, Some(Control::Close(Why::Done)));
+    for number in 0..300 {
+        rogue.open(2 * number + 1).await;
+    }
+    rogue.control(&Control::Close(Why::Done)).await;
+    for _ in 0..2 {
+        rogue.writer.empty().unwrap();
+    }
+    poll_fn(|cx| rogue.writer.poll_flush(cx)).await.unwrap();
+    soon(session.close()).await.unwrap();
+}
+
 #[tokio::test]
 async fn refusals_are_typed() {
     // One more stream than there may be, and none when the session drains.
