@@ -300,21 +300,26 @@ impl AsyncWrite for Stream {
         if this.finished {
             return Poll::Ready(Ok(()));
         }
-        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
-        if !this.ended {
-            this.ended = true;
-            this.session.end_of(this.entry.id, this.written);
+        let fault = this.entry.state().fault.clone();
+        if let Some(fault) = fault {
+            return Poll::Ready(Err(this.fault(&fault)));
         }
-        let closed = Pin::new(inner).poll_close(cx);
+        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+        // Room for yamux's FIN comes first: a peer that has the END may be done, and the session closed, before this is asked again.
+        if Pin::new(&mut *inner).poll_flush(cx).is_ready() {
+            if !this.ended {
+                this.ended = true;
+                this.session.end_of(this.entry.id, this.written);
+            }
+            if let Poll::Ready(Ok(())) = Pin::new(inner).poll_close(cx) {
+                this.finished = true;
+                return Poll::Ready(Ok(()));
+            }
+        }
         let mut state = this.entry.state();
         if let Some(fault) = state.fault.clone() {
             drop(state);
             return Poll::Ready(Err(this.fault(&fault)));
-        }
-        if let Poll::Ready(Ok(())) = closed {
-            drop(state);
-            this.finished = true;
-            return Poll::Ready(Ok(()));
         }
         wait(&mut state.writer, cx);
         Poll::Pending

@@ -84,6 +84,34 @@ async fn what_has_arrived_is_read_after_the_session_has_ended() {
     assert_eq!(kind(far.write(b"x").await), ErrorKind::SessionReplaced);
 }
 
+/// The END lets the peer go, which may close the session at once: that is no failure of whoever has said everything.
+#[tokio::test]
+async fn an_end_that_was_heard_is_no_error() {
+    use futures::FutureExt as _;
+    let [one, other] = pair().await;
+    let [mut near, mut far] = stream(&one, &other).await;
+    // As much as yamux queues, so that its FIN has to wait.
+    let mut said = 0;
+    while let Some(n) = near.write(&[1; 1000]).now_or_never() {
+        said += n.unwrap();
+    }
+    assert!(near.shutdown().now_or_never().is_none());
+    let hearing = async {
+        let mut heard = Vec::new();
+        far.read_to_end(&mut heard).await.unwrap();
+        drop(far);
+        other.end(Why::Done);
+        heard.len()
+    };
+    let ending = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        near.shutdown().await
+    };
+    let (heard, ended) = soon(async { tokio::join!(hearing, ending) }).await;
+    ended.unwrap();
+    assert_eq!(heard, said);
+}
+
 #[tokio::test]
 async fn a_pipe_that_breaks_interrupts_what_is_incomplete_and_nothing_else() {
     let (one, near_pipe) = duplex(1 << 16);
