@@ -364,5 +364,6 @@ pub async fn talk(a: &Session, b: &Session) {
 pub fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(120), test).await.expect("the test hangs") });
-    runtime.shutdown_background();
+    // Tasks hold tokens and stores: they end here, not some time after the test.
+    runtime.shutdown_timeout(Duration::from_secs(10));
 }
