@@ -3,11 +3,12 @@
 //! `docs/claviger.toml` of the source tree is a file with every key, what it means and its default. Times are whole seconds. Relative
 //! paths are relative to the configuration file's directory. The command line overrides what the file says.
 
+mod daemon;
 mod problem;
 mod value;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{Fingerprint, Identifier, StaticPublic};
+use crate::identity::{Fingerprint, Identifier, ServiceName, StaticPublic};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -15,6 +16,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use daemon::{
+    Backend, Daemon, Forward, Level, Local, Log, Metrics, Named, Onion, Peer, Policy, Sandbox, Service, Socks,
+};
 pub use value::ControlAddress;
 
 /// Name of the configuration file.
@@ -38,6 +42,28 @@ pub struct Config {
     pub limits: Limits,
     /// What is asked of the store.
     pub store: Store,
+    /// This machine's onion service.
+    pub onion: Onion,
+    /// What peers may open streams to, by name.
+    #[serde(deserialize_with = "value::named")]
+    pub service: BTreeMap<ServiceName, Service>,
+    /// Local sockets that lead to peers' services.
+    pub forward: Vec<Forward>,
+    /// A local front for programs that speak SOCKS5.
+    pub socks: Socks,
+    /// What is wanted of single peers, by name.
+    #[serde(deserialize_with = "value::named")]
+    pub peer: BTreeMap<Identifier, Peer>,
+    /// What lets peers open services.
+    pub policy: Policy,
+    /// How the daemon is asked.
+    pub daemon: Daemon,
+    /// What it writes down.
+    pub log: Log,
+    /// Its numbers.
+    pub metrics: Metrics,
+    /// What it gives up.
+    pub sandbox: Sandbox,
 }
 
 /// `[transport]`: how bytes reach other machines.
@@ -358,6 +384,8 @@ impl Default for Limits {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Store {
+    /// The store's directory; `--store` comes before it. Default: none, which is the user's own.
+    pub dir: Option<PathBuf>,
     /// Whether a store that is not sealed is used, with a warning. Whoever can write to its file could take a seal off, so without this an unsealed store
     /// ends the start. Default: `false`.
     pub allow_unsealed: bool,
@@ -416,6 +444,7 @@ impl Config {
             return Err(problem::at(path, None, what, None));
         }
         let dir = path.parent().unwrap_or(Path::new(""));
+        config.settle_daemon(text, dir);
         let Self { transport: Transport { arti, tor, .. }, token, .. } = &mut config;
         tor.cookie_file = dir.join(&tor.cookie_file);
         let files = [&mut arti.config, &mut arti.state, &mut tor.password_file, &mut token.pin_file];

@@ -27,6 +27,7 @@ mod own;
 mod pending;
 mod protocol;
 mod reconnecting;
+mod report;
 mod resumption;
 pub mod rollcall;
 mod sessions;
@@ -38,8 +39,10 @@ pub use known::WATCH;
 pub use listening::{Incoming, Listening};
 pub use own::{is_sealed, unlock};
 pub use reconnecting::{ReconnectOptions, ReconnectState, Reconnecting};
+pub use report::Report;
 pub use resumption::{ConnectOptions, Resume};
 
+use crate::ceremony::plan::Plan;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, IdentityCard, OnionAddress, StaticPublic};
@@ -188,6 +191,27 @@ impl Endpoint {
         self.0.shared.sessions.status()
     }
 
+    /// Has `callback` called with what became of each attempt to connect, in place of who was called before. It must not block.
+    pub fn observe(&self, callback: impl Fn(&Report) + Send + Sync + 'static) {
+        self.0.shared.observer.set(Arc::new(callback));
+    }
+
+    /// The peers of the store, by name, as they were last read.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.0.shared.known().peers.clone()
+    }
+
+    /// The plan of the ceremony, as it was last read; `None` when there was none.
+    pub fn plan(&self) -> Option<Arc<Plan>> {
+        self.0.shared.known().plan.clone()
+    }
+
+    /// Changes when peers, plan or keys are others than before. Watches the store from now on; must be called in a tokio runtime.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.shared.watch();
+        self.0.shared.changes.subscribe()
+    }
+
     /// For tests: as if so much more time had passed since the token was asked, for sessions and for what is left of them.
     #[doc(hidden)]
     pub fn pass(&self, time: Duration) {
@@ -195,7 +219,8 @@ impl Endpoint {
     }
 
     fn attempt(&self, direction: Direction, peer: Option<&Identifier>) -> Attempt {
-        Attempt::new(direction, self.0.transport.name(), peer.cloned(), self.0.shared.clock.clone())
+        let Shared { clock, observer, .. } = &*self.0.shared;
+        Attempt::new(direction, self.0.transport.name(), peer.cloned(), clock.clone(), observer.clone())
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {

@@ -40,10 +40,13 @@
 pub mod ceremony;
 pub mod config;
 #[cfg(feature = "net")]
+pub mod daemon;
+#[cfg(feature = "net")]
 pub mod endpoint;
 pub mod error;
 pub mod identity;
 pub mod noise;
+pub mod policy;
 #[cfg(feature = "program")]
 #[doc(hidden)]
 pub mod program;

@@ -16,8 +16,10 @@ fn refused(text: &str) -> (String, String) {
 
 /// The example with its optional keys in force.
 fn complete() -> String {
-    let option =
-        |line: &str| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') && rest.contains(" = ")).is_some();
+    let option = |line: &str| {
+        line.strip_prefix('#')
+            .is_some_and(|rest| rest.starts_with('[') || !rest.starts_with(' ') && rest.contains(" = "))
+    };
     EXAMPLE.lines().map(|line| if option(line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
 }
 
@@ -49,15 +51,32 @@ fn the_example_is_complete() {
         "token",
         "limits",
         "store",
+        "onion",
+        "service.cosign",
+        "forward",
+        "socks",
+        "peer.cosigner",
+        "policy",
+        "daemon",
+        "log",
+        "metrics",
+        "sandbox",
     ] {
-        let probe = if table.is_empty() { "zzz = 1".into() } else { format!("[{table}]\nzzz = 1") };
+        let probe = match table {
+            "" => "zzz = 1".into(),
+            "forward" => "[[forward]]\nzzz = 1".into(),
+            _ => format!("[{table}]\nzzz = 1"),
+        };
         let message = toml::from_str::<Config>(&probe).unwrap_err().message().to_owned();
         let (_, keys) = spelling::unknown(&message).unwrap_or_else(|| panic!("{message}"));
         assert!(!keys.is_empty());
         let written: toml::Table = text.parse().unwrap();
-        let written =
-            table.split('.').filter(|name| !name.is_empty()).fold(&written, |t, name| t[name].as_table().unwrap());
-        for key in keys {
+        let written = table.split('.').filter(|name| !name.is_empty()).fold(&written, |t, name| match &t[name] {
+            toml::Value::Array(tables) => tables[0].as_table().unwrap(),
+            table => table.as_table().unwrap(),
+        });
+        // A service has one or the other.
+        for key in keys.into_iter().filter(|key| (table, *key) != ("service.cosign", "command")) {
             assert!(written.contains_key(key), "[{table}] {key} is not in docs/claviger.toml");
         }
     }
@@ -140,4 +159,41 @@ fn keys_are_fingerprints() {
     assert_eq!(parse(good).unwrap().store.keys.len(), 2);
     let (what, _) = refused("[store]\nkeys = [\"0f67\"]");
     assert!(what.contains("line 2") && what.contains("\"0f67\" is not a fingerprint"), "{what}");
+}
+
+#[test]
+fn services_forwards_and_the_rules_about_them() {
+    let text = "[service.ssh]\ntarget = \"tcp:127.0.0.1:22\"\nallow = [\n  \"alice\",\n  \"role:wallet\",\n]\ndeny = [\"bob\"]\n[service.dns]\ntarget = \"udp:[::1]:53\"\n\
+        [service.up]\ncommand = [\"/usr/bin/uptime\"]\n[[forward]]\nlisten = \"unix:run/ssh.sock\"\nto = \"alice/ssh\"\n[socks]\nlisten = \"systemd:front\"";
+    let config = parse(text).unwrap();
+    let rules = config.rules();
+    assert_eq!(rules.iter().map(|rule| rule.place.line).collect::<Vec<_>>(), [4, 5, 7]);
+    assert_eq!(config.forward[0].listen, Local::Unix("/etc/claviger/run/ssh.sock".into()));
+    assert_eq!(config.service[&"up".parse().unwrap()].backend, Backend::Command(vec!["/usr/bin/uptime".into()]));
+    assert_eq!(config.socks.listen, Some(Local::Systemd("front".into())));
+
+    for (text, why) in [
+        ("[service.ssh]", "needs a `target` or a `command`"),
+        ("[service.ssh]\ntarget = \"tcp:192.168.0.1:22\"", "not on loopback"),
+        ("[service.ssh]\ntarget = \"tcp:localhost:22\"", "line 2, column 10"),
+        ("[service.ssh]\ntarget = \"unix:\"", "says no address"),
+        ("[service.ssh]\ntarget = \"systemd:x\"", "no socket of the service manager"),
+        ("[service.ssh]\ncommand = [\"uptime\"]", "absolute path"),
+        ("[service.ssh]\ncommand = []", "absolute path"),
+        ("[service.ssh]\ntarget = \"tcp:127.0.0.1:22\"\ncommand = [\"/bin/x\"]", "not both"),
+        ("[service.ssh]\ntarget = \"udp:127.0.0.1:22\"\nproxy-protocol = true", "for targets of tcp and unix"),
+        ("[service.ssh]\ntarget = \"tcp:127.0.0.1:22\"\nallow = [\"Alice\"]", "line 3, column 9"),
+        ("[service.SSH]\ntarget = \"tcp:127.0.0.1:22\"", "`SSH` is not a name"),
+        ("[[forward]]\nlisten = \"tcp:0.0.0.0:22\"\nto = \"a/b\"", "unsafe-listen"),
+        ("[[forward]]\nlisten = \"tcp:127.0.0.1:22\"\nto = \"a\"", "line 3, column 6"),
+        ("[[forward]]\nlisten = \"tcp:127.0.0.1:22\"", "missing field `to`"),
+        ("[socks]\nlisten = \"udp:127.0.0.1:1080\"", "listens for connections"),
+        ("[metrics]\nlisten = \"tcp:10.0.0.1:80\"", "not on loopback"),
+        ("[daemon]\nprobe = 59", "line 2, column 9"),
+    ] {
+        let (what, _) = refused(text);
+        assert!(what.contains(why), "{text}: {what}");
+    }
+    assert!(parse("[[forward]]\nlisten = \"tcp:0.0.0.0:22\"\nto = \"a/b\"\nunsafe-listen = true").is_ok());
+    assert_eq!(refused("[service.ssh]\ntargets = 1").1, "Did you mean `target`?");
 }

@@ -1,7 +1,8 @@
 //! Values that are checked while they are read, so that an error has a place in the file.
 
-use super::{Pattern, PinEntryProgram};
-use crate::identity::{Fingerprint, Identifier};
+use super::{Local, Pattern, PinEntryProgram};
+use crate::identity::{Fingerprint, Identifier, ServiceName};
+use crate::policy::Who;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -61,6 +62,97 @@ impl<'de> Deserialize<'de> for PinEntryProgram {
             ))),
         }
     }
+}
+
+impl std::fmt::Display for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Udp(address) => write!(f, "udp:{address}"),
+            Self::Unixgram(path) => write!(f, "unixgram:{}", path.display()),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Local {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = |rest: &str| {
+            rest.parse::<SocketAddr>()
+                .map_err(|_| format!("`{rest}` is not an address and port like 127.0.0.1:9000 or [::1]:9000"))
+        };
+        match text.split_once(':') {
+            Some((_, "")) => Err(format!("`{text}` says no address, path or name")),
+            Some(("tcp", rest)) => Ok(Self::Tcp(address(rest)?)),
+            Some(("udp", rest)) => Ok(Self::Udp(address(rest)?)),
+            Some(("unix", path)) => Ok(Self::Unix(path.into())),
+            Some(("unixgram", path)) => Ok(Self::Unixgram(path.into())),
+            Some(("systemd", name)) => Ok(Self::Systemd(name.into())),
+            _ => Err(format!(
+                "`{text}` is not `tcp:ADDRESS:PORT`, `unix:PATH`, `udp:ADDRESS:PORT`, `unixgram:PATH` or `systemd:NAME`"
+            )),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Local {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Who {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|_| {
+            D::Error::custom(format!(
+                "`{text}` is neither a peer's name, nor `role:` and a role, nor `*` for every peer"
+            ))
+        })
+    }
+}
+
+/// `PEER/SERVICE`.
+pub(super) fn destination<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(Identifier, ServiceName), D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let parsed = text.split_once('/').and_then(|(peer, service)| Some((peer.parse().ok()?, service.parse().ok()?)));
+    parsed.ok_or_else(|| D::Error::custom(format!("`{text}` is not a peer and its service like `cosigner/ssh`")))
+}
+
+/// A table by names.
+pub(super) fn named<'de, D, K, V>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: std::str::FromStr + Ord,
+    V: Deserialize<'de>,
+{
+    let map = BTreeMap::<String, V>::deserialize(deserializer)?;
+    let named = |(name, value): (String, V)| match name.parse() {
+        Ok(name) => Ok((name, value)),
+        Err(_) => Err(D::Error::custom(format!(
+            "`{name}` is not a name: 1 to 63 of a-z, 0-9 and -, beginning with a letter, not ending with a hyphen"
+        ))),
+    };
+    map.into_iter().map(named).collect()
+}
+
+pub(super) fn probe<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = u64::deserialize(deserializer)?;
+    if seconds != 0 && !(60..=DAY).contains(&seconds) {
+        return Err(D::Error::custom(format!("this time is 0, or a whole number of seconds from 60 to {DAY}")));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let count = u32::deserialize(deserializer)?;
+    if count > MAX_COUNT {
+        return Err(D::Error::custom(format!("this number is at most {MAX_COUNT}")));
+    }
+    Ok(count)
 }
 
 fn parse_loopback(text: &str) -> Result<SocketAddr, String> {

@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::own::Own;
+use super::report::{Observer, Report};
 use crate::error::{Error, ErrorKind};
 use crate::identity::{Identifier, Kem, KeyPlace};
 use crate::session::BootInstant;
@@ -39,6 +40,7 @@ pub(super) struct Attempt {
     pub(super) token: Duration,
     pub(super) operations: u32,
     clock: Clock,
+    observer: Observer,
     /// Whether a broken session is resumed.
     pub(super) resumed: bool,
     /// When the token was last asked for this session, or for the one that it resumes.
@@ -49,7 +51,13 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn new(direction: Direction, transport: &'static str, peer: Option<Identifier>, clock: Clock) -> Self {
+    pub(super) fn new(
+        direction: Direction,
+        transport: &'static str,
+        peer: Option<Identifier>,
+        clock: Clock,
+        observer: Observer,
+    ) -> Self {
         Self {
             direction,
             transport,
@@ -62,6 +70,7 @@ impl Attempt {
             token: Duration::ZERO,
             operations: 0,
             clock,
+            observer,
             resumed: false,
             token_seen: None,
             handshake_started: None,
@@ -100,42 +109,70 @@ impl Attempt {
         self.token_seen.unwrap_or_else(|| self.clock.now())
     }
 
-    /// Writes the event. `None`: a session was established.
-    pub(super) fn end(mut self, error: Option<&Error>) {
-        let (outcome, reason) = match error {
-            None => ("established", ""),
-            Some(error) => ("failed", error.kind().as_str()),
-        };
-        self.write(outcome, reason);
+    fn report(&self, failure: Option<ErrorKind>) -> Report {
+        Report {
+            direction: self.direction,
+            transport: self.transport,
+            peer: self.peer.clone(),
+            pattern: self.pattern,
+            kem: self.kind.is_some_and(|kind| kind.kem).then_some(Kem::MlKem768),
+            psk: self.kind.is_some_and(|kind| kind.psk),
+            keys: [self.key, self.own_key],
+            dial: self.dial,
+            token: self.token,
+            handshake: self.handshake_started.map_or(Duration::ZERO, |start| start.elapsed()),
+            token_operations: self.operations,
+            resumed: self.resumed,
+            token_age: self.token_seen.map_or(Duration::ZERO, |seen| self.clock.now().since(seen)),
+            failure,
+        }
     }
 
-    fn write(&mut self, outcome: &str, reason: &str) {
+    /// Writes the event. `None`: a session was established.
+    pub(super) fn end(mut self, error: Option<&Error>) {
+        self.write(error.map(Error::kind));
+    }
+
+    fn write(&mut self, failure: Option<ErrorKind>) {
         self.ended = true;
+        let report = self.report(failure);
+        self.observer.tell(&report);
+        let (outcome, reason) = failure.map_or(("established", ""), |kind| ("failed", kind.as_str()));
         macro_rules! event {
             ($level:ident) => {
                 tracing::$level!(
                     target: "claviger::connection",
-                    peer = self.peer.as_ref().map_or("unknown", |peer| peer.as_str()),
-                    direction = match self.direction { Direction::Outgoing => "outgoing", Direction::Incoming => "incoming" },
-                    transport = self.transport,
-                    pattern = self.pattern.map_or("", |pattern| pattern.noise_name()),
-                    kem = if self.kind.is_some_and(|kind| kind.kem) { Kem::MlKem768.as_str() } else { "" },
-                    psk = self.kind.is_some_and(|kind| kind.psk),
-                    key = self.key,
-                    own_key = self.own_key,
-                    dial_ms = self.dial.as_millis() as u64,
-                    token_ms = self.token.as_millis() as u64,
-                    handshake_ms = self.handshake_started.map_or(0, |start| start.elapsed().as_millis() as u64),
-                    token_operations = self.operations,
-                    resumed = self.resumed,
-                    token_age_s = self.token_seen.map_or(0, |seen| self.clock.now().since(seen).as_secs()),
+                    peer = report.peer.as_ref().map_or("unknown", |peer| peer.as_str()),
+                    direction = report.direction.as_str(),
+                    transport = report.transport,
+                    pattern = report.pattern.map_or("", |pattern| pattern.noise_name()),
+                    kem = report.kem.map_or("", Kem::as_str),
+                    psk = report.psk,
+                    key = report.keys[0],
+                    own_key = report.keys[1],
+                    dial_ms = report.dial.as_millis() as u64,
+                    token_ms = report.token.as_millis() as u64,
+                    handshake_ms = report.handshake.as_millis() as u64,
+                    token_operations = report.token_operations,
+                    resumed = report.resumed,
+                    token_age_s = report.token_age.as_secs(),
                     outcome,
                     reason,
                     "connection"
                 )
             };
         }
-        if outcome == "failed" && self.peer.is_some() { event!(warn) } else { event!(info) }
+        if failure.is_some() && self.peer.is_some() { event!(warn) } else { event!(info) }
+    }
+}
+
+impl Direction {
+    /// `outgoing` or `incoming`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Outgoing => "outgoing",
+            Self::Incoming => "incoming",
+        }
     }
 }
 
@@ -152,7 +189,7 @@ impl Drop for Attempt {
     /// An attempt whose future was dropped: shut down, or pushed out by newer callers.
     fn drop(&mut self) {
         if !self.ended {
-            self.write("failed", ErrorKind::Interrupted.as_str());
+            self.write(Some(ErrorKind::Interrupted));
         }
     }
 }

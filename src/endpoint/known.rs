@@ -5,8 +5,10 @@
 use super::clock::Clock;
 use super::cut::{Held, guarded, revoked};
 use super::own::Own;
+use super::report::Observer;
 use super::resumption::Chains;
 use super::sessions::{Entry, Pair, Place, Sessions};
+use crate::ceremony::plan::Plan;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, Kem, Role, StaticPublic, Suites};
@@ -51,6 +53,7 @@ pub(super) struct Known {
     preshared: Arc<HashMap<Identifier, PresharedKey>>,
     /// This machine's former key, and until when it holds.
     former: Option<(StaticPublic, u64)>,
+    pub(super) plan: Option<Arc<Plan>>,
     /// For when this was made, seconds since 1970: a clock that was put back is before it.
     since: u64,
     /// When something of this ends, seconds since 1970.
@@ -65,17 +68,23 @@ struct Content {
     preshared: Arc<HashMap<Identifier, PresharedKey>>,
     /// This machine's former key, and until when it holds.
     former: Option<(StaticPublic, u64)>,
+    plan: Option<Arc<Plan>>,
 }
 
 impl Content {
     fn of(store: &Store) -> Result<Self> {
-        Ok(Self { peers: store.peers()?, preshared: Arc::new(store.preshared_keys()?), former: former(store)? })
+        Ok(Self {
+            peers: store.peers()?,
+            preshared: Arc::new(store.preshared_keys()?),
+            former: former(store)?,
+            plan: store.plan()?.map(Arc::new),
+        })
     }
 }
 
 impl Known {
     fn new(content: Content, now: u64) -> Self {
-        let Content { peers, preshared, former } = content;
+        let Content { peers, preshared, former, plan } = content;
         let mut keys: Vec<(usize, PeerKey)> = Vec::with_capacity(peers.len());
         let (mut names, mut places) = (HashMap::with_capacity(peers.len()), HashMap::with_capacity(peers.len()));
         for (at, peer) in peers.iter().enumerate() {
@@ -93,11 +102,16 @@ impl Known {
         let ends = ends.flatten().chain(former.as_ref().map(|(_, until)| *until));
         // The second itself, and the one after it: whichever of them is the first without.
         let until = ends.flat_map(|end| [end, end.saturating_add(1)]).filter(|end| *end > now).min();
-        Self { peers, keys, names, places, preshared, former, since: now, until: until.unwrap_or(u64::MAX) }
+        Self { peers, keys, names, places, preshared, former, plan, since: now, until: until.unwrap_or(u64::MAX) }
     }
 
     fn content(&self) -> Content {
-        Content { peers: self.peers.clone(), preshared: Arc::clone(&self.preshared), former: self.former.clone() }
+        Content {
+            peers: self.peers.clone(),
+            preshared: Arc::clone(&self.preshared),
+            former: self.former.clone(),
+            plan: self.plan.clone(),
+        }
     }
 
     pub(super) fn peer(&self, identifier: &Identifier) -> Option<&Peer> {
@@ -148,6 +162,9 @@ pub(super) fn facts<'a>(peer: &'a Peer, key: &PeerKey) -> (&'a Role, &'a Suites,
 /// What an endpoint, its listeners and its sessions share.
 pub(super) struct Shared {
     pub(super) clock: Clock,
+    pub(super) observer: Observer,
+    /// How often what is known became another.
+    pub(super) changes: watch::Sender<u64>,
     store: Mutex<Store>,
     /// Of the present identity: it opens the seal.
     token: TokenHandle,
@@ -212,6 +229,8 @@ impl Shared {
         let file = stamp.inode();
         Ok(Arc::new(Self {
             clock: Clock::default(),
+            observer: Observer::default(),
+            changes: watch::Sender::new(0),
             store: Mutex::new(store),
             token,
             state: Mutex::new(State { known, stamp, refused: None, asked: None }),
@@ -411,6 +430,7 @@ impl Shared {
             tracing::warn!(target: "claviger::connection", %peer, reason = ErrorKind::SessionRevoked.as_str(), "a session was ended: {why}");
             held.cut(why);
         }
+        self.changes.send_modify(|changes| *changes += 1);
         outcome
     }
 

@@ -1,5 +1,12 @@
 //! The command line.
 
+use crate::config::Config as ConfigCommand;
+use crate::daemon::Run;
+use crate::doctor::Doctor;
+use crate::log::Log;
+use crate::onion::Onion;
+use crate::policy::Policy;
+use crate::status::Status;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use claviger::config;
@@ -79,7 +86,7 @@ pub(crate) struct Cli {
 impl Cli {
     /// Whether the token may come later.
     pub(crate) fn waits_for_token(&self) -> bool {
-        matches!(self.command, Command::Listen(Listen { wait_for_token: true, .. }))
+        matches!(self.command, Command::Run(_) | Command::Listen(Listen { wait_for_token: true, .. }))
     }
 }
 
@@ -104,6 +111,28 @@ Examples:
   claviger connect cosigner --transport tor --pattern xk < request > answer
   ssh -o ProxyCommand='claviger connect %h' cosigner      (where cosigner runs `claviger listen --exec 'nc 127.0.0.1 22'`)")]
     Connect(Connect),
+    /// Serve this machine's services to peers, and bring peers' services here: the daemon
+    #[command(after_help = "\
+Examples:
+  claviger run --config /etc/claviger/claviger.toml
+  claviger config example > claviger.toml        a file with every key and what it means
+
+It goes on until SIGTERM or SIGINT; SIGHUP makes it read its file again.")]
+    Run(Run),
+    /// Ask the daemon how things stand
+    Status(Status),
+    /// Have the daemon read its configuration file again
+    Reload,
+    /// Walk everything that a session stands on, and say what fails and how to mend it
+    Doctor(Doctor),
+    /// Show the log of connections
+    Log(Log),
+    /// Check the configuration file, or print one
+    Config(ConfigCommand),
+    /// Ask who may open what, and why
+    Policy(Policy),
+    /// For those who administer tor themselves: write what tor needs to publish this machine's onion service, or to reach peers'
+    Onion(Onion),
     /// Try every edge of the plan once, with both ends' tokens, and say the same words at both
     #[command(after_help = "\
 Examples:

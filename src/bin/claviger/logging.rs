@@ -11,6 +11,7 @@ pub(crate) fn start(cli: &Cli) {
         _ if cli.quiet => "warn,tor_netdir=error",
         // What the service does is told by notes, where there are any.
         (0, Command::Listen(_) | Command::Rollcall(_)) if cli.json => "warn,tor_netdir=error,claviger=info",
+        (0, Command::Run(_)) => "warn,tor_netdir=error,claviger=info",
         (0, Command::Listen(_)) => "warn,tor_netdir=error,claviger::connection=info,claviger::token=info",
         // Each edge has a line of its own, and each failure its reason below the table.
         (0, Command::Rollcall(_)) => "warn,tor_netdir=error,claviger::connection=off",

@@ -1,10 +1,17 @@
 //! `claviger`: listen for peers and connect to them, over Tor.
 
 mod cli;
+mod config;
+mod daemon;
+mod doctor;
+mod log;
 mod logging;
+mod onion;
+mod policy;
 mod pump;
 mod rollcall;
 mod run;
+mod status;
 
 use clap::Parser as _;
 use claviger::ExitCode;

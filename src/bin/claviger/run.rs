@@ -1,7 +1,7 @@
 //! The commands.
 
 use crate::cli::{Cli, Command, Connect, Listen};
-use crate::{pump, rollcall};
+use crate::{config as config_command, daemon, doctor, log, onion, policy, pump, rollcall, status};
 use clap::CommandFactory as _;
 use claviger::config::{self, Config, FILE_NAME};
 use claviger::endpoint::{self, Endpoint, Listening};
@@ -13,7 +13,7 @@ use claviger::store::{self, FormerIdentity, Store};
 use claviger::token::{Notice, Phase, Settings, TokenHandle, What};
 use claviger::transport::{self, ServiceState};
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,6 +28,14 @@ const PARTING: Duration = Duration::from_secs(3);
 pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
     match &cli.command {
         Command::Completions { shell } => completions(Cli::command(), *shell, terminal),
+        Command::Run(options) => daemon::run(cli, options, terminal),
+        Command::Status(options) => status::run(cli, options, terminal),
+        Command::Reload => status::reload(cli, terminal),
+        Command::Doctor(options) => doctor::run(cli, options, terminal),
+        Command::Log(options) => log::run(cli, options, terminal),
+        Command::Config(options) => config_command::run(cli, options, terminal),
+        Command::Policy(options) => policy::run(cli, options, terminal),
+        Command::Onion(options) => onion::run(cli, options, terminal),
         Command::Man { dir } => man(Cli::command(), dir.as_deref(), terminal),
         Command::Listen(options) => {
             network(cli, terminal, async |endpoint, stop| listen(endpoint, stop, options, terminal).await)
@@ -49,8 +57,7 @@ pub(crate) type Stop = Pin<Box<dyn Future<Output = Result<()>>>>;
 
 /// Opens token, store and transport, and runs `command` until it is done or interrupted.
 fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, Stop) -> Result<()>) -> Result<()> {
-    let dir = store_dir(cli.store.as_deref())?;
-    let config = configuration(cli, &dir)?;
+    let (dir, config) = configuration(cli)?;
     let mut store = Store::open(&dir)?;
     let machine = store.machine()?;
     let is_sealed = endpoint::is_sealed(&store, &config)?;
@@ -64,14 +71,7 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, S
             "the store is not sealed: whoever can write to it can change it unseen. Look at `claviger-ceremony peers` first; then seal it with `claviger-ceremony seal`.",
         );
     }
-    let runtime = Runtime::new().map_err(|error| {
-        Error::new(
-            ErrorKind::Internal,
-            "The async runtime could not be started.",
-            "Check the limits on threads and files.",
-        )
-        .because(error)
-    })?;
+    let runtime = runtime()?;
     let patience = config.token.timeout;
     let held = RefCell::new(vec![token.clone()]);
     let outcome = runtime.block_on(async {
@@ -103,7 +103,7 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, S
 }
 
 /// Opens the store's seal; waits for the token if it may.
-async fn open_seal(store: &mut Store, token: &TokenHandle, waits: bool, terminal: &Terminal) -> Result<()> {
+pub(crate) async fn open_seal(store: &mut Store, token: &TokenHandle, waits: bool, terminal: &Terminal) -> Result<()> {
     let mut told = false;
     loop {
         let error = match endpoint::unlock(store, token).await {
@@ -128,7 +128,7 @@ async fn open_seal(store: &mut Store, token: &TokenHandle, waits: bool, terminal
 }
 
 /// Opens tokens, with the people at the terminal.
-struct Opener<'a> {
+pub(crate) struct Opener<'a> {
     terminal: &'a Terminal,
     config: config::Token,
     machine: &'a str,
@@ -136,7 +136,7 @@ struct Opener<'a> {
 }
 
 impl<'a> Opener<'a> {
-    fn new(terminal: &'a Terminal, config: &Config, machine: &'a store::Machine) -> Self {
+    pub(crate) fn new(terminal: &'a Terminal, config: &Config, machine: &'a store::Machine) -> Self {
         Self {
             terminal,
             config: config.token.clone(),
@@ -145,7 +145,7 @@ impl<'a> Opener<'a> {
         }
     }
 
-    fn token(&self, locator: &str, key: &StaticPublic, waits: bool) -> Result<TokenHandle> {
+    pub(crate) fn token(&self, locator: &str, key: &StaticPublic, waits: bool) -> Result<TokenHandle> {
         let shown = *self.terminal;
         // What comes and goes is told by events, and a PIN by its prompt.
         let notify = move |notice: &Notice| match (&notice.what, notice.phase) {
@@ -166,7 +166,7 @@ impl<'a> Opener<'a> {
     }
 
     /// The token of before a rotation, while its overlap lasts. It may be gone: then only the peers that have not imported the succession miss it.
-    fn former(&self, former: &FormerIdentity, present: &TokenHandle) -> Option<TokenHandle> {
+    pub(crate) fn former(&self, former: &FormerIdentity, present: &TokenHandle) -> Option<TokenHandle> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if former.until <= now {
             return None;
@@ -188,12 +188,21 @@ impl<'a> Opener<'a> {
     }
 }
 
-fn configuration(cli: &Cli, dir: &Path) -> Result<Config> {
-    let default = dir.join(FILE_NAME);
-    let mut config = match &cli.config {
-        Some(path) => Config::load(path)?,
-        None if default.exists() => Config::load(&default)?,
-        None => Config::default(),
+/// The store's directory and the configuration. A file that is named may name the store; without one it is looked for in the store.
+///
+/// # Errors
+/// [`ErrorKind::ConfigInvalid`].
+pub(crate) fn configuration(cli: &Cli) -> Result<(PathBuf, Config)> {
+    let (dir, mut config) = match &cli.config {
+        Some(path) => {
+            let config = Config::load(path)?;
+            (store_dir(cli.store.as_deref().or(config.store.dir.as_deref()))?, config)
+        }
+        None => {
+            let dir = store_dir(cli.store.as_deref())?;
+            let default = dir.join(FILE_NAME);
+            (dir, if default.exists() { Config::load(&default)? } else { Config::default() })
+        }
     };
     if let Some(kind) = cli.transport {
         config.transport.kind = kind.into();
@@ -201,11 +210,22 @@ fn configuration(cli: &Cli, dir: &Path) -> Result<Config> {
     if let Some(port) = cli.port {
         config.transport.port = port;
     }
-    Ok(config)
+    Ok((dir, config))
+}
+
+pub(crate) fn runtime() -> Result<Runtime> {
+    Runtime::new().map_err(|error| {
+        Error::new(
+            ErrorKind::Internal,
+            "The async runtime could not be started.",
+            "Check the limits on threads and files.",
+        )
+        .because(error)
+    })
 }
 
 /// Waits for a signal. SIGTERM is how a listener is told that it is done; anything else is an interruption.
-async fn ended(listener: bool) -> Result<()> {
+pub(crate) async fn ended(listener: bool) -> Result<()> {
     let failed = |error| {
         Error::new(ErrorKind::Internal, "Signals can not be handled here.", "Check the sandbox this program runs in.")
             .because(error)

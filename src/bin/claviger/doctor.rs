@@ -1,0 +1,13 @@
+//! `claviger doctor`: Walks everything that a session stands on.
+
+use crate::cli::Cli;
+use clap::Args;
+use claviger::error::{Error, ErrorKind, Result};
+use claviger::program::Terminal;
+
+#[derive(Args)]
+pub(crate) struct Doctor {}
+
+pub(crate) fn run(_cli: &Cli, _options: &Doctor, _terminal: &Terminal) -> Result<()> {
+    Err(Error::new(ErrorKind::Internal, "This is not there yet.", "Wait for it."))
+}

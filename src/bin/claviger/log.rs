@@ -1,0 +1,13 @@
+//! `claviger log`: The log of connections.
+
+use crate::cli::Cli;
+use clap::Args;
+use claviger::error::{Error, ErrorKind, Result};
+use claviger::program::Terminal;
+
+#[derive(Args)]
+pub(crate) struct Log {}
+
+pub(crate) fn run(_cli: &Cli, _options: &Log, _terminal: &Terminal) -> Result<()> {
+    Err(Error::new(ErrorKind::Internal, "This is not there yet.", "Wait for it."))
+}

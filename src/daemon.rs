@@ -1,0 +1,168 @@
+//! The daemon: this machine's services behind sessions, local sockets that lead to peers' services, and the truth about both.
+//!
+//! ```no_run
+//! # async fn example(endpoint: claviger::Endpoint, config: claviger::config::Config) -> claviger::Result<()> {
+//! use claviger::daemon::Daemon;
+//!
+//! let machine = endpoint.identity().identifier.clone();
+//! let daemon = Daemon::new(machine, config, "/var/lib/claviger".as_ref())?;
+//! // The control socket answers from here on; the network begins below.
+//! daemon.run(endpoint, async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await
+//! # }
+//! ```
+
+pub mod connections;
+mod control;
+mod forwards;
+mod metrics;
+mod relations;
+pub mod sandbox;
+mod services;
+mod shared;
+mod socks;
+pub mod status;
+pub mod systemd;
+
+use crate::config::Config;
+use crate::endpoint::{Endpoint, Listening};
+use crate::error::Result;
+use crate::identity::Identifier;
+use crate::policy::Policy;
+use crate::session::Why;
+use crate::token::TokenHandle;
+use shared::Shared;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// What the daemon is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// It waits for the token, to open the store.
+    WaitingForToken,
+    /// It publishes its service and opens its sockets.
+    Starting,
+    /// It works.
+    Running,
+    /// It was told to end, and lets streams end.
+    Stopping,
+}
+
+/// A daemon. Clones share it.
+#[derive(Clone)]
+pub struct Daemon {
+    shared: Arc<Shared>,
+}
+
+impl Daemon {
+    /// Opens the control socket and the log of connections in `store_dir`, and answers on the socket from now on. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// Those of the control socket: another daemon has it, or its directory is not there.
+    pub fn new(machine: Identifier, config: Config, store_dir: &Path) -> Result<Self> {
+        let shared = Shared::new(machine, config, store_dir)?;
+        control::start(&shared)?;
+        Ok(Self { shared })
+    }
+
+    /// Tells of the token while it is waited for.
+    pub fn waits_for(&self, token: &TokenHandle) {
+        self.shared.set_token(token);
+    }
+
+    /// Works until `stop` is ready, or what it stands on is gone for good; then lets streams end and returns.
+    ///
+    /// # Errors
+    /// Those of the sockets that it opens and of [`Endpoint::listen`].
+    pub async fn run(&self, endpoint: Endpoint, stop: impl Future<Output = ()>) -> Result<()> {
+        let shared = &self.shared;
+        shared.begin(endpoint.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow(Arc::clone(shared)));
+        forwards::start(shared, &mut tasks).await?;
+        socks::start(shared, &mut tasks).await?;
+        metrics::start(shared, &mut tasks).await?;
+        connections::start(shared, &mut tasks)?;
+        relations::start(shared, &mut tasks);
+        // Published last: whoever comes finds everything there.
+        let listening = match shared.config().service.is_empty() {
+            true => None,
+            false => {
+                let port = shared.config().transport.port;
+                let listening = endpoint.listen(&endpoint.identity().onion_address, port).await?;
+                shared.set_service(listening.state());
+                Some(listening)
+            }
+        };
+        systemd::start(shared, &mut tasks);
+        shared.enter(Phase::Running);
+        let outcome = tokio::select! {
+            () = accept(shared, listening) => Err(shared::service_ended()),
+            () = shared.stopped() => Ok(()),
+            () = stop => Ok(()),
+        };
+        self.end(tasks).await;
+        outcome
+    }
+
+    /// Lets streams end, as long as the configuration gives them; cuts what is left.
+    async fn end(&self, mut tasks: JoinSet<()>) {
+        let shared = &self.shared;
+        shared.enter(Phase::Stopping);
+        systemd::stopping();
+        let patience = shared.config().daemon.shutdown;
+        for session in shared.sessions() {
+            session.drain(Why::ShuttingDown);
+        }
+        let all = async {
+            for session in shared.sessions() {
+                session.ended().await;
+            }
+        };
+        if timeout(patience, all).await.is_err() {
+            let left: Vec<_> = shared.sessions();
+            tracing::warn!(target: "claviger::daemon", sessions = left.len(), "sessions are cut: their streams did not end in time");
+            left.iter().for_each(|session| session.end(Why::ShuttingDown));
+            let _ = timeout(std::time::Duration::from_secs(3), async {
+                for session in left {
+                    session.ended().await;
+                }
+            })
+            .await;
+        }
+        tasks.shutdown().await;
+    }
+
+    /// Takes over what another file says: services, policy, peers, forwards, limits. Sessions and streams that stay allowed go on.
+    ///
+    /// # Errors
+    /// What keeps it from being taken over; then nothing has changed.
+    pub async fn reload(&self, config: Config) -> Result<Vec<String>> {
+        self.shared.reload(config).await
+    }
+}
+
+/// Serves each session that peers begin.
+async fn accept(shared: &Arc<Shared>, listening: Option<Listening>) {
+    let Some(mut listening) = listening else { return std::future::pending().await };
+    while let Some(session) = listening.accept().await {
+        shared.serve(session);
+    }
+}
+
+/// Makes the policy anew whenever the store's plan or peers change.
+async fn follow(shared: Arc<Shared>) {
+    let Some(endpoint) = shared.endpoint() else { return };
+    let mut changes = endpoint.changes();
+    while changes.changed().await.is_ok() {
+        shared.renew_policy();
+    }
+}
+
+/// The policy of a configuration on this machine.
+pub fn policy(config: &Config, machine: &Identifier, plan: Option<&crate::ceremony::plan::Plan>) -> Policy {
+    let edges = plan.filter(|_| config.policy.plan).map(|plan| crate::policy::edges_to(plan, machine));
+    Policy::new(config.rules(), &edges.unwrap_or_default())
+}

@@ -1,0 +1,1 @@
+//! What the daemon gives up once it has started.

@@ -1,0 +1,10 @@
+//! A front for programs that speak only SOCKS5.
+
+use super::shared::Shared;
+use crate::error::Result;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+pub(super) async fn start(_shared: &Arc<Shared>, _tasks: &mut JoinSet<()>) -> Result<()> {
+    Ok(())
+}
