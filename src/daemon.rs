@@ -14,12 +14,14 @@
 pub mod connections;
 mod control;
 mod forwards;
+mod limited;
 mod metrics;
 mod relations;
 pub mod sandbox;
 mod services;
 mod shared;
 mod socks;
+mod splice;
 pub mod status;
 pub mod systemd;
 
