@@ -11,6 +11,7 @@
 //! # }
 //! ```
 
+mod backend;
 pub mod connections;
 mod control;
 mod forwards;
@@ -32,6 +33,7 @@ use crate::identity::Identifier;
 use crate::policy::Policy;
 use crate::session::Why;
 use crate::token::TokenHandle;
+pub use services::{Failure, ServiceReport};
 use shared::Shared;
 use std::path::Path;
 use std::sync::Arc;

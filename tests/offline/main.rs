@@ -6,6 +6,7 @@
 
 mod cli;
 mod cuts;
+mod daemon_services;
 mod foreign;
 mod handshakes;
 mod hostile;
