@@ -11,15 +11,18 @@
 //! # }
 //! ```
 
+mod backend;
 pub mod connections;
 mod control;
 mod forwards;
+mod limited;
 mod metrics;
 mod relations;
 pub mod sandbox;
 mod services;
 mod shared;
 mod socks;
+mod splice;
 pub mod status;
 pub mod systemd;
 
@@ -30,6 +33,7 @@ use crate::identity::Identifier;
 use crate::policy::Policy;
 use crate::session::Why;
 use crate::token::TokenHandle;
+pub use services::{Failure, ServiceReport};
 use shared::Shared;
 use std::path::Path;
 use std::sync::Arc;

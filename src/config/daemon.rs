@@ -45,6 +45,19 @@ pub enum Backend {
     Command(Vec<String>),
 }
 
+impl std::fmt::Display for Backend {
+    /// As in the file; of a command the program alone.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Udp(address) => write!(f, "udp:{address}"),
+            Self::Unixgram(path) => write!(f, "unixgram:{}", path.display()),
+            Self::Command(command) => write!(f, "command:{}", command.first().map_or("", String::as_str)),
+        }
+    }
+}
+
 /// A name in `allow` or `deny`, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {

@@ -1,18 +1,308 @@
 //! What peers open streams to.
 
+use super::backend::{self, Process};
+use super::limited::Limited;
 use super::shared::Shared;
-use crate::session::{Reset, Session};
-use std::sync::Arc;
+use super::splice::{Broken, Traffic, splice};
+use crate::config::{Backend, Service};
+use crate::error::{Error, ErrorKind};
+use crate::identity::{Identifier, ServiceName};
+use crate::session::{Peer, Reset, Session, Stream};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+/// One refusal of a peer is told in so long, and one failure of a service.
+const TOLD: Duration = Duration::from_secs(60);
+
+/// Lines of a command's stderr that are told in a minute, of all its processes, and their length.
+const LINES: u32 = 60;
+const LINE: u64 = 1024;
 
 /// What was counted, by service.
 #[derive(Default)]
-pub(super) struct Books;
+pub(super) struct Books {
+    services: Mutex<BTreeMap<ServiceName, Arc<Book>>>,
+    /// Of names that nothing is configured for.
+    unknown: AtomicU64,
+    /// One for each peer that was refused something.
+    refusals: Mutex<HashMap<Identifier, Arc<Limited>>>,
+}
 
-/// Serves the streams of a session until it has ended.
+struct Book {
+    open: AtomicU32,
+    total: AtomicU64,
+    not_allowed: AtomicU64,
+    limit: AtomicU64,
+    failed: AtomicU64,
+    ended: Traffic,
+    last: Mutex<Option<Failure>>,
+    failures: Limited,
+    lines: Limited,
+}
+
+/// A service and what became of its streams since the daemon was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ServiceReport {
+    /// Its name.
+    pub name: String,
+    /// What it is on this machine: `tcp:127.0.0.1:9000`.
+    pub target: String,
+    /// Streams that are open.
+    pub open: u32,
+    /// Streams that may be open at once.
+    pub streams: u32,
+    /// Streams that were let in.
+    pub total: u64,
+    /// Streams that were refused because their peer may not open it.
+    pub not_allowed: u64,
+    /// Streams that were refused because there were as many as there may be.
+    pub limit: u64,
+    /// Streams that failed on this machine: the target could not be reached, or broke.
+    pub failed: u64,
+    /// Bytes from peers that the target took.
+    pub received: u64,
+    /// Bytes of the target's that were sent to peers.
+    pub sent: u64,
+    /// The last failure.
+    pub last_failure: Option<Failure>,
+}
+
+/// What went wrong, when, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Failure {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// One sentence.
+    pub what: String,
+    /// Another.
+    pub hint: String,
+}
+
+impl Failure {
+    pub(super) fn of(error: &Error) -> Self {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self { at, what: error.to_string(), hint: error.hint().to_owned() }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        Self {
+            open: AtomicU32::new(0),
+            total: AtomicU64::new(0),
+            not_allowed: AtomicU64::new(0),
+            limit: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            ended: Traffic::default(),
+            last: Mutex::default(),
+            failures: Limited::new(1, TOLD),
+            lines: Limited::new(LINES, Duration::from_secs(60)),
+        }
+    }
+}
+
+impl Books {
+    /// Of a service that is configured: names that peers make up get none.
+    fn of(&self, service: &ServiceName) -> Arc<Book> {
+        Arc::clone(lock(&self.services).entry(service.clone()).or_default())
+    }
+
+    fn refusals_of(&self, peer: &Identifier) -> Arc<Limited> {
+        let mut refusals = lock(&self.refusals);
+        Arc::clone(refusals.entry(peer.clone()).or_insert_with(|| Arc::new(Limited::new(1, TOLD))))
+    }
+}
+
+/// What became of the streams of each service that is configured, by name.
+pub(super) fn reports(shared: &Shared) -> Vec<ServiceReport> {
+    let config = shared.config();
+    let reported = config.service.iter().map(|(name, service)| shared.services.of(name).report(name, service));
+    reported.collect()
+}
+
+/// Streams for names that nothing is configured for.
+pub(super) fn unknown(shared: &Shared) -> u64 {
+    shared.services.unknown.load(Ordering::Relaxed)
+}
+
+impl Book {
+    fn report(&self, name: &ServiceName, service: &Service) -> ServiceReport {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        ServiceReport {
+            name: name.to_string(),
+            target: service.backend.to_string(),
+            open: self.open.load(Ordering::Relaxed),
+            streams: service.streams,
+            total: of(&self.total),
+            not_allowed: of(&self.not_allowed),
+            limit: of(&self.limit),
+            failed: of(&self.failed),
+            received: of(&self.ended.received),
+            sent: of(&self.ended.sent),
+            last_failure: lock(&self.last).clone(),
+        }
+    }
+
+    /// `None`: there are as many as there may be.
+    fn enter(self: &Arc<Self>, streams: u32) -> Option<Place> {
+        let more = |open: u32| (open < streams).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        self.total.fetch_add(1, Ordering::Relaxed);
+        Some(Place(Arc::clone(self)))
+    }
+
+    fn failed(&self, peer: &Peer, service: &ServiceName, error: &Error) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        *lock(&self.last) = Some(Failure::of(error));
+        if let Some(untold) = self.failures.tell() {
+            tracing::warn!(target: "claviger::service", %service, peer = %peer.identifier, hint = error.hint(), untold, "a stream failed here: {error}");
+        }
+    }
+}
+
+/// One of the streams that may be open at once.
+struct Place(Arc<Book>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves the streams of a session until it has ended, and what they had received has gone through.
 pub(super) async fn serve(shared: Arc<Shared>, session: Session) {
-    while let Ok(stream) = session.accept().await {
-        let peer = stream.peer();
-        let verdict = shared.policy().verdict(&peer.identifier, &peer.role, stream.service());
-        stream.reset(if verdict.is_allowed() { Reset::NoSuchService } else { Reset::NotAllowed });
+    let mut streams = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = session.accept() => match accepted {
+                Ok(stream) => drop(streams.spawn(one(Arc::clone(&shared), stream))),
+                Err(_) => break,
+            },
+            Some(_) = streams.join_next() => {}
+        }
+    }
+    drop(session);
+    while streams.join_next().await.is_some() {}
+}
+
+/// One stream, by the configuration of now.
+async fn one(shared: Arc<Shared>, stream: Stream) {
+    let config = shared.config();
+    let (peer, name) = (stream.peer().clone(), stream.service().clone());
+    let configured = config.service.get(&name);
+    let book = configured.map(|_| shared.services.of(&name));
+    let refused = |stream: Stream, reason: Reset| {
+        if let Some(untold) = shared.services.refusals_of(&peer.identifier).tell() {
+            tracing::warn!(target: "claviger::service", peer = %peer.identifier, role = %peer.role, service = %name, %reason, untold, "a stream was refused");
+        }
+        stream.reset(reason);
+    };
+    // Who may not open it does not learn whether it is there.
+    if !shared.policy().verdict(&peer.identifier, &peer.role, &name).is_allowed() {
+        book.as_ref().map_or(&shared.services.unknown, |book| &book.not_allowed).fetch_add(1, Ordering::Relaxed);
+        return refused(stream, Reset::NotAllowed);
+    }
+    let (Some(service), Some(book)) = (configured, book) else {
+        shared.services.unknown.fetch_add(1, Ordering::Relaxed);
+        return refused(stream, Reset::NoSuchService);
+    };
+    let Some(_place) = book.enter(service.streams) else {
+        book.limit.fetch_add(1, Ordering::Relaxed);
+        return refused(stream, Reset::Limit);
+    };
+    let began = tokio::time::Instant::now();
+    let outcome = carried(&shared, service, &book, stream).await;
+    let took = began.elapsed().as_millis() as u64;
+    let reason = match outcome {
+        Ok(()) => "ended".to_owned(),
+        Err(Broken::Stream(error)) => error.kind().to_string(),
+        Err(Broken::Cut(reason)) => {
+            tracing::info!(target: "claviger::service", service = %name, peer = %peer.identifier, %reason, "a stream was cut: the configuration allows it no more");
+            reason.to_string()
+        }
+        Err(Broken::Local(error)) => {
+            book.failed(&peer, &name, &error);
+            error.kind().to_string()
+        }
+    };
+    tracing::debug!(target: "claviger::service", service = %name, peer = %peer.identifier, outcome = reason, ms = took, "a stream is over");
+}
+
+/// Joins the stream to what the service is.
+async fn carried(shared: &Arc<Shared>, service: &Service, book: &Arc<Book>, stream: Stream) -> Result<(), Broken> {
+    let (peer, name) = (stream.peer().clone(), stream.service().clone());
+    let cut = forbidden(Arc::clone(shared), peer.clone(), name.clone());
+    let failed = |stream: Stream, error: Error| {
+        stream.reset(Reset::Internal);
+        Err(Broken::Local(error))
+    };
+    match &service.backend {
+        Backend::Tcp(address) => match backend::tcp(*address, service.dial_timeout).await {
+            Ok(local) => splice(stream, local, &book.ended, cut).await,
+            Err(error) => failed(stream, error),
+        },
+        Backend::Unix(path) => match backend::unix(path, service.dial_timeout).await {
+            Ok(local) => splice(stream, local, &book.ended, cut).await,
+            Err(error) => failed(stream, error),
+        },
+        Backend::Command(command) => match Process::start(command, &peer, &name) {
+            Ok((process, stderr)) => {
+                let said = AbortOnDropHandle::new(tokio::spawn(tell(stderr, Arc::clone(book), peer.identifier, name)));
+                let outcome = splice(stream, process, &book.ended, cut).await;
+                // What it started may have its stderr for ever.
+                let _ = tokio::time::timeout(Duration::from_secs(1), said).await;
+                outcome
+            }
+            Err(error) => failed(stream, error),
+        },
+        Backend::Udp(_) | Backend::Unixgram(_) => {
+            failed(stream, Error::new(ErrorKind::Internal, "Datagrams are not carried yet.", "Use a target of tcp."))
+        }
+    }
+}
+
+/// Ready when the peer may not have a stream for the service any more, with what it is told.
+async fn forbidden(shared: Arc<Shared>, peer: Peer, service: ServiceName) -> Reset {
+    let (mut configs, mut policies) = (shared.configs(), shared.policies());
+    loop {
+        if !policies.borrow_and_update().verdict(&peer.identifier, &peer.role, &service).is_allowed() {
+            return Reset::NotAllowed;
+        }
+        if !configs.borrow_and_update().service.contains_key(&service) {
+            return Reset::NoSuchService;
+        }
+        let changed = tokio::select! {
+            changed = configs.changed() => changed,
+            changed = policies.changed() => changed,
+        };
+        if changed.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// What a command says on stderr: lines, as many as anybody wants to read.
+async fn tell(stderr: impl AsyncRead + Unpin, book: Arc<Book>, peer: Identifier, service: ServiceName) {
+    let mut stderr = BufReader::new(stderr);
+    let mut line = Vec::new();
+    // Whoever does not read it holds the command up.
+    while let Ok(1..) = (&mut stderr).take(LINE).read_until(b'\n', &mut line).await {
+        if let Some(untold) = book.lines.tell() {
+            let line = String::from_utf8_lossy(line.trim_ascii_end());
+            tracing::info!(target: "claviger::service", %service, %peer, untold, "the command says: {}", line.escape_debug());
+        }
+        line.clear();
     }
 }

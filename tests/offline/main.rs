@@ -7,6 +7,7 @@
 mod cli;
 mod cuts;
 mod daemon_soak;
+mod daemon_services;
 mod foreign;
 mod handshakes;
 mod hostile;
