@@ -182,7 +182,7 @@ impl Settings {
 }
 
 impl Session {
-    /// From a finished handshake and the pipe it ran on. Where the handshake wants it confirmed (KK, KK1), the initiator confirms, and the responder waits for that: until
+    /// From a finished handshake and the pipe it ran on. Where the handshake wants it confirmed (KK, KK1, NN), the initiator confirms, and the responder waits for that: until
     /// then nobody is known to be there.
     ///
     /// # Errors

@@ -8,14 +8,14 @@ use super::protocol::Terms;
 use super::resumption::Arrival;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::OnionAddress;
+use crate::identity::{Identifier, OnionAddress};
 use crate::noise::{self, Established, NoiseError, Protocol, Step, knock};
 use crate::secret::KnockKey;
 use crate::session::{Peer as SessionPeer, Session, error_of};
 use crate::store::{Peer, PeerKey};
 use crate::token::TokenHandle;
 use crate::transport::BoxPipe;
-use crate::wire::{self, Ends, Kind};
+use crate::wire::{self, Ends, Kind, Pattern};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -118,7 +118,7 @@ pub(super) fn session_peer(
     }
 }
 
-/// Makes the session, has the initiator of KK and KK1 confirm it, and gives it its place among the others.
+/// Makes the session, has the initiator of KK, KK1 and NN confirm it, and gives it its place among the others.
 pub(super) async fn finish(
     shared: &Shared,
     config: &Config,
@@ -129,23 +129,41 @@ pub(super) async fn finish(
 ) -> Result<Session> {
     let patience = config.handshake.timeout;
     peer.operations = established.operations;
-    let name = peer.identifier.clone();
+    let (name, is_called) = (peer.identifier.clone(), peer.is_initiator);
     let settings = shared.settings(&config.session, &peer, arrival.number);
     let beginning = timeout(patience, Session::begin(pipe, peer, established, settings));
-    let session = beginning.await.map_err(|_| late(patience))?.map_err(|error| {
-        let error = error_of(error);
-        if matches!(error.kind(), ErrorKind::SessionRevoked | ErrorKind::Internal) {
-            return error;
-        }
-        Error::new(
+    let begun = beginning.await.map_err(|_| late(patience)).and_then(|begun| begun.map_err(error_of));
+    let session = begun.map_err(|error| match error.kind() {
+        ErrorKind::SessionRevoked | ErrorKind::Internal => error,
+        // The pipe would not take the confirmation, and says why.
+        _ if !is_called => error,
+        kind if established.protocol.pattern == Pattern::Nn => unconfirmed(&name, kind).because(error),
+        ErrorKind::HandshakeTimeout => error,
+        _ => Error::new(
             ErrorKind::HandshakeFailed,
             format!("`{name}` did not confirm the handshake: whoever called does not hold its key, or left."),
             compare(established.protocol.psk),
         )
-        .because(error)
+        .because(error),
     })?;
     shared.arrived(arrival, established, &session)?;
     Ok(session)
+}
+
+/// A resumption that was answered, and nobody is there. Its first message proves that the peer made it, not when.
+fn unconfirmed(name: &Identifier, why: ErrorKind) -> Error {
+    let kind = match why {
+        ErrorKind::HandshakeTimeout => why,
+        ErrorKind::RecordInvalid => ErrorKind::HandshakeFailed,
+        _ => ErrorKind::HandshakeRefused,
+    };
+    Error::new(
+        kind,
+        format!(
+            "`{name}` did not confirm that it resumes: its connection broke, or its message was kept back on the way."
+        ),
+        "Nothing needs mending here: it cost nothing, and it can resume by its next link.",
+    )
 }
 
 /// Answers every step until the handshake is done.

@@ -516,11 +516,6 @@ async fn watch_store(shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else { return };
         shared.look().await;
         shared.chains.expire(shared.clock.now());
-        for (peer, session) in shared.chains.unsettled() {
-            if shared.sessions.has_heard(&peer, session) {
-                shared.chains.settle(&peer, session);
-            }
-        }
     }
 }
 
