@@ -49,7 +49,7 @@ pub use tokio_util::bytes::Bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, KeyPlace, Role, ServiceName};
 use crate::noise::{Established, Protocol};
-use crate::transport::BoxPipe;
+use crate::transport::Pipe;
 use driver::Driver;
 use end::to_io;
 use line::Line;
@@ -188,7 +188,7 @@ impl Session {
     /// # Errors
     /// Those of the record layer; [`ErrorKind::Internal`].
     pub(crate) async fn begin(
-        pipe: BoxPipe,
+        pipe: Pipe,
         peer: Peer,
         established: &Established,
         settings: Settings,

@@ -14,7 +14,7 @@ use crate::secret::KnockKey;
 use crate::session::{Peer as SessionPeer, Session, error_of};
 use crate::store::{Peer, PeerKey};
 use crate::token::TokenHandle;
-use crate::transport::BoxPipe;
+use crate::transport::Pipe;
 use crate::wire::{self, Ends, Kind, Pattern};
 use std::io;
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Initiation {
     /// Runs the rest on a pipe.
     pub(super) async fn run(
         &mut self,
-        pipe: &mut BoxPipe,
+        pipe: &mut Pipe,
         token: &TokenHandle,
         attempt: &mut Attempt,
     ) -> Result<Established> {
@@ -122,7 +122,7 @@ pub(super) fn session_peer(
 pub(super) async fn finish(
     shared: &Shared,
     config: &Config,
-    pipe: BoxPipe,
+    pipe: Pipe,
     mut peer: SessionPeer,
     established: &Established,
     arrival: Arrival,
@@ -169,7 +169,7 @@ fn unconfirmed(name: &Identifier, why: ErrorKind) -> Error {
 /// Answers every step until the handshake is done.
 pub(super) async fn run(
     mut step: Step,
-    pipe: &mut BoxPipe,
+    pipe: &mut Pipe,
     token: &TokenHandle,
     patience: Duration,
     attempt: &mut Attempt,
@@ -208,7 +208,7 @@ pub(super) async fn agree(mut step: Step, token: &TokenHandle, attempt: &mut Att
 }
 
 /// Writes one frame within the deadline. How long the other end may take, here and below.
-pub(super) async fn write_frame(pipe: &mut BoxPipe, body: &[u8], deadline: Duration) -> Result<()> {
+pub(super) async fn write_frame(pipe: &mut Pipe, body: &[u8], deadline: Duration) -> Result<()> {
     let frame = wire::frame(body).map_err(|_| internal("a handshake message is too long"))?;
     let writing = async {
         pipe.write_all(&frame).await?;
@@ -218,7 +218,7 @@ pub(super) async fn write_frame(pipe: &mut BoxPipe, body: &[u8], deadline: Durat
 }
 
 /// Reads one frame of `min..=max` bytes within the deadline.
-pub(super) async fn read_frame(pipe: &mut BoxPipe, min: usize, max: usize, deadline: Duration) -> Result<Vec<u8>> {
+pub(super) async fn read_frame(pipe: &mut Pipe, min: usize, max: usize, deadline: Duration) -> Result<Vec<u8>> {
     let reading = async {
         let mut header = [0; wire::FRAME_HEADER];
         pipe.read_exact(&mut header).await.map_err(closed)?;

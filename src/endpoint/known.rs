@@ -13,7 +13,7 @@ use crate::identity::{Identifier, Kem, Role, StaticPublic, Suites};
 use crate::secret::PresharedKey;
 use crate::store::{Contact, Machine, Peer, PeerKey, SealKey, Store, seal_point};
 use crate::token::{Reason, TokenHandle, Trouble};
-use crate::transport::BoxPipe;
+use crate::transport::Pipe;
 use std::collections::hash_map;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -313,7 +313,7 @@ impl Shared {
     ///
     /// # Errors
     /// [`ErrorKind::SessionRevoked`] when that is so already; [`ErrorKind::SessionLimit`].
-    pub(super) fn guard(self: &Arc<Self>, pair: &Pair, entry: Entry, pipe: BoxPipe) -> Result<(BoxPipe, u64)> {
+    pub(super) fn guard(self: &Arc<Self>, pair: &Pair, entry: Entry, pipe: Pipe) -> Result<(Pipe, u64)> {
         let place = Arc::new(self.sessions.place(&pair.peer, entry)?);
         let held = Arc::new(Held::new(pipe));
         let number = self.sessions.enter(pair.clone(), &held, &place);

@@ -22,7 +22,7 @@ use crate::noise::resumption::{Link, Origin};
 use crate::noise::{self, Established, Protocol, Setup, Step, knock};
 use crate::session::{self, BootInstant, Session, Settings, Why};
 use crate::store::{Peer, PeerKey};
-use crate::transport::BoxPipe;
+use crate::transport::Pipe;
 use crate::wire::{self, Ends, Pattern, RESUMPTION_ID};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -190,7 +190,7 @@ impl super::Incoming {
     pub(super) async fn answer_resumption(
         &self,
         caller: Caller,
-        pipe: BoxPipe,
+        pipe: Pipe,
         age: u64,
         attempt: &mut Attempt,
     ) -> Result<Session> {
