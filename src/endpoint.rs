@@ -49,7 +49,7 @@ use crate::identity::{Identifier, IdentityCard, OnionAddress, StaticPublic};
 use crate::session::{self, Session};
 use crate::store::{Peer, Store};
 use crate::token::{TokenHandle, Trouble};
-use crate::transport::{BoxPipe, Transport};
+use crate::transport::{Pipe, Transport};
 use crate::wire::Pattern;
 use attempt::Attempt;
 use known::Shared;
@@ -169,7 +169,7 @@ impl Endpoint {
     /// [`ErrorKind::HandshakeFailed`], [`ErrorKind::HandshakeTimeout`].
     pub async fn handshake_respond(
         &self,
-        pipe: BoxPipe,
+        pipe: Pipe,
         incoming: &Incoming,
         remote: Option<&StaticPublic>,
     ) -> Result<Session> {

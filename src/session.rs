@@ -49,7 +49,7 @@ pub use tokio_util::bytes::Bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, KeyPlace, Role, ServiceName};
 use crate::noise::{Established, Protocol};
-use crate::transport::BoxPipe;
+use crate::transport::Pipe;
 use driver::Driver;
 use end::to_io;
 use line::Line;
@@ -182,13 +182,13 @@ impl Settings {
 }
 
 impl Session {
-    /// From a finished handshake and the pipe it ran on. Where the handshake wants it confirmed (KK, KK1), the initiator confirms, and the responder waits for that: until
+    /// From a finished handshake and the pipe it ran on. Where the handshake wants it confirmed (KK, KK1, NN), the initiator confirms, and the responder waits for that: until
     /// then nobody is known to be there.
     ///
     /// # Errors
     /// Those of the record layer; [`ErrorKind::Internal`].
     pub(crate) async fn begin(
-        pipe: BoxPipe,
+        pipe: Pipe,
         peer: Peer,
         established: &Established,
         settings: Settings,

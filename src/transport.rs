@@ -23,9 +23,6 @@ pub mod tor;
 
 pub use pipe::{Pipe, ReadPipe, WritePipe};
 
-/// The name that [`Pipe`] had.
-pub type BoxPipe = Pipe;
-
 /// Where a peer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -64,7 +61,7 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// `AddressRefused` when this transport does not dial such a target, `TransportUnavailable` when there is no Tor, `Unreachable`,
     /// `OnionAuth`, and `DialTimeout` when not even the first try ended by `deadline`. Of tries that failed, the last one's error is returned.
-    fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<BoxPipe>>;
+    fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<Pipe>>;
 
     /// Publishes `service` and returns once connections are taken in; [`Listener::status`] says when others can reach it.
     ///
@@ -76,7 +73,7 @@ pub trait Transport: Send + Sync {
 /// A published service. Dropping it ends the service; pipes that were accepted go on.
 pub trait Listener: Send {
     /// The next pipe. Cancel-safe. Passing troubles are logged and waited out inside: an error is final.
-    fn accept(&mut self) -> BoxFuture<'_, Result<BoxPipe>>;
+    fn accept(&mut self) -> BoxFuture<'_, Result<Pipe>>;
 
     /// Whether others can reach the service, as it changes.
     fn status(&self) -> watch::Receiver<ServiceState>;

@@ -28,7 +28,7 @@ pub const MAX_RECORD: usize = 65535;
 /// Bytes of an AEAD tag.
 pub const TAG: usize = 16;
 
-/// Bytes of the initiator's confirmation of KK and KK1, without its frame header: a record of no plaintext.
+/// Bytes of the initiator's confirmation of KK, KK1 and NN, without its frame header: a record of no plaintext.
 pub const CONFIRMATION: usize = TAG;
 
 /// Largest plaintext of a record, in bytes.

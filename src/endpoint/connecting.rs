@@ -13,7 +13,7 @@ use crate::identity::{Identifier, OnionAddress, StaticPublic};
 use crate::noise::Protocol;
 use crate::session::Session;
 use crate::store::{Peer, PeerKey};
-use crate::transport::{BoxPipe, Target};
+use crate::transport::{Pipe, Target};
 use crate::wire::Pattern;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 /// A dialled pipe that is not yet authenticated: what [`Endpoint::connect`] gives and [`Endpoint::handshake_initiate`] takes.
 pub struct Connection {
-    pipe: BoxPipe,
+    pipe: Pipe,
     onion_address: OnionAddress,
     port: u16,
     dialled: Duration,
@@ -30,7 +30,7 @@ pub struct Connection {
 
 impl Connection {
     /// A pipe that was opened some other way, to the service of `onion_address` and `port`: both are bound by the handshake.
-    pub fn new(pipe: BoxPipe, onion_address: OnionAddress, port: u16) -> Self {
+    pub fn new(pipe: Pipe, onion_address: OnionAddress, port: u16) -> Self {
         Self { pipe, onion_address, port, dialled: Duration::ZERO }
     }
 }
@@ -276,7 +276,7 @@ impl Endpoint {
         peer: &Peer,
         way: &Way,
         port: u16,
-        pipe: BoxPipe,
+        pipe: Pipe,
         attempt: &mut Attempt,
     ) -> Result<Session> {
         let Inner { shared, config, .. } = &*self.0;
@@ -297,7 +297,7 @@ impl Endpoint {
         peer: Option<&Identifier>,
         onion_address: &OnionAddress,
         port: u16,
-    ) -> Result<BoxPipe> {
+    ) -> Result<Pipe> {
         let deadline = Instant::now() + self.0.config.transport.dial_timeout;
         let target = Target {
             onion: Some(*onion_address),

@@ -8,14 +8,14 @@ use super::protocol::Terms;
 use super::resumption::Arrival;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::OnionAddress;
+use crate::identity::{Identifier, OnionAddress};
 use crate::noise::{self, Established, NoiseError, Protocol, Step, knock};
 use crate::secret::KnockKey;
 use crate::session::{Peer as SessionPeer, Session, error_of};
 use crate::store::{Peer, PeerKey};
 use crate::token::TokenHandle;
-use crate::transport::BoxPipe;
-use crate::wire::{self, Ends, Kind};
+use crate::transport::Pipe;
+use crate::wire::{self, Ends, Kind, Pattern};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,7 +60,7 @@ impl Initiation {
     /// Runs the rest on a pipe.
     pub(super) async fn run(
         &mut self,
-        pipe: &mut BoxPipe,
+        pipe: &mut Pipe,
         token: &TokenHandle,
         attempt: &mut Attempt,
     ) -> Result<Established> {
@@ -118,40 +118,58 @@ pub(super) fn session_peer(
     }
 }
 
-/// Makes the session, has the initiator of KK and KK1 confirm it, and gives it its place among the others.
+/// Makes the session, has the initiator of KK, KK1 and NN confirm it, and gives it its place among the others.
 pub(super) async fn finish(
     shared: &Shared,
     config: &Config,
-    pipe: BoxPipe,
+    pipe: Pipe,
     mut peer: SessionPeer,
     established: &Established,
     arrival: Arrival,
 ) -> Result<Session> {
     let patience = config.handshake.timeout;
     peer.operations = established.operations;
-    let name = peer.identifier.clone();
+    let (name, is_called) = (peer.identifier.clone(), peer.is_initiator);
     let settings = shared.settings(&config.session, &peer, arrival.number);
     let beginning = timeout(patience, Session::begin(pipe, peer, established, settings));
-    let session = beginning.await.map_err(|_| late(patience))?.map_err(|error| {
-        let error = error_of(error);
-        if matches!(error.kind(), ErrorKind::SessionRevoked | ErrorKind::Internal) {
-            return error;
-        }
-        Error::new(
+    let begun = beginning.await.map_err(|_| late(patience)).and_then(|begun| begun.map_err(error_of));
+    let session = begun.map_err(|error| match error.kind() {
+        ErrorKind::SessionRevoked | ErrorKind::Internal => error,
+        // The pipe would not take the confirmation, and says why.
+        _ if !is_called => error,
+        kind if established.protocol.pattern == Pattern::Nn => unconfirmed(&name, kind).because(error),
+        ErrorKind::HandshakeTimeout => error,
+        _ => Error::new(
             ErrorKind::HandshakeFailed,
             format!("`{name}` did not confirm the handshake: whoever called does not hold its key, or left."),
             compare(established.protocol.psk),
         )
-        .because(error)
+        .because(error),
     })?;
     shared.arrived(arrival, established, &session)?;
     Ok(session)
 }
 
+/// A resumption that was answered, and nobody is there. Its first message proves that the peer made it, not when.
+fn unconfirmed(name: &Identifier, why: ErrorKind) -> Error {
+    let kind = match why {
+        ErrorKind::HandshakeTimeout => why,
+        ErrorKind::RecordInvalid => ErrorKind::HandshakeFailed,
+        _ => ErrorKind::HandshakeRefused,
+    };
+    Error::new(
+        kind,
+        format!(
+            "`{name}` did not confirm that it resumes: its connection broke, or its message was kept back on the way."
+        ),
+        "Nothing needs mending here: it cost nothing, and it can resume by its next link.",
+    )
+}
+
 /// Answers every step until the handshake is done.
 pub(super) async fn run(
     mut step: Step,
-    pipe: &mut BoxPipe,
+    pipe: &mut Pipe,
     token: &TokenHandle,
     patience: Duration,
     attempt: &mut Attempt,
@@ -190,7 +208,7 @@ pub(super) async fn agree(mut step: Step, token: &TokenHandle, attempt: &mut Att
 }
 
 /// Writes one frame within the deadline. How long the other end may take, here and below.
-pub(super) async fn write_frame(pipe: &mut BoxPipe, body: &[u8], deadline: Duration) -> Result<()> {
+pub(super) async fn write_frame(pipe: &mut Pipe, body: &[u8], deadline: Duration) -> Result<()> {
     let frame = wire::frame(body).map_err(|_| internal("a handshake message is too long"))?;
     let writing = async {
         pipe.write_all(&frame).await?;
@@ -200,7 +218,7 @@ pub(super) async fn write_frame(pipe: &mut BoxPipe, body: &[u8], deadline: Durat
 }
 
 /// Reads one frame of `min..=max` bytes within the deadline.
-pub(super) async fn read_frame(pipe: &mut BoxPipe, min: usize, max: usize, deadline: Duration) -> Result<Vec<u8>> {
+pub(super) async fn read_frame(pipe: &mut Pipe, min: usize, max: usize, deadline: Duration) -> Result<Vec<u8>> {
     let reading = async {
         let mut header = [0; wire::FRAME_HEADER];
         pipe.read_exact(&mut header).await.map_err(closed)?;

@@ -15,7 +15,7 @@ use crate::identity::{Identifier, Kem, Role, StaticPublic, Suites};
 use crate::secret::PresharedKey;
 use crate::store::{Contact, Machine, Peer, PeerKey, SealKey, Store, seal_point};
 use crate::token::{Reason, TokenHandle, Trouble};
-use crate::transport::BoxPipe;
+use crate::transport::Pipe;
 use std::collections::hash_map;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -332,7 +332,7 @@ impl Shared {
     ///
     /// # Errors
     /// [`ErrorKind::SessionRevoked`] when that is so already; [`ErrorKind::SessionLimit`].
-    pub(super) fn guard(self: &Arc<Self>, pair: &Pair, entry: Entry, pipe: BoxPipe) -> Result<(BoxPipe, u64)> {
+    pub(super) fn guard(self: &Arc<Self>, pair: &Pair, entry: Entry, pipe: Pipe) -> Result<(Pipe, u64)> {
         let place = Arc::new(self.sessions.place(&pair.peer, entry)?);
         let held = Arc::new(Held::new(pipe));
         let number = self.sessions.enter(pair.clone(), &held, &place);
@@ -536,11 +536,6 @@ async fn watch_store(shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else { return };
         shared.look().await;
         shared.chains.expire(shared.clock.now());
-        for (peer, session) in shared.chains.unsettled() {
-            if shared.sessions.has_heard(&peer, session) {
-                shared.chains.settle(&peer, session);
-            }
-        }
     }
 }
 

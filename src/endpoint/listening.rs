@@ -15,7 +15,7 @@ use crate::noise::knock::{Admitted, Doorkeeper, Refused};
 use crate::noise::{self, Protocol, Step};
 use crate::session::Session;
 use crate::store::{Peer, PeerKey};
-use crate::transport::{BoxPipe, Listener, Service, ServiceState};
+use crate::transport::{Listener, Pipe, Service, ServiceState};
 use crate::wire::{self, Ends, Kind, KnockPacket, MAX_KNOCK_PACKET, Pattern};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -243,7 +243,7 @@ impl Incoming {
     /// Answers one connection to the address of `called`. `knocked` is called when the caller was let in.
     pub(super) async fn respond(
         &self,
-        pipe: BoxPipe,
+        pipe: Pipe,
         called: &Arc<Own>,
         remote: Option<&StaticPublic>,
         knocked: impl FnOnce(),
@@ -256,7 +256,7 @@ impl Incoming {
 
     async fn answer(
         &self,
-        mut pipe: BoxPipe,
+        mut pipe: Pipe,
         called: &Arc<Own>,
         remote: Option<&StaticPublic>,
         knocked: impl FnOnce(),

@@ -22,7 +22,7 @@ use crate::noise::resumption::{Link, Origin};
 use crate::noise::{self, Established, Protocol, Setup, Step, knock};
 use crate::session::{self, BootInstant, Session, Settings, Why};
 use crate::store::{Peer, PeerKey};
-use crate::transport::BoxPipe;
+use crate::transport::Pipe;
 use crate::wire::{self, Ends, Pattern, RESUMPTION_ID};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -177,6 +177,8 @@ impl Endpoint {
         drive::write_frame(&mut pipe, &packet, patience).await?;
         let next = send.sent().map_err(failed)?;
         let established = drive::run(next, &mut pipe, &way.own.token, patience, attempt).await?;
+        // Before it is confirmed: the other end has what this left, and forgets the rest as soon as it hears of it.
+        taken.answered(Link::first(&established, true).map_err(failed)?);
         let session_peer = drive::session_peer(peer, &way.key, &way.own, false, protocol, attempt);
         let arrival = Arrival { number, age: taken.age(), family, resumes: Some(taken.session()) };
         drive::finish(shared, config, pipe, session_peer, &established, arrival).await
@@ -188,7 +190,7 @@ impl super::Incoming {
     pub(super) async fn answer_resumption(
         &self,
         caller: Caller,
-        pipe: BoxPipe,
+        pipe: Pipe,
         age: u64,
         attempt: &mut Attempt,
     ) -> Result<Session> {
@@ -212,9 +214,19 @@ impl super::Incoming {
         let Found { opened: (step, protocol), family, session } = found;
         attempt.resumes(family.token_seen);
         let (mut pipe, number) = shared.guard(&pair, Entry::Instead(session), pipe)?;
-        let established = drive::run(step, &mut pipe, &own.token, config.handshake.timeout, attempt).await?;
-        // The other end may not have the answer: then it tries again by the same chain, and means this session.
-        shared.chains.supersede(&pair.peer, session, number);
+        let failed = |error| noise_error(&error, Some(&peer));
+        let Step::Send(send) = step else { return Err(internal("a resumption is not answered by sending")) };
+        let answer = send.message().to_vec();
+        let Step::Finished(established) = send.sent().map_err(failed)? else {
+            return Err(internal("a resumption does not end with its answer"));
+        };
+        // Before the answer, which may be lost, as its confirmation may: the other end has this chain then, or the one by which it came, and both stay until it is heard of.
+        let link = Link::first(&established, false).map_err(failed)?;
+        let chain = Chain::answering(Arc::clone(&family), link, session, number);
+        if !shared.chains.keep(chain, age, shared.clock.now()) {
+            return Err(chains::nothing_left(&peer.identifier));
+        }
+        drive::write_frame(&mut pipe, &answer, config.handshake.timeout).await?;
         let session_peer = drive::session_peer(&peer, &key, &own, true, protocol, attempt);
         let arrival = Arrival { number, age, family, resumes: Some(session) };
         drive::finish(shared, config, pipe, session_peer, &established, arrival).await
@@ -241,7 +253,7 @@ impl Shared {
         settings.sooner = Some(Box::new(due));
         let (chains, name) = (Arc::clone(&self.chains), peer.identifier.clone());
         settings.over = Some(Box::new(move |kind| {
-            if !is_broken(kind) {
+            if !leaves(kind) {
                 chains.forget(&name, number);
             }
         }));
@@ -252,18 +264,23 @@ impl Shared {
     pub(super) fn arrived(&self, arrival: Arrival, established: &Established, session: &Session) -> Result<()> {
         let Arrival { number, age, family, resumes } = arrival;
         let peer = family.pair.peer.clone();
-        let link = Link::first(established, family.is_initiator).map_err(|error| noise_error(&error, None))?;
-        self.sessions.claim(&peer, number)?;
+        let claim = || self.sessions.claim(&peer, number, resumes);
+        if resumes.is_some() && !family.is_initiator {
+            self.chains.confirm(&peer, number, claim)?;
+        } else {
+            let link = Link::first(established, family.is_initiator).map_err(|error| noise_error(&error, None))?;
+            claim()?;
+            self.chains.keep(Chain::new(Arc::clone(&family), link, number), age, self.clock.now());
+        }
         if family.protocol.kem.is_some() {
             self.meets_with_kem(&peer);
         }
-        self.chains.keep(Chain::new(family, link, number), age, self.clock.now());
         if let Some(old) = resumes {
             self.sessions.end(&peer, old, Why::Replaced);
         }
         self.sessions.stands(&peer, number, session);
         // It may be over already, and nobody was told then of what it leaves.
-        if session.how_ended().is_some_and(|kind| !is_broken(kind)) {
+        if session.how_ended().is_some_and(|kind| !leaves(kind)) {
             self.chains.forget(&peer, number);
         }
         Ok(())
@@ -276,6 +293,11 @@ pub(super) fn is_broken(kind: ErrorKind) -> bool {
         kind,
         ErrorKind::SessionTruncated | ErrorKind::SessionIo | ErrorKind::PeerSilent | ErrorKind::RecordInvalid
     )
+}
+
+/// Whether what a session left stays when it has ended so. That another has taken its place may be heard before the confirmation, which comes on another pipe.
+fn leaves(kind: ErrorKind) -> bool {
+    is_broken(kind) || kind == ErrorKind::SessionReplaced
 }
 
 /// Protocol and prologue of a resumption.

@@ -87,7 +87,7 @@ pub(super) struct Place {
     state: AtomicU8,
 }
 
-/// Of a caller that has proved nothing yet: it takes nobody's place.
+/// Of a caller that has not proved that it is there: it takes nobody's place.
 const WAITS: u8 = 0;
 
 const COUNTS: u8 = 1;
@@ -98,6 +98,10 @@ const TAKEN: u8 = 2;
 impl Place {
     fn new(open: &Arc<AtomicUsize>, state: u8) -> Self {
         Self { open: Arc::clone(open), state: AtomicU8::new(state) }
+    }
+
+    fn counts(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == COUNTS
     }
 
     fn turn(&self, from: u8, to: u8) -> bool {
@@ -134,7 +138,7 @@ impl Sessions {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more; for an incoming handshake, which has proved nothing yet, the prospect of one: see [`claim`](Self::claim).
+    /// A place for one more; for one that comes in, and has not proved who it is, the prospect of one: see [`claim`](Self::claim).
     ///
     /// # Errors
     /// [`ErrorKind::SessionLimit`] when there are as many as there may be, and a peer asks. What this machine begins is not refused.
@@ -143,33 +147,37 @@ impl Sessions {
             Entry::Outgoing => {
                 self.open.fetch_add(1, Ordering::SeqCst);
             }
-            Entry::Incoming => {
+            Entry::Instead(number) if self.place_of(peer, number).is_some_and(|old| old.counts()) => {
+                return Ok(Place::new(&self.open, WAITS));
+            }
+            Entry::Incoming | Entry::Instead(_) => {
                 // There is room, and it is left to others.
                 self.take(peer)?;
                 self.open.fetch_sub(1, Ordering::SeqCst);
                 return Ok(Place::new(&self.open, WAITS));
             }
-            Entry::Instead(number) => {
-                let old = self.find(peer, number, |live| live.place.upgrade()).flatten();
-                if !old.is_some_and(|old| old.turn(COUNTS, TAKEN)) {
-                    self.take(peer)?;
-                }
-            }
         }
         Ok(Place::new(&self.open, COUNTS))
     }
 
-    /// The caller of `number` has proved who it is: from now on it has a place, if there is still one.
+    /// The caller of `number` has proved who it is: from now on it has a place, that of the session that it resumes or another, if there is still one.
     ///
     /// # Errors
     /// [`ErrorKind::SessionLimit`].
-    pub(super) fn claim(&self, peer: &Identifier, number: u64) -> Result<()> {
-        let place = self.find(peer, number, |live| live.place.upgrade()).flatten();
+    pub(super) fn claim(&self, peer: &Identifier, number: u64, resumes: Option<u64>) -> Result<()> {
+        let place = self.place_of(peer, number);
         if let Some(place) = place.filter(|place| place.state.load(Ordering::SeqCst) == WAITS) {
-            self.take(peer)?;
+            let old = resumes.and_then(|old| self.place_of(peer, old));
+            if !old.is_some_and(|old| old.turn(COUNTS, TAKEN)) {
+                self.take(peer)?;
+            }
             place.state.store(COUNTS, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    fn place_of(&self, peer: &Identifier, number: u64) -> Option<Arc<Place>> {
+        self.find(peer, number, |live| live.place.upgrade()).flatten()
     }
 
     fn take(&self, peer: &Identifier) -> Result<()> {
@@ -222,12 +230,6 @@ impl Sessions {
     /// Ends a session.
     pub(super) fn end(&self, peer: &Identifier, number: u64, why: Why) {
         self.find(peer, number, |live| live.session.iter().for_each(|session| session.end(why)));
-    }
-
-    /// Whether a record of the peer's was opened in a session.
-    pub(super) fn has_heard(&self, peer: &Identifier, number: u64) -> bool {
-        let status = self.find(peer, number, |live| live.session.as_ref().and_then(Watched::status)).flatten();
-        status.is_some_and(|status| status.records > 0)
     }
 
     /// The handshake of `number` is over: it is a session, the peer's youngest. The peer's oldest ends when there is one too many.
@@ -311,10 +313,10 @@ mod tests {
         let both = [(); 2].map(|()| Arc::new(sessions.place(&peer, Entry::Incoming).unwrap()));
         let pipes = [held(), held()];
         let [one, other] = [0, 1].map(|at| sessions.enter(pair("wallet"), &pipes[at], &both[at]));
-        sessions.claim(&peer, one).unwrap();
-        sessions.claim(&peer, one).unwrap();
+        sessions.claim(&peer, one, None).unwrap();
+        sessions.claim(&peer, one, None).unwrap();
         assert_eq!(sessions.open.load(Ordering::SeqCst), 1, "once");
-        assert_eq!(sessions.claim(&peer, other).err().unwrap().kind(), ErrorKind::SessionLimit);
+        assert_eq!(sessions.claim(&peer, other, None).err().unwrap().kind(), ErrorKind::SessionLimit);
         assert_eq!(place(&sessions, Entry::Incoming).err().unwrap().kind(), ErrorKind::SessionLimit);
         drop(both);
         assert_eq!(sessions.open.load(Ordering::SeqCst), 0);
@@ -336,20 +338,29 @@ mod tests {
     #[test]
     fn what_is_resumed_takes_over_a_place() {
         let sessions = sessions(3);
-        let broken: Vec<_> = (0..3)
-            .map(|_| {
-                let (held, place) = (held(), place(&sessions, Entry::Incoming).unwrap());
-                (sessions.enter(pair("wallet"), &held, &place), held, place)
-            })
-            .collect();
-        let resumed: Vec<_> =
-            broken.iter().map(|(number, ..)| place(&sessions, Entry::Instead(*number)).unwrap()).collect();
-        let again = place(&sessions, Entry::Instead(broken[0].0));
+        let peer = pair("wallet").peer;
+        let enter = |entry| {
+            let (held, place) = (held(), Arc::new(sessions.place(&peer, entry).unwrap()));
+            (sessions.enter(pair("wallet"), &held, &place), held, place)
+        };
+        let open = || sessions.open.load(Ordering::SeqCst);
+        let broken: Vec<_> = (0..3).map(|_| enter(Entry::Incoming)).collect();
+        broken.iter().for_each(|(number, ..)| sessions.claim(&peer, *number, None).unwrap());
+        // Of whom nobody is there, again and again: the session that goes on keeps its place.
+        let phantoms: Vec<_> = broken.iter().map(|(number, ..)| enter(Entry::Instead(*number))).collect();
+        assert_eq!(open(), 3);
+        drop(phantoms);
+        assert_eq!(open(), 3);
+        let resumed: Vec<_> = broken.iter().map(|(number, ..)| enter(Entry::Instead(*number))).collect();
+        for ((old, ..), (new, ..)) in broken.iter().zip(&resumed) {
+            sessions.claim(&peer, *new, Some(*old)).unwrap();
+        }
+        let again = sessions.place(&peer, Entry::Instead(broken[0].0));
         assert_eq!(again.err().unwrap().kind(), ErrorKind::SessionLimit, "a place is taken over once");
         drop(broken);
-        assert_eq!(sessions.open.load(Ordering::SeqCst), 3);
+        assert_eq!(open(), 3);
         drop(resumed);
-        assert_eq!(sessions.open.load(Ordering::SeqCst), 0);
+        assert_eq!(open(), 0);
     }
 
     #[test]

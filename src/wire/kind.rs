@@ -49,13 +49,13 @@ impl Pattern {
 
     /// Whether the initiator confirms the handshake with its first record: [`CONFIRMATION`](super::CONFIRMATION) bytes, an empty plaintext.
     ///
-    /// KK and KK1 end with the responder's message. Until something of the initiator's opens under the new keys, the responder has no
-    /// proof of who called: KK1's first message is an ephemeral key that anybody can make, and KK's may be a replay. XK ends with the initiator's, and
-    /// NN's first proves that the initiator holds a link that is used once.
+    /// KK, KK1 and NN end with the responder's message. Until something of the initiator's opens under the new keys, the responder has no
+    /// proof that the caller is there: KK1's first message is an ephemeral key that anybody can make, KK's may be a replay, and NN's may have been held back until
+    /// its sender gave up. XK ends with the initiator's.
     pub const fn confirms(self) -> bool {
         match self {
-            Self::Kk | Self::Kk1 => true,
-            Self::Xk | Self::Nn => false,
+            Self::Kk | Self::Kk1 | Self::Nn => true,
+            Self::Xk => false,
         }
     }
 

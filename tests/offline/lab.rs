@@ -2,7 +2,7 @@
 
 use crate::support::Machine;
 use claviger::config::Pattern;
-use claviger::endpoint::{ConnectOptions, Listening};
+use claviger::endpoint::{ConnectOptions, Listening, Resume};
 use claviger::identity::Identifier;
 use claviger::wire::{KnockPacket, frame};
 use claviger::{Endpoint, ErrorKind, Session};
@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -36,6 +37,12 @@ pub struct Carried {
     pub losing: AtomicUsize,
     /// So many more connections end with the caller's knock, which is kept from the machine.
     pub holding: AtomicUsize,
+    /// So many more have their answer, and what the caller says to it waits until [`Wire::release`]; it is not told when the caller leaves.
+    pub delaying: AtomicUsize,
+    /// Permits for those that wait.
+    pub released: Notify,
+    /// After how many bytes the next connection breaks: of the caller's, and of the machine's.
+    pub breaking: Mutex<Option<[u64; 2]>>,
     /// What came first on each: the caller's knock, in its frame.
     pub knocks: Mutex<Vec<Vec<u8>>>,
 }
@@ -74,6 +81,21 @@ impl Wire {
         self.carried.holding.store(connections, Ordering::SeqCst);
     }
 
+    /// Keeps back what the caller of the next connection says to the answer.
+    pub fn delay(&self) {
+        self.carried.delaying.store(1, Ordering::SeqCst);
+    }
+
+    /// Has it arrive.
+    pub fn release(&self) {
+        self.carried.released.notify_one();
+    }
+
+    /// Breaks the next connection after so many bytes of the caller's or of the machine's.
+    pub fn break_after(&self, caller: u64, machine: u64) {
+        *self.carried.breaking.lock().unwrap() = Some([caller, machine]);
+    }
+
     /// The Noise message of the last knock, and the id in front of it.
     pub fn last(&self) -> Vec<u8> {
         let knocks = self.carried.knocks.lock().unwrap();
@@ -92,10 +114,30 @@ impl Carried {
             return Ok(());
         }
         let mut far = TcpStream::connect(target).await?;
+        let breaking = self.breaking.lock().unwrap().take();
+        if let Some([caller, machine]) = breaking {
+            let first = knock.len().min(caller as usize);
+            far.write_all(&knock[..first]).await?;
+            let (near_read, mut near_write) = near.split();
+            let (far_read, mut far_write) = far.split();
+            let (mut out, mut back) = (near_read.take(caller - first as u64), far_read.take(machine));
+            tokio::select! {
+                result = copy(&mut out, &mut far_write) => result?,
+                result = copy(&mut back, &mut near_write) => result?,
+            };
+            return Ok(());
+        }
         far.write_all(&knock).await?;
         if self.losing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
             far.read_u8().await?;
             return Ok(());
+        }
+        if self.delaying.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            let len = far.read_u16().await?;
+            let mut answer = vec![0; usize::from(len)];
+            far.read_exact(&mut answer).await?;
+            near.write_all(&frame(&answer).unwrap()).await?;
+            self.released.notified().await;
         }
         copy_bidirectional(&mut near, &mut far).await.map(drop)
     }
@@ -144,6 +186,23 @@ impl Lab {
     pub async fn breaks(&self, sessions: (Session, Session)) {
         self.wire.cut();
         both_end(&sessions).await;
+    }
+
+    /// A resumption that breaks. `stands`: its confirmation has arrived, so that there is a session at both ends before.
+    pub async fn breaks_down(&mut self, stands: bool, what: &str) {
+        let peer = name("cosigner");
+        let only = ANY.resume(Resume::Only);
+        let session = timeout(SOON, self.caller.connect_peer_with(&peer, only)).await.expect("an end");
+        let ended = match session {
+            Ok(session) => timeout(SOON, session.ended()).await.expect("it breaks").kind(),
+            Err(error) => error.kind(),
+        };
+        let broke = [ErrorKind::HandshakeRefused, ErrorKind::SessionTruncated, ErrorKind::SessionIo];
+        assert!(broke.contains(&ended), "{what}: {ended:?}");
+        if stands {
+            let accepted = timeout(SOON, self.listening.accept()).await.expect("it stands").unwrap();
+            timeout(SOON, accepted.ended()).await.expect("it breaks");
+        }
     }
 
     /// What comes of a connection that must not succeed.

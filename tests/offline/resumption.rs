@@ -10,7 +10,7 @@ use claviger::session::error_of;
 use claviger::store::Peer;
 use claviger::transport::Pipe;
 use claviger::wire::{Kind, Pattern as WirePattern, frame};
-use claviger::{Endpoint, ErrorKind, ExitCode, Result, Session};
+use claviger::{Endpoint, ErrorKind, Result, Session};
 use claviger_testkit::token::{PIN, SO_PIN, SoftHsm, isolated};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -188,8 +188,17 @@ fn what_others_make_of_a_resumption_is_refused_without_the_token() {
             changed.resize(len, 0);
             assert_eq!(door.hears(&knocks(&wallet, &cosigner, &changed)).await, ErrorKind::PacketInvalid);
         }
+        // As it was sent, but late and by somebody else: nobody confirms it.
+        let mut stranger = TcpStream::connect(door.listener.local_addr().unwrap()).await.unwrap();
+        stranger.write_all(&knocks(&wallet, &cosigner, &message)).await.unwrap();
+        let answered = async {
+            stranger.read_exact(&mut [0; 50]).await.unwrap();
+            drop(stranger);
+        };
+        assert_eq!(tokio::join!(door.refuses(), answered).0, ErrorKind::HandshakeRefused);
+        assert_eq!(door.hears(&knocks(&wallet, &cosigner, &message)).await, ErrorKind::ResumptionRefused);
         assert_eq!(answerer.token().operations(), spent);
-        // None of this has moved the chain.
+        // All of it costs at most that link.
         assert!(meet().await.0.peer().resumed);
         assert_eq!(answerer.token().operations(), spent);
     });
@@ -292,10 +301,6 @@ fn a_resumption_that_breaks_half_way() {
         lab.wire.lose(7);
         for _ in 0..7 {
             assert_eq!(lab.refused(only).await, ErrorKind::HandshakeRefused);
-            // The listener takes each for a session, until the next takes its place.
-            let nobody = timeout(SOON, lab.listening.accept()).await.unwrap().unwrap();
-            let ended = timeout(SOON, nobody.ended()).await.unwrap();
-            assert_eq!(ExitCode::from(ended.kind()), ExitCode::Session);
         }
         let sessions = lab.meet(only).await;
         assert!(sessions.0.peer().resumed);
@@ -307,11 +312,106 @@ fn a_resumption_that_breaks_half_way() {
         lab.wire.lose(8);
         for _ in 0..8 {
             assert_eq!(lab.refused(only).await, ErrorKind::HandshakeRefused);
-            let nobody = timeout(SOON, lab.listening.accept()).await.unwrap().unwrap();
-            let ended = timeout(SOON, nobody.ended()).await.unwrap();
-            assert_eq!(ExitCode::from(ended.kind()), ExitCode::Session);
         }
         assert_eq!(lab.refused(only).await, ErrorKind::ResumptionRefused);
+        assert_eq!(lab.spent(), [1, 1]);
+    });
+}
+
+/// The bytes of a resumption: knock, answer, confirmation.
+const BYTES: [u64; 3] = [2 + 26 + 64, 2 + 48, 2 + 16];
+
+/// Wherever it breaks: that costs a link and no token operation.
+#[test]
+fn a_resumption_that_breaks_at_any_byte() {
+    run(async {
+        let mut lab = Lab::new(Pattern::Kk1).await;
+        lab.broken().await;
+        let [knock, answer, confirmation] = BYTES;
+        let out = (0..=knock + confirmation).map(|at| (at, u64::MAX));
+        let cuts = out.chain((0..=answer).map(|at| (u64::MAX, at)));
+        for (caller, machine) in cuts {
+            let what = format!("after {caller} bytes of the caller's and {machine} of the machine's");
+            lab.wire.break_after(caller, machine);
+            let whole = caller == knock + confirmation;
+            lab.breaks_down(whole, &what).await;
+            let sessions = lab.meet(ANY.resume(Resume::Only)).await;
+            assert!(sessions.0.peer().resumed, "{what}");
+            assert_eq!(sessions.0.handshake_hash(), sessions.1.handshake_hash(), "{what}");
+            lab.breaks(sessions).await;
+            assert_eq!(lab.spent(), [1, 1], "{what}");
+        }
+    });
+}
+
+/// And however these follow each other.
+#[test]
+fn resumptions_that_break_one_after_the_other() {
+    run(async {
+        let mut lab = Lab::new(Pattern::Kk1).await;
+        lab.broken().await;
+        let [knock, answer, confirmation] = BYTES;
+        // The knock, the answer, the confirmation are lost; the session breaks as it begins.
+        let cuts = [
+            (knock - 1, u64::MAX),
+            (u64::MAX, answer - 1),
+            (knock + confirmation - 1, u64::MAX),
+            (knock + confirmation, u64::MAX),
+        ];
+        for order in 0..4usize.pow(3) {
+            let order: Vec<usize> = (0..3).map(|place| order / 4usize.pow(place) % 4).collect();
+            for at in &order {
+                let (caller, machine) = cuts[*at];
+                lab.wire.break_after(caller, machine);
+                lab.breaks_down(*at == 3, &format!("{order:?}")).await;
+            }
+            let sessions = lab.meet(ANY.resume(Resume::Only)).await;
+            assert!(sessions.0.peer().resumed);
+            lab.breaks(sessions).await;
+            assert_eq!(lab.spent(), [1, 1], "{order:?}");
+        }
+    });
+}
+
+/// What the other end says on the old session is here before it has confirmed the new one.
+#[test]
+fn a_confirmation_that_is_late() {
+    run(async {
+        let mut lab = Lab::new(Pattern::Kk1).await;
+        let old = lab.meet(ANY).await;
+        lab.wire.delay();
+        let peer = name("cosigner");
+        let only = ANY.resume(Resume::Only);
+        let new = lab.caller.connect_peer_with(&peer, only).await.unwrap();
+        assert_eq!(timeout(SOON, old.1.ended()).await.unwrap().kind(), ErrorKind::SessionReplaced);
+        assert_eq!(lab.answerer.sessions().len(), 0);
+        lab.wire.release();
+        let accepted = timeout(SOON, lab.listening.accept()).await.expect("it is confirmed").unwrap();
+        talk(&new, &accepted).await;
+        lab.breaks((new, accepted)).await;
+        assert!(lab.meet(only).await.0.peer().resumed);
+        assert_eq!(lab.spent(), [1, 1]);
+    });
+}
+
+/// The same, when its sender has gone on meanwhile: that is no session any more.
+#[test]
+fn a_confirmation_that_is_too_late() {
+    run(async {
+        let mut lab = Lab::new(Pattern::Kk1).await;
+        lab.broken().await;
+        let (peer, only) = (name("cosigner"), ANY.resume(Resume::Only));
+        lab.wire.delay();
+        let given_up = lab.caller.connect_peer_with(&peer, only).await.unwrap();
+        let new = lab.meet(only).await;
+        assert_eq!(timeout(SOON, given_up.ended()).await.unwrap().kind(), ErrorKind::SessionReplaced);
+        lab.wire.release();
+        let phantom = timeout(Duration::from_secs(1), lab.listening.accept()).await;
+        assert!(phantom.is_err(), "a session with nobody");
+        talk(&new.0, &new.1).await;
+        assert_eq!(lab.answerer.sessions().len(), 1);
+        lab.breaks(new).await;
+        assert!(lab.meet(only).await.0.peer().resumed);
         assert_eq!(lab.spent(), [1, 1]);
     });
 }

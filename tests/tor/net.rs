@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use claviger::config::{self, ControlAddress, TransportKind};
 use claviger::identity::OnionAddress;
-use claviger::transport::{self, BoxPipe, Listener, ServiceState, Target, Transport};
+use claviger::transport::{self, Listener, Pipe, ServiceState, Target, Transport};
 use claviger_testkit::tornet::{Network, Options, TorDaemon, TorProcess};
 use data_encoding::HEXLOWER;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -123,7 +123,7 @@ pub(crate) async fn exchange(dialler: &dyn Transport, target: &Target) -> Durati
     took
 }
 
-async fn to_and_fro(pipe: BoxPipe) {
+async fn to_and_fro(pipe: Pipe) {
     let sent: Vec<u8> = (0..100_000_u32).map(|i| i.to_le_bytes()[0]).collect();
     let mut got = vec![0; sent.len()];
     let (mut reader, mut writer) = tokio::io::split(pipe);

@@ -42,14 +42,19 @@ pub(in crate::endpoint) struct Chain {
     session: u64,
     /// Links that this end used and that were not answered.
     unanswered: usize,
-    /// Whether it was resumed, and the other end may not know it: its answer may be lost.
-    superseded: bool,
+    /// The resumption that begins it, by its number, as long as the other end has not confirmed that: it may or may not have this chain.
+    answer: Option<u64>,
 }
 
 impl Chain {
     /// `link`: the first, of a handshake that is complete. `session`: the number of the session that it gave.
     pub(in crate::endpoint) fn new(family: Arc<Family>, link: Link, session: u64) -> Self {
-        Self { family, link, session, unanswered: 0, superseded: false }
+        Self { family, link, session, unanswered: 0, answer: None }
+    }
+
+    /// `link`: the first of a resumption that is about to be answered, `answer` by its number. `session`: the session that it resumes.
+    pub(in crate::endpoint) fn answering(family: Arc<Family>, link: Link, session: u64, answer: u64) -> Self {
+        Self { family, link, session, unanswered: 0, answer: Some(answer) }
     }
 }
 
@@ -88,22 +93,22 @@ impl Chains {
         self.age.load(Ordering::SeqCst)
     }
 
-    /// Keeps a chain, unless its time is over or the store has changed since `age`. A peer's oldest makes room, but for those that were resumed and may be
-    /// needed once more: of these there may be as many besides.
-    pub(in crate::endpoint) fn keep(&self, chain: Chain, age: u64, now: BootInstant) {
+    /// Keeps a chain, unless its time is over or the store has changed since `age`: then it is `false`. A peer's oldest makes room, and with it what else there is of its
+    /// session. Of those that nobody has confirmed there may be as many besides.
+    pub(in crate::endpoint) fn keep(&self, chain: Chain, age: u64, now: BootInstant) -> bool {
         let mut peers = self.lock();
         if age != self.age() || !self.holds(&chain.family, now) {
-            return;
+            return false;
         }
         let chains = peers.entry(chain.family.pair.peer.clone()).or_default();
-        while chains.iter().filter(|chain| !chain.superseded).count() >= self.limit {
-            let oldest = chains.iter().position(|chain| !chain.superseded);
-            oldest.and_then(|at| chains.remove(at));
-        }
-        while chains.len() >= 2 * self.limit {
-            chains.pop_front();
+        let is_alike = |other: &&Chain| other.answer.is_some() == chain.answer.is_some();
+        while chains.iter().filter(is_alike).count() >= self.limit {
+            let Some(oldest) = chains.iter().find(is_alike) else { break };
+            let (session, answer) = (oldest.session, oldest.answer);
+            chains.retain(|other| other.session != session || (answer.is_some() && other.answer != answer));
         }
         chains.push_back(chain);
+        true
     }
 
     /// Takes away the newest chain of this end's with `peer` that fits, by its family and its session's number.
@@ -149,9 +154,10 @@ impl Chains {
             }
             if let Some(link) = chain.link.find(id).map_err(internal)? {
                 let opened = opens(&chain.family, &link)?;
-                chain.link = link.next().map_err(internal)?;
+                // Whoever holds it had the answer.
+                (chain.link, chain.answer) = (link.next().map_err(internal)?, None);
                 let (family, session) = (Arc::clone(&chain.family), chain.session);
-                // Whoever goes on by this chain has no other of the same session: an answer that was lost left one to nobody.
+                // And has no other of the same session: what was left by an answer that was lost, or before one that was not.
                 let mut here = 0..;
                 chains.retain(|chain| here.next() == Some(at) || chain.session != session);
                 return Ok(Found { opened, family, session });
@@ -160,24 +166,25 @@ impl Chains {
         Err(nothing_left(&pair.peer))
     }
 
-    /// A session of `peer` was resumed, as this end sees it. The answer may be lost on its way, and the other end try once more by the same chain, to resume the
-    /// session `by`: the chain is kept until the other end has shown itself there.
-    pub(in crate::endpoint) fn supersede(&self, peer: &Identifier, session: u64, by: u64) {
-        for chain in self.lock().get_mut(peer).into_iter().flatten().filter(|chain| chain.session == session) {
-            (chain.session, chain.superseded) = (by, true);
+    /// The other end has confirmed a resumption, so it has what that left: this is of the new session, whose number is the resumption's, and what it resumed is over, if `admit` lets it in.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ResumptionRefused`] when nothing of it is there any more: the other end has come back since, or something that it stood on is another; those of `admit`.
+    pub(in crate::endpoint) fn confirm(
+        &self,
+        peer: &Identifier,
+        answer: u64,
+        admit: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let mut peers = self.lock();
+        let chains = peers.entry(peer.clone()).or_default();
+        let at = chains.iter().position(|chain| chain.answer == Some(answer)).ok_or_else(|| passed_by(peer))?;
+        admit()?;
+        if let Some(chain) = chains.remove(at) {
+            chains.retain(|other| other.session != chain.session);
+            chains.push_back(Chain { session: answer, answer: None, ..chain });
         }
-    }
-
-    /// The sessions that the other end has yet to show itself in.
-    pub(in crate::endpoint) fn unsettled(&self) -> Vec<(Identifier, u64)> {
-        let peers = self.lock();
-        let chains = peers.iter().flat_map(|(peer, chains)| chains.iter().map(move |chain| (peer, chain)));
-        chains.filter(|(_, chain)| chain.superseded).map(|(peer, chain)| (peer.clone(), chain.session)).collect()
-    }
-
-    /// The other end has shown itself in a session: what it resumed is over.
-    pub(in crate::endpoint) fn settle(&self, peer: &Identifier, session: u64) {
-        self.retain(peer, |chain| chain.session != session || !chain.superseded);
+        Ok(())
     }
 
     /// A session was closed for good, and did not break: nothing of it is left.
@@ -251,6 +258,11 @@ impl Taken {
         Ok(link)
     }
 
+    /// The resumption was answered: the other end has both chains, this end from now on only the one that begins with `link`. Before this is known to anybody.
+    pub(in crate::endpoint) fn answered(&mut self, link: Link) {
+        (self.link, self.unanswered) = (Some(link), 0);
+    }
+
     /// It did its work, or will not be taken: it is wiped.
     pub(in crate::endpoint) fn done(mut self) {
         self.link = None;
@@ -267,9 +279,9 @@ impl Drop for Taken {
             return;
         }
         let kept = peers.entry(family.pair.peer.clone()).or_default();
-        if kept.iter().filter(|chain| !chain.superseded).count() < chains.limit {
+        if kept.iter().filter(|chain| chain.answer.is_none()).count() < chains.limit {
             let (session, unanswered) = (*session, *unanswered);
-            kept.push_back(Chain { family: Arc::clone(family), link, session, unanswered, superseded: false });
+            kept.push_back(Chain { family: Arc::clone(family), link, session, unanswered, answer: None });
         }
     }
 }
@@ -279,5 +291,15 @@ pub(super) fn nothing_left(peer: &Identifier) -> Error {
         ErrorKind::ResumptionRefused,
         format!("`{peer}` wanted to resume a session of which nothing is left here."),
         "It connects anew, with its token; it is so after a restart, after `resume-for` under [session], and after changes to the store.",
+    )
+}
+
+fn passed_by(peer: &Identifier) -> Error {
+    Error::new(
+        ErrorKind::ResumptionRefused,
+        format!(
+            "`{peer}` confirmed a resumption too late: it has resumed or closed the session since, its time is over, or the store has changed."
+        ),
+        "Nothing needs mending here: it connects again.",
     )
 }

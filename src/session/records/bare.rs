@@ -51,7 +51,7 @@ impl Records {
         Ok(Self { reader: Reader::of(reader), writer: Writer { records: writer, ended: false, is_initiator } })
     }
 
-    /// The initiator's confirmation of KK and KK1: its first record, empty.
+    /// The initiator's confirmation of KK, KK1 and NN: its first record, empty.
     ///
     /// # Errors
     /// The pipe's.

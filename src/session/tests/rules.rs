@@ -22,7 +22,9 @@ impl Rogue {
     async fn with(change: impl FnOnce(&mut Settings)) -> (Self, Session) {
         let [initiator, responder] = established(Suite::ChaChaPolyBlake2s);
         let (one, other) = duplex(1 << 20);
-        let (reader, writer) = records::split(Pipe::joined(one), &initiator).unwrap();
+        let (reader, mut writer) = records::split(Pipe::joined(one), &initiator).unwrap();
+        writer.empty().unwrap();
+        poll_fn(|cx| writer.poll_flush(cx)).await.unwrap();
         let mut settings = settings();
         change(&mut settings);
         let session = Session::begin(Pipe::joined(other), peer("wallet", true), &responder, settings).await.unwrap();

@@ -5,6 +5,7 @@ a pre-shared key, and resumes by NN. Whatever breaks a rule is an exception: thi
 so that neither direction waits for the other.
 """
 import collections
+import copy
 import hashlib
 import hmac
 import queue
@@ -177,8 +178,7 @@ def initiate(frames, ends, kind, private, psk=None):
         mix(noise, kind, shared, psk, ek, ct)
         need(noise.read_message(body) == b"", "a payload in message 2")
         established = Established(noise, kind, now, True)
-        # The confirmation: an empty record.
-        frames.send(established.sending.encrypt_with_ad(None, b""))
+        confirm(frames, established)
         return established
     ct = bytes(noise.read_message(body))
     need(len(ct) == (CT if with_kem else 0), "a payload of another length in message 2")
@@ -201,8 +201,7 @@ def respond(frames, ends, kind, private, psk=None):
         mix(noise, kind, shared, psk, ek, ct)
         frames.send(ct + bytes(noise.write_message()))
         established = Established(noise, kind, now, False)
-        confirmation = frames.expect(TAG)
-        need(established.receiving.decrypt_with_ad(None, confirmation) == b"", "a confirmation that is not empty")
+        confirmed(frames, established)
         return established
     frames.send(bytes(noise.write_message(ct)))
     mix(noise, kind, shared, psk, ek, ct)
@@ -210,6 +209,16 @@ def respond(frames, ends, kind, private, psk=None):
     need(noise.read_message(frames.expect(P + TAG + TAG)) == b"", "a payload in message 3")
     need(state.rs.public_bytes == ends.initiator[2], "another static key than that of the peer who knocked")
     return Established(noise, kind, now, False)
+
+
+def confirm(frames, established):
+    """The initiator's first record, which is empty."""
+    frames.send(established.sending.encrypt_with_ad(None, b""))
+
+
+def confirmed(frames, established):
+    confirmation = frames.expect(TAG)
+    need(established.receiving.decrypt_with_ad(None, confirmation) == b"", "a confirmation that is not empty")
 
 
 class Chain:
@@ -230,6 +239,7 @@ class Chain:
 
 
 def resume(frames, ends, chain):
+    """Up to the answer. It is to be confirmed; from now on only its own chain is good for anything."""
     name, psk = chain.next()
     noise = noise_of("NNpsk0", ends, True, None, None, chain.prologue(ends), psk)
     now = milliseconds()
@@ -238,19 +248,29 @@ def resume(frames, ends, chain):
     return Established(noise, NN, now, True, chain.first)
 
 
-def answer_resumption(frames, ends, chain):
+def answer_resumption(frames, ends, chains):
+    """Up to the answer, which the other end is to confirm. `chains` become what the other end may come by next: that by which it came, and that which begins now."""
     came, now, message = ends.opened_knock(frames.receive(range(HEAD, HEAD + 4097)))
     need(came == NN and len(message) == 16 + P + TAG, f"a knock of kind {came:#x} and {len(message)} bytes")
-    for _ in range(8):
-        name, psk = chain.next()
-        if hmac.compare_digest(name, message[:16]):
-            break
-    else:
-        raise WireError("a resumption by no link of the chain")
+    chain, psk = linked(chains, message[:16])
     noise = noise_of("NNpsk0", ends, False, None, None, chain.prologue(ends), psk)
     need(noise.read_message(message[16:]) == b"", "a payload in message 1")
-    frames.send(bytes(noise.write_message()))
-    return Established(noise, NN, now, False, chain.first)
+    answer = bytes(noise.write_message())
+    established = Established(noise, NN, now, False, chain.first)
+    chains[:] = [chain, Chain(established)]
+    frames.send(answer)
+    return established
+
+
+def linked(chains, sought):
+    """The chain, behind the link of this identifier, and the link's pre-shared key."""
+    for chain in chains:
+        chain = copy.copy(chain)
+        for _ in range(8):
+            name, psk = chain.next()
+            if hmac.compare_digest(name, sought):
+                return chain, psk
+    raise WireError("a resumption by no link of a chain")
 
 
 # ---- records ------------------------------------------------------------------------------------------------------------------------------

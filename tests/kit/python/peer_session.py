@@ -197,7 +197,7 @@ def main():
     """`initiator`, `responder`: name, role, static public key; `onion`: public key of the responder's service; `port`: its virtual port; `suite`;
     `private`: this end's static private key; `kind`: number; `psk`: pre-shared key or null; `connect`: TCP port, which makes it the initiator, or null;
     `scenario`, `service`; `resume`: whether the session is then resumed and the scenario played again: by the
-    initiator twice; by the responder, who cuts it, once. Keys in hex."""
+    initiator twice; by the responder, who cuts it and what resumes it first, once. Keys in hex."""
     signal.alarm(LIFE)
     told = json.loads(sys.stdin.readline())
     ends = [(name, role, bytes.fromhex(key)) for name, role, key in (told["initiator"], told["responder"])]
@@ -218,8 +218,15 @@ def main():
             # Not before all has arrived.
             session.ping(b"are you?")
             frames.close()
-            frames = claviger.Frames(pipe())
-            session = claviger.Session(frames, claviger.answer_resumption(frames, ends, claviger.Chain(established)))
+            chains = [claviger.Chain(established)]
+            # The first time it breaks before it is confirmed, as far as this end can tell: the other comes by the chain that it has begun.
+            for heard in (False, True):
+                frames = claviger.Frames(pipe())
+                established = claviger.answer_resumption(frames, ends, chains)
+                claviger.confirmed(frames, established)
+                if not heard:
+                    frames.close()
+            session = claviger.Session(frames, established)
             say("resumed")
             RESPONDER[told["scenario"]](session, told["service"])
         if told["scenario"] not in ("cut", "flipped"):
@@ -227,14 +234,18 @@ def main():
         return say("done")
 
     INITIATOR[told["scenario"]](session, told["service"])
-    # Once after the pipe was cut, with a link that got lost, and once beside the running session.
+    # Once after the pipe was cut, with a link that got lost and an answer that was not confirmed, and once beside the running session.
     for cut in (True, False) if told["resume"] else ():
         chain, before = claviger.Chain(established), session
         if cut:
             frames.close()
             chain.next()
+            frames = claviger.Frames(pipe())
+            chain = claviger.Chain(claviger.resume(frames, ends, chain))
+            frames.close()
         frames = claviger.Frames(pipe())
         established = claviger.resume(frames, ends, chain)
+        claviger.confirm(frames, established)
         session = claviger.Session(frames, established)
         INITIATOR[told["scenario"]](session, told["service"])
         say("resumed")

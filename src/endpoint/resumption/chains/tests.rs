@@ -150,43 +150,59 @@ fn time_and_changes_wipe() {
     assert_eq!(count(&never), 0);
 }
 
+fn answering(family: &Arc<Family>, n: u8, session: u64, answer: u64) -> Chain {
+    Chain::answering(Arc::clone(family), link(n), session, answer)
+}
+
+fn find(chains: &Chains, family: &Family, link: &Link, now: BootInstant) -> Option<u64> {
+    let found = chains.find(&family.pair, &link.id().unwrap(), now, |_, _| Ok(()));
+    found.ok().map(|found| found.session)
+}
+
 #[test]
-fn what_was_resumed_is_kept_until_the_other_end_shows_itself() {
+fn until_it_is_confirmed_either_chain_may_be_the_other_ends() {
     let (chains, now) = (chains(), BootInstant::now());
     let family = family("peer", false, now);
     let peer = &family.pair.peer;
-    chains.keep(chain(&family, 1), chains.age(), now);
-    chains.supersede(peer, 1, 2);
-    chains.keep(chain(&family, 2), chains.age(), now);
-    assert_eq!(chains.unsettled(), [(peer.clone(), 2)]);
-    // The answer was lost: it comes once more, by the old chain, and means the session that nobody took up.
-    let found = chains.find(&family.pair, &link(1).id().unwrap(), now, |_, _| Ok(())).unwrap();
-    assert_eq!(found.session, 2);
+    let kept = |chain| assert!(chains.keep(chain, chains.age(), now));
+    let confirm = |answer| chains.confirm(peer, answer, || Ok(())).map_err(|error| error.kind());
+    kept(chain(&family, 1));
+    // The answer was lost: it comes once more, by the same chain, and means the same session.
+    assert_eq!(find(&chains, &family, &link(1), now), Some(1));
+    kept(answering(&family, 2, 1, 2));
+    assert_eq!(find(&chains, &family, &link(1).next().unwrap(), now), Some(1));
     assert_eq!(count(&chains), 1, "nobody has what the lost answer left");
-    chains.supersede(peer, 2, 3);
-    chains.keep(chain(&family, 3), chains.age(), now);
-    chains.settle(peer, 2);
-    assert_eq!(count(&chains), 2);
-    chains.settle(peer, 3);
-    assert_eq!((count(&chains), chains.unsettled()), (1, vec![]));
-    chains.forget(peer, 3);
-    assert_eq!(count(&chains), 0);
+    assert_eq!(confirm(2), Err(ErrorKind::ResumptionRefused), "it has come back since");
+    // The confirmation was: it comes by the other chain, and still means that session.
+    kept(answering(&family, 3, 1, 3));
+    assert_eq!(find(&chains, &family, &link(3), now), Some(1));
+    assert_eq!(count(&chains), 1, "it would not come by the old one");
+    assert_eq!(confirm(3), Err(ErrorKind::ResumptionRefused));
+    kept(answering(&family, 4, 1, 4));
+    let full = chains.confirm(peer, 4, || Err(Error::new(ErrorKind::SessionLimit, "No.", "None.")));
+    assert_eq!(full.unwrap_err().kind(), ErrorKind::SessionLimit);
+    assert_eq!(count(&chains), 2, "it may come again");
+    assert_eq!(confirm(4), Ok(()));
+    assert_eq!(count(&chains), 1);
+    assert_eq!(find(&chains, &family, &link(4), now), Some(4), "it is the new session's");
+    kept(answering(&family, 5, 4, 5));
+    chains.forget(peer, 4);
+    assert_eq!(count(&chains), 0, "a session that was closed is not resumed by what an answer left");
+    assert_eq!(confirm(5), Err(ErrorKind::ResumptionRefused));
 }
 
 /// With as many sessions as there may be, as with fewer.
 #[test]
-fn what_was_resumed_is_not_pushed_out() {
+fn what_is_being_resumed_is_not_pushed_out() {
     let (chains, now) = (chains(), BootInstant::now());
     let family = family("peer", false, now);
-    let peer = &family.pair.peer;
     for n in 1..=3 {
         chains.keep(chain(&family, n), chains.age(), now);
     }
     let mut last = link(1);
     for by in 4..12 {
-        let found = chains.find(&family.pair, &last.id().unwrap(), now, |_, _| Ok(())).unwrap();
-        chains.supersede(peer, found.session, by);
-        chains.keep(chain(&family, by as u8), chains.age(), now);
+        assert_eq!(find(&chains, &family, &last, now), Some(1));
+        chains.keep(answering(&family, by as u8, 1, by), chains.age(), now);
         last = last.next().unwrap();
         assert_eq!(count(&chains), 4);
     }
@@ -194,8 +210,29 @@ fn what_was_resumed_is_not_pushed_out() {
     for by in 12..30 {
         let n = by as u8;
         chains.keep(chain(&family, n), chains.age(), now);
-        chains.find(&family.pair, &link(n).id().unwrap(), now, |_, _| Ok(())).unwrap();
-        chains.supersede(peer, by, by + 100);
+        assert_eq!(find(&chains, &family, &link(n), now), Some(by));
+        chains.keep(answering(&family, n + 100, by, by + 100), chains.age(), now);
         assert!(count(&chains) <= 6);
     }
+    // What makes room goes with what else there is of its session.
+    for n in 40..43 {
+        chains.keep(chain(&family, n), chains.age(), now);
+    }
+    assert_eq!(count(&chains), 3);
+}
+
+#[test]
+fn who_was_answered_goes_on_by_the_new_chain() {
+    let (chains, now) = (chains(), BootInstant::now());
+    let family = family("peer", true, now);
+    chains.keep(chain(&family, 1), chains.age(), now);
+    for _ in 0..WINDOW - 1 {
+        take(&chains, now).unwrap().link().unwrap();
+    }
+    let mut taken = take(&chains, now).unwrap();
+    taken.link().unwrap();
+    taken.answered(link(2));
+    drop(taken);
+    let mut taken = take(&chains, now).expect("the window is the new chain's");
+    assert_eq!((taken.session(), taken.link().unwrap().id().unwrap()), (1, link(2).id().unwrap()));
 }
