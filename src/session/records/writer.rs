@@ -20,6 +20,10 @@ const AROUND: usize = FRAME_HEADER + 1 + TAG;
 /// Sealed bytes that may wait for the pipe before streams must. More would only be in the way of what is said next.
 pub(crate) const MAX_PENDING: usize = SIZE;
 
+/// Sealed bytes that make one write: enough for a system call to count for little, and a quarter of the window that a stream begins with, so that
+/// the other end is still at work on one, and has asked for more, when the next is there.
+const WRITE: usize = 64 * 1024;
+
 /// Writes records. Holds buffers only while something waits for the pipe.
 pub(crate) struct RecordWriter {
     pipe: WritePipe,
@@ -66,8 +70,8 @@ impl RecordWriter {
         let mut taken = 0;
         while taken < data.len() {
             if self.open == 0 {
-                // A full buffer makes one write; a smaller one waits for more, or to be flushed.
-                let full = self.waiting >= max || !self.has_room(FRAME);
+                // A smaller one waits for more, or to be flushed.
+                let full = self.waiting >= WRITE || !self.has_room(FRAME);
                 if full && self.poll_drain(cx)?.is_pending() && self.waiting >= max {
                     break;
                 }
