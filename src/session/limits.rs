@@ -70,9 +70,10 @@ impl PeerLimits {
         Growth { limits: Arc::clone(self), bytes: left / 2 }
     }
 
-    /// How yamux is told of it: its own limit of streams is one that an honest peer does not come to, since beyond it the whole connection ends.
+    /// How yamux is told of it: its own limit of streams is one that an honest peer does not come to, since beyond it the whole connection ends. It lets go of a stream that is
+    /// over only when it comes to it in turn, and by then there may be as many others.
     pub(super) fn yamux(&self, growth: &Growth) -> yamux::Config {
-        let streams = 2 * self.max_streams + 1024;
+        let streams = 4 * self.max_begun();
         let mut config = yamux::Config::default();
         config.set_max_num_streams(0);
         config.set_max_connection_receive_window(Some(streams * WINDOW + growth.bytes));
