@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The receive window that yamux gives every stream from its beginning, in bytes.
 const WINDOW: usize = 256 * 1024;
 
+/// Bytes of a stream that go into one frame, at most. Frames cost time, and a stream that nobody lets write has up to twelve of them in memory.
+const FRAME: usize = 32 * 1024;
+
 /// What a piece of a stream costs beside its bytes while it waits to be read, in bytes: yamux keeps each frame's body by itself.
 const PIECE: usize = 64;
 
@@ -79,6 +82,7 @@ impl PeerLimits {
         config.set_max_connection_receive_window(Some(streams * WINDOW + growth.bytes));
         config.set_max_num_streams(streams);
         config.set_read_after_close(true);
+        config.set_split_send_size(FRAME);
         config
     }
 }
