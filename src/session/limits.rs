@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The receive window that yamux gives every stream from its beginning, in bytes.
 const WINDOW: usize = 256 * 1024;
 
+/// Bytes of a stream that go into one frame, at most. Frames cost time, and a stream that nobody lets write has up to twelve of them in memory.
+const FRAME: usize = 32 * 1024;
+
 /// What a piece of a stream costs beside its bytes while it waits to be read, in bytes: yamux keeps each frame's body by itself.
 const PIECE: usize = 64;
 
@@ -70,14 +73,16 @@ impl PeerLimits {
         Growth { limits: Arc::clone(self), bytes: left / 2 }
     }
 
-    /// How yamux is told of it: its own limit of streams is one that an honest peer does not come to, since beyond it the whole connection ends.
+    /// How yamux is told of it: its own limit of streams is one that an honest peer does not come to, since beyond it the whole connection ends. It lets go of a stream that is
+    /// over only when it comes to it in turn, and by then there may be as many others.
     pub(super) fn yamux(&self, growth: &Growth) -> yamux::Config {
-        let streams = 2 * self.max_streams + 1024;
+        let streams = 4 * self.max_begun();
         let mut config = yamux::Config::default();
         config.set_max_num_streams(0);
         config.set_max_connection_receive_window(Some(streams * WINDOW + growth.bytes));
         config.set_max_num_streams(streams);
         config.set_read_after_close(true);
+        config.set_split_send_size(FRAME);
         config
     }
 }

@@ -24,8 +24,9 @@ const MAX_ANNOUNCED: usize = 256;
 /// While so many bytes wait for the pipe nothing more is read, opened or answered: a peer that does not read costs no memory.
 const BACKLOG: usize = 512 * 1024;
 
-/// Streams' bytes that are taken in before their readers get a turn: a fraction of a window, so that they ask for more while there is some left.
-const TURN: usize = 64 * 1024;
+/// Streams' bytes that are taken in before their readers get a turn: a fraction of a window, so that they ask for more while there is some left. As
+/// much as one write of the peer's holds, and its frames' headers.
+const TURN: usize = 66 * 1024;
 
 /// Control messages are gathered up to this many bytes before they are sealed.
 const GATHERED: usize = 4096;

@@ -11,14 +11,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
-/// Bytes of a record of streams when there is more to say: header, kind, stream bytes and tag. Eight fill a buffer.
-const FRAME: usize = 16 * 1024;
+/// Stream bytes of a record when there is more to say: 16 KiB, and the header of a yamux frame, so that whole records hold whole frames.
+const STREAM_BYTES: usize = 16 * 1024 + 12;
+
+/// Bytes of such a record: header, kind, stream bytes and tag.
+const FRAME: usize = STREAM_BYTES + AROUND;
 
 /// Bytes of a frame that are not its content: header, kind and tag.
 const AROUND: usize = FRAME_HEADER + 1 + TAG;
 
 /// Sealed bytes that may wait for the pipe before streams must. More would only be in the way of what is said next.
 pub(crate) const MAX_PENDING: usize = SIZE;
+
+/// Sealed bytes that make one write: enough for a system call to count for little, and a quarter of the window that a stream begins with, so that
+/// the other end is at work on one, and has asked for more, while the next is sealed.
+const WRITE: usize = 4 * FRAME;
 
 /// Writes records. Holds buffers only while something waits for the pipe.
 pub(crate) struct RecordWriter {
@@ -66,8 +73,8 @@ impl RecordWriter {
         let mut taken = 0;
         while taken < data.len() {
             if self.open == 0 {
-                // A full buffer makes one write; a smaller one waits for more, or to be flushed.
-                let full = self.waiting >= max || !self.has_room(FRAME);
+                // A smaller one waits for more, or to be flushed.
+                let full = self.waiting >= WRITE || !self.has_room(FRAME);
                 if full && self.poll_drain(cx)?.is_pending() && self.waiting >= max {
                     break;
                 }
