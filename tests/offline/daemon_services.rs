@@ -2,9 +2,9 @@
 
 use crate::cli::{Listener, text};
 use crate::support::{Machine, pin_file};
+use claviger::Endpoint;
 use claviger::config::Pattern;
 use claviger::session::{Reset, Session, Stream, error_of, reset_of};
-use claviger::Endpoint;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

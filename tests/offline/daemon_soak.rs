@@ -59,7 +59,8 @@ fn echo() -> SocketAddr {
 
 /// Everything comes back; one in eight connections is given up on its way.
 fn call(forward: SocketAddr, random: &mut Random) -> u64 {
-    let size = random.below(1 << (6 + random.below(14))) as usize;
+    let most = 1 << (6 + random.below(14));
+    let size = random.below(most) as usize;
     let mut stream = TcpStream::connect(forward).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let sent: Vec<u8> = (0..size).map(|at| (at * 31 + size) as u8).collect();
@@ -145,7 +146,8 @@ fn daemons_hold_no_more_than_they_did() {
     println!("{} connections, {} MiB", calls.load(Ordering::Relaxed), carried.load(Ordering::Relaxed) >> 20);
     let third = samples.len() / 3;
     for (at, name) in ["wallet", "cosigner"].into_iter().enumerate() {
-        let most = |samples: &[[Held; 2]], of: fn(&Held) -> u64| samples.iter().map(|held| of(&held[at])).max().unwrap();
+        let most =
+            |samples: &[[Held; 2]], of: fn(&Held) -> u64| samples.iter().map(|held| of(&held[at])).max().unwrap();
         for (what, of, slack) in [
             ("KiB", (|held| held.resident) as fn(&Held) -> u64, 12 * 1024),
             ("files", |held| held.files, 2 * CALLERS),

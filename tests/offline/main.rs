@@ -6,8 +6,8 @@
 
 mod cli;
 mod cuts;
-mod daemon_soak;
 mod daemon_services;
+mod daemon_soak;
 mod foreign;
 mod handshakes;
 mod hostile;
