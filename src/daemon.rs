@@ -17,6 +17,7 @@ mod control;
 mod forwards;
 mod limited;
 mod metrics;
+mod proxied;
 mod relations;
 pub mod sandbox;
 mod services;
