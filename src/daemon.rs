@@ -14,6 +14,7 @@
 mod backend;
 pub mod connections;
 mod control;
+mod datagram;
 mod forwards;
 mod limited;
 mod metrics;

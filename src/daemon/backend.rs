@@ -1,12 +1,14 @@
 //! What a service is on this machine: a connection, or a process.
 
+use super::datagram::{Datagrams, Unixgram};
 use super::splice::Local;
+use crate::config::{Backend, Service};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::ServiceName;
 use crate::session::Peer;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::pin::Pin;
@@ -14,9 +16,10 @@ use std::process::{ExitStatus, Stdio};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UdpSocket, UnixStream};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
+use tokio_util::bytes::Bytes;
 
 /// What a process keeps of the daemon's environment. The rest is the daemon's own: credentials, sockets of the service manager.
 const KEPT: [&str; 9] = ["HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"];
@@ -28,8 +31,8 @@ const QUEUE: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// [`ErrorKind::Io`].
-pub(super) async fn tcp(address: SocketAddr, patience: Duration) -> Result<TcpStream> {
-    let connected = timed(&format!("tcp:{address}"), patience, TcpStream::connect(address)).await?;
+pub(super) async fn tcp(service: &Service, address: SocketAddr) -> Result<TcpStream> {
+    let connected = timed(&service.backend, service.dial_timeout, TcpStream::connect(address)).await?;
     // What a stream brings has waited long enough. It may be gone again already.
     let _ = connected.set_nodelay(true);
     Ok(connected)
@@ -39,7 +42,7 @@ pub(super) async fn tcp(address: SocketAddr, patience: Duration) -> Result<TcpSt
 ///
 /// # Errors
 /// [`ErrorKind::Io`].
-pub(super) async fn unix(path: &Path, patience: Duration) -> Result<UnixStream> {
+pub(super) async fn unix(service: &Service, path: &Path) -> Result<UnixStream> {
     let connecting = async {
         let mut pause = QUEUE;
         loop {
@@ -51,13 +54,61 @@ pub(super) async fn unix(path: &Path, patience: Duration) -> Result<UnixStream> 
             pause = (pause * 2).min(Duration::from_millis(500));
         }
     };
-    timed(&format!("unix:{}", path.display()), patience, connecting).await
+    timed(&service.backend, service.dial_timeout, connecting).await
+}
+
+/// Makes a socket for one flow of datagrams to a backend.
+///
+/// # Errors
+/// [`ErrorKind::Io`]. A UDP backend that is not there is found by the datagrams.
+pub(super) async fn datagrams(service: &Service) -> Result<DatagramSocket> {
+    let connecting = async {
+        match &service.backend {
+            Backend::Udp(address) => {
+                // Nobody else's datagrams may be in its queue before it is connected.
+                let own: IpAddr = match address.ip() {
+                    IpAddr::V4(ip) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+                    IpAddr::V6(ip) if ip.is_loopback() => Ipv6Addr::LOCALHOST.into(),
+                    IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                let socket = UdpSocket::bind((own, 0)).await?;
+                socket.connect(address).await?;
+                Ok(DatagramSocket::Udp(socket))
+            }
+            Backend::Unixgram(path) => Unixgram::connect(path.clone()).map(DatagramSocket::Unix),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    };
+    timed(&service.backend, service.dial_timeout, connecting).await
+}
+
+/// A socket for datagrams, connected to a backend.
+pub(super) enum DatagramSocket {
+    Udp(UdpSocket),
+    Unix(Unixgram),
+}
+
+impl Datagrams for DatagramSocket {
+    async fn receive(&self) -> io::Result<Option<Bytes>> {
+        match self {
+            Self::Udp(socket) => socket.receive().await,
+            Self::Unix(socket) => socket.receive().await,
+        }
+    }
+
+    async fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Udp(socket) => Datagrams::send(socket, datagram).await,
+            Self::Unix(socket) => socket.send(datagram).await,
+        }
+    }
 }
 
 /// # Errors
 /// [`ErrorKind::Io`], with what is to be done about it.
 pub(super) async fn timed<T>(
-    target: &str,
+    target: &Backend,
     patience: Duration,
     connecting: impl Future<Output = io::Result<T>>,
 ) -> Result<T> {

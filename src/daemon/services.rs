@@ -1,7 +1,9 @@
 //! What peers open streams to.
 
-use super::backend::{self, Process};
+use super::backend::{self, DatagramSocket, Process};
+use super::datagram::{self, Datagrams};
 use super::limited::Limited;
+use super::proxied;
 use super::shared::Shared;
 use super::splice::{Broken, Traffic, splice};
 use crate::config::{Backend, Service};
@@ -10,11 +12,13 @@ use crate::identity::{Identifier, ServiceName};
 use crate::session::{Peer, Reset, Session, Stream};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::task::JoinSet;
+use tokio_util::bytes::Bytes;
 use tokio_util::task::AbortOnDropHandle;
 
 /// One refusal of a peer is told in so long, and one failure of a service.
@@ -40,7 +44,7 @@ struct Book {
     not_allowed: AtomicU64,
     limit: AtomicU64,
     failed: AtomicU64,
-    ended: Traffic,
+    traffic: Traffic,
     last: Mutex<Option<Failure>>,
     failures: Limited,
     lines: Limited,
@@ -70,6 +74,8 @@ pub struct ServiceReport {
     pub received: u64,
     /// Bytes of the target's that were sent to peers.
     pub sent: u64,
+    /// Datagrams that were lost here: too long, too late, or not taken.
+    pub dropped: u64,
     /// The last failure.
     pub last_failure: Option<Failure>,
 }
@@ -105,7 +111,7 @@ impl Default for Book {
             not_allowed: AtomicU64::new(0),
             limit: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            ended: Traffic::default(),
+            traffic: Traffic::default(),
             last: Mutex::default(),
             failures: Limited::new(1, TOLD),
             lines: Limited::new(LINES, Duration::from_secs(60)),
@@ -149,8 +155,9 @@ impl Book {
             not_allowed: of(&self.not_allowed),
             limit: of(&self.limit),
             failed: of(&self.failed),
-            received: of(&self.ended.received),
-            sent: of(&self.ended.sent),
+            received: of(&self.traffic.received),
+            sent: of(&self.traffic.sent),
+            dropped: of(&self.traffic.dropped),
             last_failure: lock(&self.last).clone(),
         }
     }
@@ -249,27 +256,78 @@ async fn carried(shared: &Arc<Shared>, service: &Service, book: &Arc<Book>, stre
         Err(Broken::Local(error))
     };
     match &service.backend {
-        Backend::Tcp(address) => match backend::tcp(*address, service.dial_timeout).await {
-            Ok(local) => splice(stream, local, &book.ended, cut).await,
-            Err(error) => failed(stream, error),
-        },
-        Backend::Unix(path) => match backend::unix(path, service.dial_timeout).await {
-            Ok(local) => splice(stream, local, &book.ended, cut).await,
-            Err(error) => failed(stream, error),
-        },
+        Backend::Tcp(address) => {
+            let dialled = async { announced(shared, service, &peer, backend::tcp(service, *address).await?).await };
+            match dialled.await {
+                Ok(local) => splice(stream, local, &book.traffic, cut).await,
+                Err(error) => failed(stream, error),
+            }
+        }
+        Backend::Unix(path) => {
+            let dialled = async { announced(shared, service, &peer, backend::unix(service, path).await?).await };
+            match dialled.await {
+                Ok(local) => splice(stream, local, &book.traffic, cut).await,
+                Err(error) => failed(stream, error),
+            }
+        }
         Backend::Command(command) => match Process::start(command, &peer, &name) {
             Ok((process, stderr)) => {
                 let said = AbortOnDropHandle::new(tokio::spawn(tell(stderr, Arc::clone(book), peer.identifier, name)));
-                let outcome = splice(stream, process, &book.ended, cut).await;
+                let outcome = splice(stream, process, &book.traffic, cut).await;
                 // What it started may have its stderr for ever.
                 let _ = tokio::time::timeout(Duration::from_secs(1), said).await;
                 outcome
             }
             Err(error) => failed(stream, error),
         },
-        Backend::Udp(_) | Backend::Unixgram(_) => {
-            failed(stream, Error::new(ErrorKind::Internal, "Datagrams are not carried yet.", "Use a target of tcp."))
+        Backend::Udp(_) | Backend::Unixgram(_) => match backend::datagrams(service).await {
+            Ok(socket) => {
+                let target = Target { socket, book, peer: &peer, service: &name };
+                datagram::carry(stream, &target, service.datagram_idle, &book.traffic, cut).await
+            }
+            Err(error) => failed(stream, error),
+        },
+    }
+}
+
+/// Begins a connection to the backend by saying whose it is, where that is wanted.
+async fn announced<L: AsyncWrite + Unpin>(
+    shared: &Shared,
+    service: &Service,
+    peer: &Peer,
+    mut local: L,
+) -> Result<L, Error> {
+    if service.proxy_protocol {
+        let header = proxied::header(&peer.identifier, &peer.role, &shared.machine);
+        backend::timed(&service.backend, service.dial_timeout, local.write_all(&header)).await?;
+    }
+    Ok(local)
+}
+
+/// What a flow of datagrams goes to; what it does not take is told.
+struct Target<'a> {
+    socket: DatagramSocket,
+    book: &'a Book,
+    peer: &'a Peer,
+    service: &'a ServiceName,
+}
+
+impl Datagrams for Target<'_> {
+    async fn receive(&self) -> io::Result<Option<Bytes>> {
+        self.socket.receive().await
+    }
+
+    async fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        let sent = self.socket.send(datagram).await;
+        if let Err(error) = &sent {
+            let error = Error::new(
+                ErrorKind::Io,
+                format!("A datagram could not be given to the service's target: {error}."),
+                "Look at the program behind the service.",
+            );
+            self.book.failed(self.peer, self.service, &error);
         }
+        sent
     }
 }
 

@@ -54,13 +54,15 @@ impl Local for UnixStream {
     fn cut(&mut self) {}
 }
 
-/// Bytes that were carried, in each direction.
+/// What was carried, in bytes, in each direction.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     /// From the peer.
     pub(super) received: AtomicU64,
     /// To the peer.
     pub(super) sent: AtomicU64,
+    /// Datagrams that nobody took.
+    pub(super) dropped: AtomicU64,
 }
 
 /// What kept it from ending well.
@@ -113,7 +115,7 @@ pub(super) async fn splice(
         }
         if gone.is_none() {
             match outward.poll(cx, local, stream, &traffic.sent) {
-                Err(Failed::Read(error)) => return Poll::Ready(Err(broken(error))),
+                Err(Failed::Read(error)) => return Poll::Ready(Err(Broken::of_local(error))),
                 Err(Failed::Write(error)) => {
                     gone = Some(error_of(error));
                     stalled.as_mut().reset(Instant::now() + STALL);
@@ -160,15 +162,18 @@ fn lost_error() -> Error {
     Error::new(ErrorKind::Internal, "A stream was lost and nobody knows why.", "Please report this.")
 }
 
-fn broken(error: io::Error) -> Broken {
-    Broken::Local(
-        Error::new(
-            ErrorKind::Io,
-            format!("The connection on this machine broke: {error}."),
-            "Look at the messages of the program at its other end.",
+impl Broken {
+    /// Something local failed as the system says.
+    pub(super) fn of_local(error: io::Error) -> Self {
+        Self::Local(
+            Error::new(
+                ErrorKind::Io,
+                format!("The connection on this machine broke: {error}."),
+                "Look at the messages of the program at its other end.",
+            )
+            .because(error),
         )
-        .because(error),
-    )
+    }
 }
 
 struct Ends<L: Local> {
@@ -216,7 +221,7 @@ impl<L: Local> Ends<L> {
             LINGER,
             poll_fn(|cx| {
                 loop {
-                    let mut read = ReadBuf::new(&mut buffer.0);
+                    let mut read = ReadBuf::new(&mut buffer);
                     let ended = match ready!(Pin::new(&mut self.local.local).poll_read(cx, &mut read)) {
                         Ok(()) if read.filled().is_empty() => true,
                         Ok(()) => false,
@@ -235,14 +240,29 @@ impl<L: Local> Ends<L> {
 }
 
 /// A buffer, from those that the thread has spare.
-struct Buffer(Box<[u8]>);
+pub(super) struct Buffer(Box<[u8]>);
+
+impl std::ops::Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
 
 thread_local! {
     static SPARES: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Buffer {
-    fn take() -> Self {
+    /// 64 KiB, with whatever was in it.
+    pub(super) fn take() -> Self {
         Self(SPARES.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; CHUNK].into()))
     }
 }
@@ -334,7 +354,7 @@ impl Flow {
             }
             if let Some((buffer, start, end)) = &mut self.chunk {
                 while start < end {
-                    let rest = &buffer.0[*start..*end];
+                    let rest = &buffer[*start..*end];
                     let n = ready!(to.as_mut().poll_write(cx, rest)).map_err(Failed::Write)?;
                     if n == 0 {
                         return Poll::Ready(Err(Failed::Write(io::ErrorKind::WriteZero.into())));
@@ -345,7 +365,7 @@ impl Flow {
                 (self.chunk, self.unflushed) = (None, true);
             }
             let mut buffer = Buffer::take();
-            let mut read = ReadBuf::new(&mut buffer.0);
+            let mut read = ReadBuf::new(&mut buffer);
             match from.as_mut().poll_read(cx, &mut read) {
                 Poll::Ready(Ok(())) => match read.filled().len() {
                     0 => self.state = State::Ending,
@@ -367,7 +387,7 @@ impl Flow {
     fn poll_sink(&mut self, cx: &mut Context<'_>, from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
         let mut buffer = Buffer::take();
         for _ in 0..TURN {
-            let mut read = ReadBuf::new(&mut buffer.0);
+            let mut read = ReadBuf::new(&mut buffer);
             match Pin::new(&mut *from).poll_read(cx, &mut read) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Err(error)) => return Err(error),
