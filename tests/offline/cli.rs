@@ -71,6 +71,11 @@ impl Listener {
         rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     }
 
+    /// What it has said on stderr, and nobody has waited for.
+    pub(crate) fn so_far(&self) -> impl Iterator<Item = String> {
+        self.lines.try_iter()
+    }
+
     /// SIGTERM; the exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)

@@ -166,3 +166,191 @@ fn targets_and_policy() {
         assert!(told.contains("there is no such socket") && told.contains("Start the program behind"), "{told}");
     });
 }
+
+/// A direction that ends leaves the other open, and a stream that ends on both sides is not broken.
+#[test]
+fn half_close() {
+    run(async {
+        let (listener, address) = bound().await;
+        let mut served = serve(&format!(
+            r#"
+            [service.web]
+            target = "tcp:{address}"
+            allow = ["wallet"]
+            [service.cat]
+            command = ["/bin/sh", "-c", "exec 2>/dev/null; cat; sleep 0.3; echo more"]
+            allow = ["wallet"]
+            [service.deaf]
+            command = ["/bin/sh", "-c", "exec <&-; sleep 0.3; echo done"]
+            allow = ["wallet"]
+            "#
+        ));
+        let wallet = Caller::new(&mut served.wallet).await;
+        // The caller is done first, and then hears.
+        let mut stream = wallet.open("web").await;
+        stream.write_all(b"question").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut local = accept(&listener).await;
+        let mut heard = Vec::new();
+        timeout(SOON, local.read_to_end(&mut heard)).await.expect("its end").unwrap();
+        assert_eq!(heard, b"question");
+        local.write_all(b"answer").await.unwrap();
+        drop(local);
+        let (heard, broken) = outcome(&mut stream).await;
+        assert!(heard == b"answer" && broken.is_none(), "{broken:?}");
+        // The target is done first.
+        let mut stream = wallet.open("web").await;
+        let mut local = accept(&listener).await;
+        local.write_all(b"greeting").await.unwrap();
+        local.shutdown().await.unwrap();
+        let (heard, broken) = outcome(&mut stream).await;
+        assert!(heard == b"greeting" && broken.is_none(), "{broken:?}");
+        stream.write_all(b"still here").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        timeout(SOON, local.read_to_end(&mut heard)).await.expect("its end").unwrap();
+        assert_eq!(heard, b"still here");
+        // Commands.
+        assert_eq!(wallet.ask("cat", b"said ").await, b"said more\n");
+        let stream = wallet.open("deaf").await;
+        let (mut read, mut write) = tokio::io::split(stream);
+        // More than goes into anything on the way: nobody reads it, and it keeps nobody.
+        let saying = async { while write.write_all(&[0; 65_536]).await.is_ok() {} };
+        let mut heard = Vec::new();
+        let ((), n) =
+            timeout(SOON, async { tokio::join!(saying, read.read_to_end(&mut heard)) }).await.expect("an end");
+        n.unwrap();
+        assert_eq!(heard, b"done\n");
+    });
+}
+
+/// What breaks at one end is a break at the other, and never an end.
+#[test]
+fn breaks_are_breaks() {
+    run(async {
+        let (listener, address) = bound().await;
+        let dir = tempfile::tempdir().unwrap();
+        let acted = dir.path().join("acted");
+        let mut served = serve(&format!(
+            r#"
+            [service.web]
+            target = "tcp:{address}"
+            allow = ["wallet"]
+            [service.act]
+            command = ["/bin/sh", "-c", "sh -c 'cat; touch {}'; true"]
+            allow = ["wallet"]
+            [service.die]
+            command = ["/bin/sh", "-c", "echo half; kill -9 $$"]
+            allow = ["wallet"]
+            "#,
+            text(&acted)
+        ));
+        let wallet = Caller::new(&mut served.wallet).await;
+        let connected = async || {
+            let mut stream = wallet.open("web").await;
+            stream.write_all(b"half").await.unwrap();
+            let mut local = accept(&listener).await;
+            let mut heard = [0; 4];
+            local.read_exact(&mut heard).await.unwrap();
+            local.write_all(b"well").await.unwrap();
+            stream.read_exact(&mut heard).await.unwrap();
+            (stream, local)
+        };
+        let is_reset = async |mut local: TcpStream| {
+            let read = timeout(SOON, local.read(&mut [0; 8])).await.expect("a break");
+            assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        };
+        let (stream, local) = connected().await;
+        stream.reset(Reset::Application(1));
+        is_reset(local).await;
+        let (stream, local) = connected().await;
+        drop(stream);
+        is_reset(local).await;
+        // The target's reset.
+        let (mut stream, local) = connected().await;
+        local.set_zero_linger().unwrap();
+        drop(local);
+        let broken = outcome(&mut stream).await.1.expect("a break");
+        assert_eq!(reset_of(&broken), Some(Reset::Dropped));
+        // Said everything, and gone before the answer: the target has it all, and learns that nobody listens.
+        let mut stream = wallet.open("web").await;
+        stream.write_all(b"one way").await.unwrap();
+        stream.shutdown().await.unwrap();
+        drop(stream);
+        let mut local = accept(&listener).await;
+        let mut heard = Vec::new();
+        timeout(SOON, local.read_to_end(&mut heard)).await.expect("its end").unwrap();
+        assert_eq!(heard, b"one way");
+        // Commands: one that half of a request reached does not act on it, and one that died has not said everything.
+        let mut stream = wallet.open("act").await;
+        stream.write_all(b"half").await.unwrap();
+        stream.read_exact(&mut [0; 4]).await.unwrap();
+        drop(stream);
+        let (heard, broken) = outcome(&mut wallet.open("die").await).await;
+        assert_eq!((heard.as_slice(), reset_of(&broken.unwrap())), (b"half\n".as_slice(), Some(Reset::Dropped)));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!acted.exists(), "half a request was taken for a whole one");
+        // The session's end is a break, too.
+        let (stream, local) = connected().await;
+        wallet.session.end(claviger::session::Why::Done);
+        is_reset(local).await;
+        drop(stream);
+    });
+}
+
+/// As many streams as there may be, of all peers; and a target that takes no connection.
+#[test]
+fn limits() {
+    run(async {
+        let (listener, address) = bound().await;
+        let dir = tempfile::tempdir().unwrap();
+        let full = dir.path().join("full");
+        let queue =
+            rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&queue, &rustix::net::SocketAddrUnix::new(&full).unwrap()).unwrap();
+        rustix::net::listen(&queue, 0).unwrap();
+        let mut served = serve(&format!(
+            r#"
+            [service.web]
+            target = "tcp:{address}"
+            allow = ["*"]
+            streams = 2
+            [service.full]
+            target = "unix:{}"
+            allow = ["*"]
+            dial-timeout = 1
+            "#,
+            text(&full)
+        ));
+        let (wallet, tower) = (Caller::new(&mut served.wallet).await, Caller::new(&mut served.tower).await);
+        let (one, _two) = (wallet.open("web").await, tower.open("web").await);
+        let (first, _second) = (accept(&listener).await, accept(&listener).await);
+        for caller in [&wallet, &tower] {
+            assert_eq!(caller.refused("web").await, Some(Reset::Limit));
+        }
+        drop((one, first));
+        let began = Instant::now();
+        loop {
+            let mut stream = tower.open("web").await;
+            stream.write_all(b"x").await.unwrap();
+            let Err(_) = timeout(Duration::from_millis(200), stream.read_u8()).await else { continue };
+            break assert!(began.elapsed() < SOON, "a place stays taken");
+        }
+        // Its queue has room for one or two that nobody accepts.
+        let [mut a, mut b, mut c] = [wallet.open("full").await, wallet.open("full").await, wallet.open("full").await];
+        let (_, refused) = tokio::select! {
+            outcome = outcome(&mut a) => outcome,
+            outcome = outcome(&mut b) => outcome,
+            outcome = outcome(&mut c) => outcome,
+        };
+        assert_eq!(reset_of(&refused.unwrap()), Some(Reset::Internal));
+        let told = served.daemon.says("a stream failed here");
+        assert!(told.contains("it did not take the connection in time"), "{told}");
+        // Whoever goes on asking is told of once.
+        for _ in 0..20 {
+            assert_eq!(wallet.refused("unheard-of").await, Some(Reset::NotAllowed));
+        }
+        let told: Vec<String> = served.daemon.so_far().filter(|line| line.contains("a stream was refused")).collect();
+        assert!(told.len() <= 2, "{told:?}");
+    });
+}
