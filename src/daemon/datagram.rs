@@ -142,8 +142,8 @@ pub(super) fn received(buffer: &Buffer, len: usize) -> Option<Bytes> {
     buffer.get(..len).filter(|datagram| datagram.len() <= MAX_DATAGRAM).map(Bytes::copy_from_slice)
 }
 
-/// The socket's other end was not there for an earlier datagram.
-fn is_absence(error: &io::Error) -> bool {
+/// The socket's other end was not there for an earlier datagram; it may be now.
+pub(super) fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
 }
 
@@ -154,18 +154,14 @@ impl Datagrams for UdpSocket {
             let mut buffer = Buffer::take();
             match self.try_recv(&mut buffer) {
                 Ok(len) => return Ok(received(&buffer, len)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_absence(&error) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
     async fn send(&self, datagram: &[u8]) -> io::Result<()> {
-        match Self::send(self, datagram).await {
-            // Told of an earlier one; this one was not sent.
-            Err(error) if is_absence(&error) => Self::send(self, datagram).await.map(drop),
-            outcome => outcome.map(drop),
-        }
+        Self::send(self, datagram).await.map(drop)
     }
 }
 
@@ -202,7 +198,7 @@ impl Datagrams for Unixgram {
             let mut buffer = Buffer::take();
             match self.socket.try_recv(&mut buffer) {
                 Ok(len) => return Ok(received(&buffer, len)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_absence(&error) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }

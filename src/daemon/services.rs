@@ -282,7 +282,7 @@ async fn carried(shared: &Arc<Shared>, service: &Service, book: &Arc<Book>, stre
         },
         Backend::Udp(_) | Backend::Unixgram(_) => match backend::datagrams(service).await {
             Ok(socket) => {
-                let target = Target { socket, book, peer: &peer, service: &name };
+                let target = Target { socket, book, target: &service.backend, peer: &peer, service: &name };
                 datagram::carry(stream, &target, service.datagram_idle, &book.traffic, cut).await
             }
             Err(error) => failed(stream, error),
@@ -308,26 +308,49 @@ async fn announced<L: AsyncWrite + Unpin>(
 struct Target<'a> {
     socket: DatagramSocket,
     book: &'a Book,
+    target: &'a Backend,
     peer: &'a Peer,
     service: &'a ServiceName,
 }
 
+impl Target<'_> {
+    fn lost(&self, error: io::Error) {
+        self.book.traffic.dropped.fetch_add(1, Ordering::Relaxed);
+        let what = format!("A datagram did not reach {}: {error}.", self.target);
+        self.book.failed(
+            self.peer,
+            self.service,
+            &Error::new(ErrorKind::Io, what, "Look at the program behind the service."),
+        );
+    }
+}
+
 impl Datagrams for Target<'_> {
     async fn receive(&self) -> io::Result<Option<Bytes>> {
-        self.socket.receive().await
+        loop {
+            match self.socket.receive().await {
+                Err(error) if datagram::is_absence(&error) => self.lost(error),
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn send(&self, datagram: &[u8]) -> io::Result<()> {
-        let sent = self.socket.send(datagram).await;
-        if let Err(error) = &sent {
-            let error = Error::new(
-                ErrorKind::Io,
-                format!("A datagram could not be given to the service's target: {error}."),
-                "Look at the program behind the service.",
-            );
-            self.book.failed(self.peer, self.service, &error);
+        let mut outcome = self.socket.send(datagram).await;
+        if matches!(self.socket, DatagramSocket::Udp(_)) {
+            match outcome {
+                // Of an earlier one, and this one was not sent.
+                Err(error) if datagram::is_absence(&error) => {
+                    self.lost(error);
+                    outcome = self.socket.send(datagram).await;
+                }
+                _ => {}
+            }
         }
-        sent
+        if let Err(error) = outcome {
+            self.lost(error);
+        }
+        Ok(())
     }
 }
 

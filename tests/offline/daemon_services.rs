@@ -1,14 +1,17 @@
 //! Services of a whole `claviger run`: what a peer may open, what it meets there, and what becomes of it when something breaks.
 
 use crate::cli::{Listener, text};
+use crate::servers::Server;
 use crate::support::{Machine, pin_file};
-use claviger::Endpoint;
-use claviger::config::Pattern;
+use aws_lc_rs::digest::{SHA256, digest};
+use claviger::config::{Config, Pattern};
+use claviger::daemon::Daemon;
 use claviger::session::{Reset, Session, Stream, error_of, reset_of};
+use claviger::{Endpoint, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener};
 use tokio::time::timeout;
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -352,5 +355,207 @@ fn limits() {
         }
         let told: Vec<String> = served.daemon.so_far().filter(|line| line.contains("a stream was refused")).collect();
         assert!(told.len() <= 2, "{told:?}");
+    });
+}
+
+/// What the configuration allows no more is cut at once; what it still allows goes on.
+#[test]
+fn permissions_that_are_taken_back() {
+    run(async {
+        let (listener, address) = bound().await;
+        let [mut wallet, mut tower, mut cosigner] = ["wallet", "tower", "cosigner"].map(Machine::software);
+        for machine in [&mut wallet, &mut tower] {
+            machine.introduce(&mut cosigner);
+        }
+        let mut configured = |services: &str| {
+            let store = cosigner.configure(services);
+            Config::load(&store.join("claviger.toml")).unwrap()
+        };
+        let service =
+            |name: &str, allow: &str| format!("[service.{name}]\ntarget = \"tcp:{address}\"\nallow = {allow}\n");
+        let config = configured(&format!("{}{}", service("web", "[\"*\"]"), service("other", "[\"*\"]")));
+        let fewer = configured(&format!("{}{}", service("web", "[\"wallet\"]"), service("other", "[\"*\"]")));
+        let gone = configured(&service("web", "[\"wallet\"]"));
+        let endpoint = cosigner.endpoint(Pattern::Kk1).await;
+        let daemon = Daemon::new(cosigner.card.identifier.clone(), config, cosigner.dir.path()).unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let running = tokio::spawn({
+            let daemon = daemon.clone();
+            async move { daemon.run(endpoint, async { drop(stopped.await) }).await }
+        });
+        while TcpStream::connect(cosigner.address()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (wallet, tower) = (Caller::new(&mut wallet).await, Caller::new(&mut tower).await);
+        let connected = async |caller: &Caller, service: &str| {
+            let mut stream = caller.open(service).await;
+            stream.write_all(b"x").await.unwrap();
+            let mut local = accept(&listener).await;
+            local.read_u8().await.unwrap();
+            (stream, local)
+        };
+        let (mut kept, mut kept_local) = connected(&wallet, "web").await;
+        let (mut other, _other_local) = connected(&tower, "other").await;
+        let (mut forbidden, mut local) = connected(&tower, "web").await;
+        daemon.reload(fewer).await.unwrap();
+        let broken = outcome(&mut forbidden).await.1.unwrap();
+        assert_eq!((broken.kind(), reset_of(&broken)), (ErrorKind::ServiceRefused, Some(Reset::NotAllowed)));
+        let read = timeout(SOON, local.read_u8()).await.expect("a break");
+        assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(tower.refused("web").await, Some(Reset::NotAllowed));
+        daemon.reload(gone).await.unwrap();
+        let reason = reset_of(&outcome(&mut other).await.1.unwrap());
+        assert!(matches!(reason, Some(Reset::NoSuchService | Reset::NotAllowed)), "{reason:?}");
+        kept.write_all(b"y").await.unwrap();
+        assert_eq!(timeout(SOON, kept_local.read_u8()).await.expect("it goes on").unwrap(), b'y');
+        drop((kept, kept_local));
+        stop.send(()).unwrap();
+        timeout(SOON, running).await.expect("it ends").unwrap().unwrap();
+    });
+}
+
+/// The framing by the byte, and each flow with a socket of its own.
+#[test]
+fn datagrams() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let (udp, path) = (UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), dir.path().join("socket"));
+        let address = udp.local_addr().unwrap();
+        let unix = UnixDatagram::bind(&path).unwrap();
+        let mut served = serve(&format!(
+            r#"
+            [service.dns]
+            target = "udp:{address}"
+            allow = ["wallet"]
+            datagram-idle = 2
+            [service.unix]
+            target = "unixgram:{}"
+            allow = ["wallet"]
+            "#,
+            text(&path)
+        ));
+        let wallet = Caller::new(&mut served.wallet).await;
+        let mut buffer = vec![0; 70_000];
+        let [mut one, mut two] = [wallet.open("dns").await, wallet.open("dns").await];
+        one.write_all(b"\0\x05query\0\0").await.unwrap();
+        let (len, first) = timeout(SOON, udp.recv_from(&mut buffer)).await.expect("a datagram").unwrap();
+        assert_eq!(&buffer[..len], b"query");
+        assert_eq!(udp.recv_from(&mut buffer).await.unwrap(), (0, first));
+        two.write_all(b"\0\x01q").await.unwrap();
+        let (_, second) = udp.recv_from(&mut buffer).await.unwrap();
+        assert_ne!(first, second);
+        udp.send_to(b"answer", first).await.unwrap();
+        udp.send_to(b"", first).await.unwrap();
+        udp.send_to(b"other", second).await.unwrap();
+        let mut heard = [0; 10];
+        one.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"\0\x06answer\0\0");
+        two.read_exact(&mut heard[..7]).await.unwrap();
+        assert_eq!(&heard[..7], b"\0\x05other");
+        // The longest, there and back.
+        let longest = vec![7; 65_507];
+        one.write_all(&65_507u16.to_be_bytes()).await.unwrap();
+        one.write_all(&longest).await.unwrap();
+        let (len, _) = udp.recv_from(&mut buffer).await.unwrap();
+        assert!(buffer[..len] == longest);
+        udp.send_to(&longest, first).await.unwrap();
+        assert_eq!(one.read_u16().await.unwrap(), 65_507);
+        one.read_exact(&mut buffer[..65_507]).await.unwrap();
+        assert!(buffer[..65_507] == longest);
+        // Nothing for a while, and the flow ends; the one that has something to say stays.
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            one.write_all(b"\0\x01.").await.unwrap();
+            udp.recv_from(&mut buffer).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert_eq!(timeout(Duration::from_millis(500), two.read(&mut heard)).await.expect("its end").unwrap(), 0);
+        two.shutdown().await.unwrap();
+        // One that is longer than any is none; nor is half of one.
+        let mut wrong = wallet.open("dns").await;
+        wrong.write_all(&65_508u16.to_be_bytes()).await.unwrap();
+        assert_eq!(reset_of(&outcome(&mut wrong).await.1.unwrap()), Some(Reset::Dropped));
+        // A target that is gone is told of, and the flow goes on with the one that comes.
+        drop(udp);
+        one.write_all(b"\0\x01.").await.unwrap();
+        one.write_all(b"\0\x01.").await.unwrap();
+        let told = served.daemon.says("a stream failed here");
+        assert!(told.contains("A datagram did not reach udp:127.0.0.1:"), "{told}");
+        let udp = UdpSocket::bind(address).await.unwrap();
+        one.write_all(b"\0\x05again").await.unwrap();
+        // The one before may have been on its way still.
+        while timeout(SOON, udp.recv_from(&mut buffer)).await.expect("a datagram").unwrap().0 < 5 {}
+        assert_eq!(&buffer[..5], b"again");
+        // The end of a flow is answered with one.
+        one.shutdown().await.unwrap();
+        assert_eq!(outcome(&mut one).await.1.map(|error| error.to_string()), None);
+
+        let mut stream = wallet.open("unix").await;
+        stream.write_all(b"\0\x05query").await.unwrap();
+        let (len, from) = timeout(SOON, unix.recv_from(&mut buffer)).await.expect("a datagram").unwrap();
+        assert_eq!(&buffer[..len], b"query");
+        let from: std::os::unix::net::SocketAddr = from.into();
+        let unix = unix.into_std().unwrap();
+        unix.send_to_addr(&[0; 66_000], &from).unwrap();
+        unix.send_to_addr(b"answer", &from).unwrap();
+        stream.read_exact(&mut heard[..8]).await.unwrap();
+        assert_eq!(&heard[..8], b"\0\x06answer");
+        // Another program at the same place.
+        drop(unix);
+        std::fs::remove_file(&path).unwrap();
+        stream.write_all(b"\0\x05query").await.unwrap();
+        served.daemon.says("a stream failed here");
+        let unix = UnixDatagram::bind(&path).unwrap();
+        stream.write_all(b"\0\x05again").await.unwrap();
+        let len = timeout(SOON, unix.recv(&mut buffer)).await.expect("a datagram").unwrap();
+        assert_eq!(&buffer[..len], b"again");
+    });
+}
+
+/// nginx and haproxy take the header for what it is, and tell callers apart by it.
+#[test]
+fn proxy_protocol() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let home = text(dir.path());
+        let mut nginx = Server::start(
+            "nginx",
+            dir.path(),
+            &format!(
+                "daemon off; pid {home}/nginx.pid; error_log stderr; worker_processes 1; events {{}}\n\
+                 http {{ access_log off; client_body_temp_path {home}; proxy_temp_path {home}; fastcgi_temp_path {home};\n\
+                 uwsgi_temp_path {home}; scgi_temp_path {home};\n\
+                 server {{ listen unix:{home}/nginx.sock proxy_protocol; return 200 \"$proxy_protocol_addr\\n\"; }} }}"
+            ),
+            &["-e", "stderr", "-c"],
+        );
+        let mut haproxy = Server::start(
+            "haproxy",
+            dir.path(),
+            &format!(
+                "defaults\n mode http\n timeout client 10s\n timeout connect 10s\n timeout server 10s\nfrontend f\n bind unix@{home}/haproxy.sock accept-proxy\n \
+                 http-request return status 200 content-type text/plain lf-string \"%[fc_pp_authority] %[src]\\n\"\n"
+            ),
+            &["-db", "-f"],
+        );
+        let services = ["nginx", "haproxy"].map(|name| {
+            format!("[service.{name}]\ntarget = \"unix:{home}/{name}.sock\"\nallow = [\"*\"]\nproxy-protocol = true\n")
+        });
+        for server in [&mut nginx, &mut haproxy] {
+            server.listens(&dir.path().join(format!("{}.sock", server.name)));
+        }
+        let mut served = serve(&services.concat());
+        let callers =
+            [(Caller::new(&mut served.wallet).await, "wallet"), (Caller::new(&mut served.tower).await, "tower")];
+        for (caller, name) in &callers {
+            let of_name = digest(&SHA256, name.as_bytes());
+            let octets: [u8; 16] = [b"\xfdclavi", &of_name.as_ref()[..10]].concat().try_into().unwrap();
+            let address = std::net::Ipv6Addr::from(octets);
+            let request = b"GET / HTTP/1.0\r\n\r\n";
+            for (service, expected) in [("nginx", format!("{address}\n")), ("haproxy", format!("{name} {address}\n"))] {
+                let answer = String::from_utf8(caller.ask(service, request).await).unwrap();
+                assert!(answer.ends_with(&format!("\r\n\r\n{expected}")), "{service}: {answer}");
+            }
+        }
     });
 }

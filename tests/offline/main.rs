@@ -21,6 +21,7 @@ mod reconnecting;
 mod resumption;
 mod rollcall;
 mod seal;
+mod servers;
 mod soak;
 mod storms;
 mod strangers;
