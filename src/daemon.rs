@@ -11,12 +11,14 @@
 //! # }
 //! ```
 
+pub mod activation;
 mod backend;
 pub mod connections;
 mod control;
 mod datagram;
 mod forwards;
 mod limited;
+mod listeners;
 mod metrics;
 mod proxied;
 mod relations;
@@ -35,6 +37,7 @@ use crate::identity::Identifier;
 use crate::policy::Policy;
 use crate::session::Why;
 use crate::token::TokenHandle;
+pub use forwards::{ForwardFailure, ForwardReport};
 pub use services::{Failure, ServiceReport};
 use shared::Shared;
 use std::path::Path;

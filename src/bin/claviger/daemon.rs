@@ -3,7 +3,7 @@
 use crate::cli::Cli;
 use crate::run::{self, Opener};
 use clap::Args;
-use claviger::daemon::Daemon;
+use claviger::daemon::{Daemon, activation};
 use claviger::endpoint::{self, Endpoint};
 use claviger::error::Result;
 use claviger::program::{Terminal, prompts_are_over};
@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) struct Run {}
 
 pub(crate) fn run(cli: &Cli, _options: &Run, terminal: &Terminal) -> Result<()> {
+    activation::take();
     let (dir, config) = run::configuration(cli)?;
     let mut store = Store::open(&dir)?;
     let machine = store.machine()?;
