@@ -12,6 +12,7 @@
 //! ```
 
 mod backend;
+pub mod client;
 pub mod connections;
 mod control;
 mod forwards;
@@ -58,6 +59,7 @@ pub enum Phase {
 #[derive(Clone)]
 pub struct Daemon {
     shared: Arc<Shared>,
+    control: Arc<control::Guard>,
 }
 
 impl Daemon {
@@ -67,8 +69,8 @@ impl Daemon {
     /// Those of the control socket: another daemon has it, or its directory is not there.
     pub fn new(machine: Identifier, config: Config, store_dir: &Path) -> Result<Self> {
         let shared = Shared::new(machine, config, store_dir)?;
-        control::start(&shared)?;
-        Ok(Self { shared })
+        let control = Arc::new(control::start(&shared)?);
+        Ok(Self { shared, control })
     }
 
     /// Tells of the token while it is waited for.
@@ -108,6 +110,7 @@ impl Daemon {
             () = stop => Ok(()),
         };
         self.end(tasks).await;
+        self.control.remove();
         outcome
     }
 
@@ -139,12 +142,22 @@ impl Daemon {
         tasks.shutdown().await;
     }
 
-    /// Takes over what another file says: services, policy, peers, forwards, limits. Sessions and streams that stay allowed go on.
+    /// Where the configuration comes from when it is to be read again: through the control socket, or by [`reload`](Self::reload).
+    pub fn reads(&self, source: impl Fn() -> Result<Config> + Send + Sync + 'static) {
+        self.shared.set_source(Box::new(source));
+    }
+
+    /// Reads the configuration again, and takes over what another one says: services, policy, peers, forwards, limits. Sessions and streams that stay allowed go on.
+    /// Gives what has changed, a sentence each.
     ///
     /// # Errors
-    /// What keeps it from being taken over; then nothing has changed.
-    pub async fn reload(&self, config: Config) -> Result<Vec<String>> {
-        self.shared.reload(config).await
+    /// What keeps it from being taken over; then nothing has changed, and the status tells it, too. [`ErrorKind::ConfigInvalid`] for a file that is none,
+    /// [`ErrorKind::RestartNeeded`] for what can not change while the daemon runs.
+    ///
+    /// [`ErrorKind::ConfigInvalid`]: crate::ErrorKind::ConfigInvalid
+    /// [`ErrorKind::RestartNeeded`]: crate::ErrorKind::RestartNeeded
+    pub async fn reload(&self) -> Result<Vec<String>> {
+        self.shared.reload_from_source().await
     }
 }
 

@@ -47,7 +47,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, IdentityCard, OnionAddress, StaticPublic};
 use crate::session::{self, Session};
-use crate::store::{Peer, Store};
+use crate::store::{Peer, SealState, Store};
 use crate::token::{TokenHandle, Trouble};
 use crate::transport::{Pipe, Transport};
 use crate::wire::Pattern;
@@ -191,9 +191,17 @@ impl Endpoint {
         self.0.shared.sessions.status()
     }
 
-    /// Has `callback` called with what became of each attempt to connect, in place of who was called before. It must not block.
+    /// Whether the store is sealed.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn is_sealed(&self) -> Result<bool> {
+        Ok(self.store().seal_state()? != SealState::Unsealed)
+    }
+
+    /// Has `callback` called with what became of each attempt to connect, from now on, beside those that are called already. It must not block.
     pub fn observe(&self, callback: impl Fn(&Report) + Send + Sync + 'static) {
-        self.0.shared.observer.set(Arc::new(callback));
+        self.0.shared.observer.add(Arc::new(callback));
     }
 
     /// The peers of the store, by name, as they were last read.

@@ -1,19 +1,28 @@
-//! Sessions that this machine begins: one peer's at a time, kept up where the configuration says so.
+//! Sessions that this machine begins: one peer's at a time, kept up where the configuration says so; and how it stands with each peer.
 
-use super::shared::Shared;
-use crate::endpoint::{ReconnectOptions, ReconnectState, Reconnecting};
+mod report;
+
+pub use report::{PeerStatus, Relation, SessionStatus};
+pub(super) use report::{Seen, reports};
+
+use super::shared::{Shared, lock};
+use crate::endpoint::{ReconnectOptions, ReconnectState, Reconnecting, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, ServiceName};
-use crate::session::Stream;
+use crate::session::{Session, Stream};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 #[derive(Default)]
-pub(super) struct Relations(Mutex<HashMap<Identifier, Relation>>);
+pub(super) struct Relations {
+    held: Mutex<HashMap<Identifier, Held>>,
+    /// What is remembered of peers since the start, though there be no session.
+    seen: Mutex<HashMap<Identifier, Seen>>,
+}
 
-struct Relation {
+struct Held {
     sessions: Reconnecting,
     _task: AbortOnDropHandle<()>,
 }
@@ -48,16 +57,37 @@ impl Relations {
                 "See `claviger status` for what it waits for.",
             )
         })?;
-        let mut relations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let relation = relations.entry(peer.clone()).or_insert_with(|| {
+        let mut held = lock(&self.held);
+        let relation = held.entry(peer.clone()).or_insert_with(|| {
             let wanted = shared.config().peer.get(peer).cloned().unwrap_or_default();
             let mut options = ReconnectOptions::default();
             options.pattern = wanted.pattern.map(Into::into);
             let sessions = endpoint.reconnecting(peer, options);
             let task = tokio::spawn(serve(Arc::clone(shared), sessions.clone()));
-            Relation { sessions, _task: AbortOnDropHandle::new(task) }
+            Held { sessions, _task: AbortOnDropHandle::new(task) }
         });
         Ok(relation.sessions.clone())
+    }
+
+    fn state(&self, peer: &Identifier) -> Option<ReconnectState> {
+        lock(&self.held).get(peer).map(|held| held.sessions.state())
+    }
+
+    /// A session has begun, whoever began it.
+    pub(super) fn met(&self, session: &Session) {
+        lock(&self.seen).entry(session.peer().identifier.clone()).or_default().meets();
+    }
+
+    /// It has ended.
+    pub(super) fn parted(&self, peer: &Identifier, ended: &Error) {
+        lock(&self.seen).entry(peer.clone()).or_default().parts(peer, ended);
+    }
+
+    /// An attempt to connect has come to its end.
+    pub(super) fn observe(&self, report: &Report) {
+        if let (Some(peer), Some(failure)) = (&report.peer, report.failure) {
+            lock(&self.seen).entry(peer.clone()).or_default().fails(peer, report.direction, failure);
+        }
     }
 }
 
