@@ -313,6 +313,8 @@ kinds! {
     DaemonRunning = "daemon-running",
     /// The daemon does not do this, or not for this user, or answers in a way that is not understood.
     DaemonRefused = "daemon-refused",
+    /// The daemon works, and says that something is wrong.
+    NotWell = "not-well",
     /// What is asked for can not change while the daemon runs.
     RestartNeeded = "restart-needed",
     // Anything.

@@ -53,7 +53,12 @@ impl From<ErrorKind> for ExitCode {
     fn from(kind: ErrorKind) -> Self {
         use ErrorKind as Kind;
         match kind {
-            Kind::Io | Kind::Internal | Kind::DaemonAbsent | Kind::DaemonRunning | Kind::DaemonRefused => Self::Failure,
+            Kind::Io
+            | Kind::Internal
+            | Kind::DaemonAbsent
+            | Kind::DaemonRunning
+            | Kind::DaemonRefused
+            | Kind::NotWell => Self::Failure,
             Kind::FingerprintInvalid | Kind::LocatorInvalid => Self::Misuse,
             Kind::ConfigInvalid | Kind::RestartNeeded => Self::Configuration,
             Kind::IdentityInvalid
