@@ -19,6 +19,7 @@ mod forwards;
 mod limited;
 mod metrics;
 mod relations;
+mod reload;
 pub mod sandbox;
 mod services;
 mod shared;
@@ -70,6 +71,7 @@ impl Daemon {
     pub fn new(machine: Identifier, config: Config, store_dir: &Path) -> Result<Self> {
         let shared = Shared::new(machine, config, store_dir)?;
         let control = Arc::new(control::start(&shared)?);
+        shared.set_control(&control);
         Ok(Self { shared, control })
     }
 
@@ -144,7 +146,7 @@ impl Daemon {
 
     /// Where the configuration comes from when it is to be read again: through the control socket, or by [`reload`](Self::reload).
     pub fn reads(&self, source: impl Fn() -> Result<Config> + Send + Sync + 'static) {
-        self.shared.set_source(Box::new(source));
+        self.shared.set_source(Arc::new(source));
     }
 
     /// Reads the configuration again, and takes over what another one says: services, policy, peers, forwards, limits. Sessions and streams that stay allowed go on.

@@ -43,7 +43,7 @@ pub use report::Report;
 pub use resumption::{ConnectOptions, Resume};
 
 use crate::ceremony::plan::Plan;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, IdentityCard, OnionAddress, StaticPublic};
 use crate::session::{self, Session};
@@ -207,6 +207,18 @@ impl Endpoint {
     /// The peers of the store, by name, as they were last read.
     pub fn peers(&self) -> Vec<Peer> {
         self.0.shared.known().peers.clone()
+    }
+
+    /// A peer of the store, as it was last read.
+    pub fn peer(&self, identifier: &Identifier) -> Option<Peer> {
+        self.0.shared.known().peer(identifier).cloned()
+    }
+
+    /// Other limits, for what begins from now on: `sessions`, `sessions_per_peer`, and, for peers that have no session now, `streams_per_peer` and `buffer_per_peer`.
+    /// The others stay as they were.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.0.shared.sessions.set_limits(limits);
+        self.0.shared.chains.set_limit(limits.sessions_per_peer as usize);
     }
 
     /// The plan of the ceremony, as it was last read; `None` when there was none.

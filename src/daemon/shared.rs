@@ -2,7 +2,7 @@
 
 use super::relations::Relations;
 use super::status::{Configuration, Failure, Strangers, now};
-use super::{Phase, connections, forwards, policy, services};
+use super::{Phase, connections, control, forwards, policy, reload, services};
 use crate::config::Config;
 use crate::endpoint::{Endpoint, Report};
 use crate::error::{Error, ErrorKind, Result};
@@ -12,13 +12,13 @@ use crate::session::{Session, WeakSession};
 use crate::token::TokenHandle;
 use crate::transport::ServiceState;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Reads the configuration.
-pub(super) type Source = Box<dyn Fn() -> Result<Config> + Send + Sync>;
+pub(super) type Source = Arc<dyn Fn() -> Result<Config> + Send + Sync>;
 
 pub(super) struct Shared {
     /// This machine's name.
@@ -42,7 +42,8 @@ pub(super) struct Shared {
     strangers: Mutex<Strangers>,
     configuration: Mutex<Configuration>,
     is_sealed: OnceLock<bool>,
-    source: Mutex<Option<Arc<dyn Fn() -> Result<Config> + Send + Sync>>>,
+    control: OnceLock<Weak<control::Guard>>,
+    source: Mutex<Option<Source>>,
     reloading: tokio::sync::Mutex<()>,
     stop: CancellationToken,
 }
@@ -72,6 +73,7 @@ impl Shared {
             strangers: Mutex::default(),
             configuration: Mutex::new(Configuration { since: now(), refused: None }),
             is_sealed: OnceLock::new(),
+            control: OnceLock::new(),
             source: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
@@ -212,7 +214,7 @@ impl Shared {
     }
 
     pub(super) fn set_source(&self, source: Source) {
-        *lock(&self.source) = Some(Arc::from(source));
+        *lock(&self.source) = Some(source);
     }
 
     /// Reads the configuration again and takes it over. One at a time.
@@ -222,7 +224,7 @@ impl Shared {
         let outcome = match source {
             None => Err(no_source()),
             Some(source) => match tokio::task::spawn_blocking(move || source()).await {
-                Ok(Ok(config)) => self.reload(config).await,
+                Ok(Ok(config)) => reload::take_over(self, config).await,
                 Ok(Err(error)) => Err(error),
                 Err(error) => Err(no_source().because(error)),
             },
@@ -243,11 +245,31 @@ impl Shared {
         outcome
     }
 
-    /// Takes over another configuration. What can not change while it runs is named in the error.
-    async fn reload(self: &Arc<Self>, config: Config) -> Result<Vec<String>> {
+    pub(super) fn set_config(&self, config: Config) {
         self.config.send_replace(Arc::new(config));
-        self.renew_policy();
-        Ok(Vec::new())
+    }
+
+    pub(super) fn set_control(&self, control: &Arc<control::Guard>) {
+        let _ = self.control.set(Arc::downgrade(control));
+    }
+
+    /// Lets those open the control socket who may ask something by another configuration.
+    pub(super) fn set_operators(&self, config: &Config) -> Result<()> {
+        match self.control.get().and_then(Weak::upgrade) {
+            Some(control) if self.config().daemon.operators.is_empty() != config.daemon.operators.is_empty() => {
+                control.set_open_to_all(!config.daemon.operators.is_empty())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The youngest session that a peer began and that takes on streams.
+    pub(super) fn session_of(&self, peer: &Identifier) -> Option<Session> {
+        let theirs = |session: &Session| {
+            let status = session.status();
+            status.peer.is_initiator && status.peer.identifier == *peer && !status.is_draining && !status.has_ended
+        };
+        self.sessions().into_iter().filter(theirs).last()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::shared::{Shared, lock};
 use super::super::status::{Failure, now};
+use super::unknown;
 use crate::config::Config;
 use crate::endpoint::{Direction, ReconnectState};
 use crate::error::{Error, ErrorKind};
@@ -291,7 +292,11 @@ pub(in crate::daemon) fn reports(shared: &Shared) -> Vec<PeerStatus> {
                 _ => None,
             };
             let at = seen.last_error.as_ref().and_then(|error| error.at);
-            let told = trouble.map(|trouble| Failure::new(format!("peer {name}"), trouble, at));
+            let about = || format!("peer {name}");
+            let told = match recorded {
+                None => Some(Failure::of(about(), &unknown(&name), None)),
+                Some(_) => trouble.map(|trouble| Failure::new(about(), trouble, at)),
+            };
             let (role, expires) = recorded.unzip();
             PeerStatus {
                 name: name.to_string(),
