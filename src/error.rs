@@ -315,6 +315,8 @@ kinds! {
     DaemonRefused = "daemon-refused",
     /// The daemon works, and says that something is wrong.
     NotWell = "not-well",
+    /// The policy does not let a peer open a service.
+    NotAllowed = "not-allowed",
     /// What is asked for can not change while the daemon runs.
     RestartNeeded = "restart-needed",
     // Anything.

@@ -4,6 +4,7 @@
 
 use super::Phase;
 use super::relations;
+use super::services;
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind};
 use crate::token::TokenState;
@@ -12,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use super::relations::{PeerStatus, Relation, SessionStatus};
+pub use super::services::{Failure as ServiceFailure, ServiceReport};
+
+/// So long after a target failed its service is not well, in seconds.
+const RECENT: u64 = 300;
 
 /// Everything, at a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +51,8 @@ pub struct Status {
     pub onion: Option<Onion>,
     /// The peers of the store, and those that the configuration names besides, by name.
     pub peers: Vec<PeerStatus>,
+    /// What peers may open streams to, by name.
+    pub services: Vec<ServiceReport>,
     /// Calls by nobody that the store knows.
     pub strangers: Strangers,
 }
@@ -54,7 +61,7 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Failure {
-    /// What it is about: `token`, `store`, `configuration`, `transport`, `onion`, `peer NAME`.
+    /// What it is about: `token`, `store`, `configuration`, `transport`, `onion`, `peer NAME`, `service NAME`.
     pub about: String,
     /// An [`ErrorKind`]'s text.
     pub reason: String,
@@ -203,6 +210,8 @@ impl Status {
         troubles.extend(onion.as_ref().and_then(Onion::trouble));
         troubles.extend(configuration.refused.clone());
         troubles.extend(peers.iter().filter_map(PeerStatus::trouble));
+        let services = services::reports(shared);
+        troubles.extend(services.iter().filter_map(service_trouble));
         Self {
             at: now(),
             machine: shared.machine.to_string(),
@@ -218,6 +227,7 @@ impl Status {
             transport: Transport { kind: config.transport.kind.as_str().into(), progress: None },
             onion,
             peers,
+            services,
             strangers: shared.strangers(),
         }
     }
@@ -273,6 +283,18 @@ impl Onion {
             at: None,
         })
     }
+}
+
+/// Of a service whose target failed not long ago.
+fn service_trouble(report: &ServiceReport) -> Option<Failure> {
+    let failure = report.last_failure.as_ref().filter(|failure| now().saturating_sub(failure.at) < RECENT)?;
+    Some(Failure {
+        about: format!("service {}", report.name),
+        reason: ErrorKind::Io.as_str().into(),
+        what: failure.what.clone(),
+        hint: failure.hint.clone(),
+        at: Some(failure.at),
+    })
 }
 
 /// Seconds since 1970; 0 before.

@@ -58,7 +58,8 @@ impl From<ErrorKind> for ExitCode {
             | Kind::DaemonAbsent
             | Kind::DaemonRunning
             | Kind::DaemonRefused
-            | Kind::NotWell => Self::Failure,
+            | Kind::NotWell
+            | Kind::NotAllowed => Self::Failure,
             Kind::FingerprintInvalid | Kind::LocatorInvalid => Self::Misuse,
             Kind::ConfigInvalid | Kind::RestartNeeded => Self::Configuration,
             Kind::IdentityInvalid

@@ -211,11 +211,21 @@ impl Sources {
         })
     }
 
+    /// Takes this file.
+    pub(crate) fn name(&mut self, file: Option<PathBuf>) {
+        self.config = file;
+    }
+
+    /// The store's directory with a configuration.
+    pub(crate) fn dir(&self, config: &Config) -> Result<PathBuf> {
+        let named = config.store.dir.as_deref().filter(|_| self.config.is_some());
+        store_dir(self.store.as_deref().or(named))
+    }
+
     /// The store's directory and the configuration. A file that is named may name the store; without one it is looked for in the store.
     pub(crate) fn load(&self) -> Result<(PathBuf, Config)> {
         let mut config = self.file()?.map(|path| Config::load(&path)).transpose()?.unwrap_or_default();
-        let named = config.store.dir.as_deref().filter(|_| self.config.is_some());
-        let dir = store_dir(self.store.as_deref().or(named))?;
+        let dir = self.dir(&config)?;
         config.transport.kind = self.transport.unwrap_or(config.transport.kind);
         config.transport.port = self.port.unwrap_or(config.transport.port);
         Ok((dir, config))

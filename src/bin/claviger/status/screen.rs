@@ -1,7 +1,9 @@
 //! A status as a page of text.
 
 use claviger::daemon::Phase;
-use claviger::daemon::status::{Failure, Onion, OnionState, PeerStatus, Progress, Relation, SessionStatus, Status};
+use claviger::daemon::status::{
+    Failure, Onion, OnionState, PeerStatus, Progress, Relation, ServiceReport, SessionStatus, Status,
+};
 use claviger::program::{Tint, one_line, wrapped};
 
 /// How a page is laid out.
@@ -24,6 +26,10 @@ impl Page {
             lines.push(String::new());
             lines.extend(self.peers(status));
         }
+        if !status.services.is_empty() {
+            lines.push(String::new());
+            lines.extend(services(status));
+        }
         if !status.troubles.is_empty() {
             lines.push(String::new());
             lines.push(self.tinted(Tint::Bad, "To be mended:"));
@@ -36,7 +42,7 @@ impl Page {
         if self.colours { tint.paint(text) } else { text.to_owned() }
     }
 
-    /// `word` and what is said of it. The first `good` characters of it, if they are on the first line, have the tint.
+    /// `word` and what is said of it. `state` has the tint, if it is on the first line.
     fn said(self, word: &str, tint: Tint, state: &str, more: &str) -> Vec<String> {
         let text = format!("{word:INDENT$}{}{}", one_line(state), one_line(more));
         let mut lines = wrapped(&text, INDENT, self.columns);
@@ -163,6 +169,21 @@ impl Page {
         let text = format!("- {}{when}: {} {}", one_line(about), one_line(what), one_line(hint));
         wrapped(&text, 2, self.columns)
     }
+}
+
+fn services(status: &Status) -> Vec<String> {
+    let names = status.services.iter().map(|service| service.name.len()).max().unwrap_or_default().clamp(7, 24);
+    let mut lines = vec![format!(
+        "{:names$}  {:>11}  {:>9}  {:>7}  {:>9}  {:>9}",
+        "service", "streams now", "in all", "refused", "sent", "received"
+    )];
+    lines.extend(status.services.iter().map(|service| {
+        let ServiceReport { open, total, not_allowed, limit, sent, received, .. } = service;
+        let (refused, sent, received) = (not_allowed + limit, bytes(*sent), bytes(*received));
+        let name = shortened(&service.name, names);
+        format!("{name:names$}  {open:>11}  {total:>9}  {refused:>7}  {sent:>9}  {received:>9}")
+    }));
+    lines
 }
 
 /// What there is to say of a peer beside its line.
