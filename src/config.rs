@@ -3,8 +3,10 @@
 //! `docs/claviger.toml` of the source tree is a file with every key, what it means and its default. Times are whole seconds. Relative
 //! paths are relative to the configuration file's directory. The command line overrides what the file says.
 
+mod check;
 mod daemon;
 mod problem;
+mod schema;
 mod value;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -19,10 +21,13 @@ use std::time::Duration;
 pub use daemon::{
     Backend, Daemon, Forward, Level, Local, Log, Metrics, Named, Onion, Peer, Policy, Sandbox, Service, Socks,
 };
+pub use schema::schema;
 pub use value::ControlAddress;
 
 /// Name of the configuration file.
 pub const FILE_NAME: &str = "claviger.toml";
+/// A file with every key, what it means and its default.
+pub const EXAMPLE: &str = include_str!("../docs/claviger.toml");
 /// Largest configuration file that is read, in bytes.
 pub const MAX_LEN: u64 = 256 * 1024;
 
@@ -411,23 +416,7 @@ impl Config {
     /// [`ErrorKind::ConfigInvalid`] when it can not be read, is larger than [`MAX_LEN`], is not TOML, or has an unknown key or a wrong value;
     /// the sentence names file, line and column.
     pub fn load(path: &Path) -> Result<Self> {
-        let unreadable = |source| {
-            Error::new(
-                ErrorKind::ConfigInvalid,
-                format!("The configuration file {} can not be read.", path.display()),
-                "Check that the file exists and that you may read it.",
-            )
-            .because(source)
-        };
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(MAX_LEN + 1).read_to_end(&mut bytes))
-            .map_err(unreadable)?;
-        if bytes.len() as u64 > MAX_LEN {
-            return Err(problem::at(path, None, format!("is larger than {} KiB", MAX_LEN / 1024), None));
-        }
-        let text = String::from_utf8(bytes).map_err(|_| problem::at(path, None, "is not UTF-8 text".into(), None))?;
-        Self::parse(&text, path)
+        Self::parse(&read(path)?, path)
     }
 
     /// Parses the text of the file at `path`, which is not opened: it names the file in errors, and its directory is where relative paths begin.
@@ -456,6 +445,30 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// Reads the text of a file; `-` is stdin.
+///
+/// # Errors
+/// [`ErrorKind::ConfigInvalid`] when it can not be read, is larger than [`MAX_LEN`], or is no text.
+pub fn read(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = match path == Path::new("-") {
+        true => std::io::stdin().take(MAX_LEN + 1).read_to_end(&mut bytes),
+        false => std::fs::File::open(path).and_then(|file| file.take(MAX_LEN + 1).read_to_end(&mut bytes)),
+    };
+    read.map_err(|source| {
+        Error::new(
+            ErrorKind::ConfigInvalid,
+            format!("The configuration file {} can not be read.", path.display()),
+            "Check that the file exists and that you may read it.",
+        )
+        .because(source)
+    })?;
+    if bytes.len() as u64 > MAX_LEN {
+        return Err(problem::at(path, None, format!("is larger than {} KiB", MAX_LEN / 1024), None));
+    }
+    String::from_utf8(bytes).map_err(|_| problem::at(path, None, "is not UTF-8 text".into(), None))
 }
 
 #[cfg(test)]

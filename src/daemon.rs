@@ -13,6 +13,7 @@
 
 pub mod activation;
 mod backend;
+pub mod client;
 pub mod connections;
 mod control;
 mod datagram;
@@ -22,6 +23,7 @@ mod listeners;
 mod metrics;
 mod proxied;
 mod relations;
+mod reload;
 pub mod sandbox;
 mod services;
 mod shared;
@@ -63,6 +65,7 @@ pub enum Phase {
 #[derive(Clone)]
 pub struct Daemon {
     shared: Arc<Shared>,
+    control: Arc<control::Guard>,
 }
 
 impl Daemon {
@@ -72,8 +75,9 @@ impl Daemon {
     /// Those of the control socket: another daemon has it, or its directory is not there.
     pub fn new(machine: Identifier, config: Config, store_dir: &Path) -> Result<Self> {
         let shared = Shared::new(machine, config, store_dir)?;
-        control::start(&shared)?;
-        Ok(Self { shared })
+        let control = Arc::new(control::start(&shared)?);
+        shared.set_control(&control);
+        Ok(Self { shared, control })
     }
 
     /// Tells of the token while it is waited for.
@@ -113,6 +117,7 @@ impl Daemon {
             () = stop => Ok(()),
         };
         self.end(tasks).await;
+        self.control.remove();
         outcome
     }
 
@@ -144,12 +149,22 @@ impl Daemon {
         tasks.shutdown().await;
     }
 
-    /// Takes over what another file says: services, policy, peers, forwards, limits. Sessions and streams that stay allowed go on.
+    /// Where the configuration comes from when it is to be read again: through the control socket, or by [`reload`](Self::reload).
+    pub fn reads(&self, source: impl Fn() -> Result<Config> + Send + Sync + 'static) {
+        self.shared.set_source(Arc::new(source));
+    }
+
+    /// Reads the configuration again, and takes over what another one says: services, policy, peers, forwards, limits. Sessions and streams that stay allowed go on.
+    /// Gives what has changed, a sentence each.
     ///
     /// # Errors
-    /// What keeps it from being taken over; then nothing has changed.
-    pub async fn reload(&self, config: Config) -> Result<Vec<String>> {
-        self.shared.reload(config).await
+    /// What keeps it from being taken over; then nothing has changed, and the status tells it, too. [`ErrorKind::ConfigInvalid`] for a file that is none,
+    /// [`ErrorKind::RestartNeeded`] for what can not change while the daemon runs.
+    ///
+    /// [`ErrorKind::ConfigInvalid`]: crate::ErrorKind::ConfigInvalid
+    /// [`ErrorKind::RestartNeeded`]: crate::ErrorKind::RestartNeeded
+    pub async fn reload(&self) -> Result<Vec<String>> {
+        self.shared.reload_from_source().await
     }
 }
 

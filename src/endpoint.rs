@@ -43,11 +43,11 @@ pub use report::Report;
 pub use resumption::{ConnectOptions, Resume};
 
 use crate::ceremony::plan::Plan;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, IdentityCard, OnionAddress, StaticPublic};
 use crate::session::{self, Session};
-use crate::store::{Peer, Store};
+use crate::store::{Peer, SealState, Store};
 use crate::token::{TokenHandle, Trouble};
 use crate::transport::{Pipe, Transport};
 use crate::wire::Pattern;
@@ -191,14 +191,34 @@ impl Endpoint {
         self.0.shared.sessions.status()
     }
 
-    /// Has `callback` called with what became of each attempt to connect, in place of who was called before. It must not block.
+    /// Whether the store is sealed.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn is_sealed(&self) -> Result<bool> {
+        Ok(self.store().seal_state()? != SealState::Unsealed)
+    }
+
+    /// Has `callback` called with what became of each attempt to connect, from now on, beside those that are called already. It must not block.
     pub fn observe(&self, callback: impl Fn(&Report) + Send + Sync + 'static) {
-        self.0.shared.observer.set(Arc::new(callback));
+        self.0.shared.observer.add(Arc::new(callback));
     }
 
     /// The peers of the store, by name, as they were last read.
     pub fn peers(&self) -> Vec<Peer> {
         self.0.shared.known().peers.clone()
+    }
+
+    /// A peer of the store, as it was last read.
+    pub fn peer(&self, identifier: &Identifier) -> Option<Peer> {
+        self.0.shared.known().peer(identifier).cloned()
+    }
+
+    /// Other limits, for what begins from now on: `sessions`, `sessions_per_peer`, and, for peers that have no session now, `streams_per_peer` and `buffer_per_peer`.
+    /// The others stay as they were.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.0.shared.sessions.set_limits(limits);
+        self.0.shared.chains.set_limit(limits.sessions_per_peer as usize);
     }
 
     /// The plan of the ceremony, as it was last read; `None` when there was none.

@@ -306,6 +306,19 @@ kinds! {
     StreamLimit = "stream-limit",
     /// The peer serves nothing of that name, or not to this machine.
     ServiceRefused = "service-refused",
+    // Daemon.
+    /// No daemon answers on the control socket.
+    DaemonAbsent = "daemon-absent",
+    /// Another daemon has the control socket.
+    DaemonRunning = "daemon-running",
+    /// The daemon does not do this, or not for this user, or answers in a way that is not understood.
+    DaemonRefused = "daemon-refused",
+    /// The daemon works, and says that something is wrong.
+    NotWell = "not-well",
+    /// The policy does not let a peer open a service.
+    NotAllowed = "not-allowed",
+    /// What is asked for can not change while the daemon runs.
+    RestartNeeded = "restart-needed",
     // Anything.
     /// A local file or process failed.
     Io = "io",

@@ -6,7 +6,9 @@ mod pins;
 mod terminal;
 
 pub use pins::Pins;
-pub use terminal::{COLUMNS, LogWriter, Terminal, interrupts_are_handled, one_line, prompts_are_over, shown, wrapped};
+pub use terminal::{
+    COLUMNS, LogWriter, Terminal, Tint, interrupts_are_handled, one_line, prompts_are_over, shown, wrapped,
+};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::default_dir;

@@ -1,8 +1,7 @@
 use super::*;
 use crate::error::spelling;
 
-/// The example file: every key with its default; keys without a default are commented out without a space after `#`.
-const EXAMPLE: &str = include_str!("../../docs/claviger.toml");
+// The example file: every key with its default; keys without a default are commented out without a space after `#`.
 
 fn parse(text: &str) -> Result<Config> {
     Config::parse(text, Path::new("/etc/claviger/claviger.toml"))
@@ -196,4 +195,50 @@ fn services_forwards_and_the_rules_about_them() {
     }
     assert!(parse("[[forward]]\nlisten = \"tcp:0.0.0.0:22\"\nto = \"a/b\"\nunsafe-listen = true").is_ok());
     assert_eq!(refused("[service.ssh]\ntargets = 1").1, "Did you mean `target`?");
+}
+
+#[test]
+fn every_problem_is_told_with_its_place() {
+    let text = "[transport]\nport = 0\nknd = \"tor\"\n[handshake]\nallow = [\n  \"kk\",\n  \"nn\",\n]\n[limits]\npending = 1\nstreams-per-peer = 400\nbuffer-per-peer = 1\n[service.a]\n";
+    let found = Config::problems(text, Path::new("claviger.toml"));
+    let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 4, "{told:#?}");
+    for place in ["line 2, column 8", "line 3, column 1", "line 7, column 3", "needs a `target`"] {
+        assert!(told.iter().any(|what| what.contains(place)), "{place}: {told:#?}");
+    }
+    let syntax = Config::problems("[transport\nport = 0", Path::new("claviger.toml"));
+    assert_eq!(syntax.len(), 1);
+    let buffer = Config::problems("[limits]\nbuffer-per-peer = 1\npendin = 3", Path::new("claviger.toml"));
+    assert_eq!(buffer.len(), 2);
+    assert!(Config::problems(EXAMPLE, Path::new("claviger.toml")).is_empty());
+}
+
+/// The schema knows every key that the file may have.
+#[test]
+fn the_schema_has_every_key() {
+    let schema = schema();
+    let complete: toml::Table = complete().parse().unwrap();
+    fn compare(path: &str, written: &toml::Table, schema: &serde_json::Value) {
+        for (key, value) in written {
+            let place = format!("{path}.{key}");
+            let known = &schema["properties"][key];
+            assert!(known.is_object(), "{place}");
+            match (value, key.as_str()) {
+                (toml::Value::Table(named), "service" | "peer") => {
+                    named
+                        .values()
+                        .for_each(|table| compare(&place, table.as_table().unwrap(), &known["additionalProperties"]));
+                }
+                (toml::Value::Table(_), "peers") => {}
+                (toml::Value::Table(table), _) => compare(&place, table, known),
+                (toml::Value::Array(tables), "forward") => {
+                    tables.iter().for_each(|table| compare(&place, table.as_table().unwrap(), &known["items"]));
+                }
+                _ => assert!(known["description"].is_string() || known["type"].is_string(), "{place}"),
+            }
+        }
+    }
+    compare("", &complete, &schema);
+    assert_eq!(schema["properties"]["transport"]["properties"]["kind"]["default"], "arti");
+    assert!(schema["properties"]["service"]["additionalProperties"]["properties"]["allow"]["description"].is_string());
 }

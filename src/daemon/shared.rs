@@ -1,9 +1,10 @@
 //! What the parts of a daemon share.
 
 use super::relations::Relations;
-use super::{Phase, connections, forwards, policy, services};
+use super::status::{Configuration, Failure, Strangers, now};
+use super::{Phase, connections, control, forwards, policy, reload, services};
 use crate::config::Config;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Identifier;
 use crate::policy::Policy;
@@ -11,10 +12,13 @@ use crate::session::{Session, WeakSession};
 use crate::token::TokenHandle;
 use crate::transport::ServiceState;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// Reads the configuration.
+pub(super) type Source = Arc<dyn Fn() -> Result<Config> + Send + Sync>;
 
 pub(super) struct Shared {
     /// This machine's name.
@@ -35,10 +39,16 @@ pub(super) struct Shared {
     pub(super) forwards: forwards::Books,
     pub(super) connections: connections::Books,
     sessions: Mutex<Vec<WeakSession>>,
+    strangers: Mutex<Strangers>,
+    configuration: Mutex<Configuration>,
+    is_sealed: OnceLock<bool>,
+    control: OnceLock<Weak<control::Guard>>,
+    source: Mutex<Option<Source>>,
+    reloading: tokio::sync::Mutex<()>,
     stop: CancellationToken,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -60,6 +70,12 @@ impl Shared {
             services: services::Books::default(),
             forwards: forwards::Books::default(),
             sessions: Mutex::default(),
+            strangers: Mutex::default(),
+            configuration: Mutex::new(Configuration { since: now(), refused: None }),
+            is_sealed: OnceLock::new(),
+            control: OnceLock::new(),
+            source: Mutex::default(),
+            reloading: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
         }))
     }
@@ -107,8 +123,18 @@ impl Shared {
         self.endpoint.get()
     }
 
-    pub(super) fn begin(&self, endpoint: Endpoint) {
+    pub(super) fn begin(self: &Arc<Self>, endpoint: Endpoint) {
         self.set_token(endpoint.token());
+        if let Ok(is_sealed) = endpoint.is_sealed() {
+            let _ = self.is_sealed.set(is_sealed);
+        }
+        // The endpoint is held by this, and must not hold it.
+        let shared = Arc::downgrade(self);
+        endpoint.observe(move |report| {
+            if let Some(shared) = shared.upgrade() {
+                shared.observed(report);
+            }
+        });
         // Once only: a second run is the first one's.
         let _ = self.endpoint.set(endpoint);
         self.renew_policy();
@@ -131,6 +157,31 @@ impl Shared {
         let _ = self.service.set(state);
     }
 
+    /// Whether the store is; `None` before it is open.
+    pub(super) fn is_sealed(&self) -> Option<bool> {
+        self.is_sealed.get().copied()
+    }
+
+    /// An attempt to connect is over.
+    fn observed(&self, report: &Report) {
+        if report.peer.is_none() && report.failure.is_some() {
+            let mut strangers = lock(&self.strangers);
+            strangers.count += 1;
+            strangers.last = Some(now());
+        }
+        self.relations.observe(report);
+    }
+
+    /// Calls by nobody.
+    pub(super) fn strangers(&self) -> Strangers {
+        lock(&self.strangers).clone()
+    }
+
+    /// Which configuration is in force, and why a newer one is not.
+    pub(super) fn configuration(&self) -> Configuration {
+        lock(&self.configuration).clone()
+    }
+
     /// Serves the streams that a peer opens in a session, whoever began it.
     pub(super) fn serve(self: &Arc<Self>, session: Session) {
         {
@@ -138,7 +189,14 @@ impl Shared {
             sessions.retain(|session| session.upgrade().is_some());
             sessions.push(session.downgrade());
         }
-        tokio::spawn(services::serve(Arc::clone(self), session));
+        self.relations.met(&session);
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            let served = session.clone();
+            services::serve(Arc::clone(&shared), served).await;
+            let ended = session.ended().await;
+            shared.relations.parted(&session.peer().identifier, &ended);
+        });
     }
 
     /// The sessions that have not ended.
@@ -155,12 +213,72 @@ impl Shared {
         self.stop.cancelled().await;
     }
 
-    /// Takes over another configuration. What can not change while it runs is named in the error.
-    pub(super) async fn reload(self: &Arc<Self>, config: Config) -> Result<Vec<String>> {
-        self.config.send_replace(Arc::new(config));
-        self.renew_policy();
-        Ok(Vec::new())
+    pub(super) fn set_source(&self, source: Source) {
+        *lock(&self.source) = Some(source);
     }
+
+    /// Reads the configuration again and takes it over. One at a time.
+    pub(super) async fn reload_from_source(self: &Arc<Self>) -> Result<Vec<String>> {
+        let _turn = self.reloading.lock().await;
+        let source = lock(&self.source).clone();
+        let outcome = match source {
+            None => Err(no_source()),
+            Some(source) => match tokio::task::spawn_blocking(move || source()).await {
+                Ok(Ok(config)) => reload::take_over(self, config).await,
+                Ok(Err(error)) => Err(error),
+                Err(error) => Err(no_source().because(error)),
+            },
+        };
+        match &outcome {
+            Ok(changes) => {
+                *lock(&self.configuration) = Configuration { since: now(), refused: None };
+                tracing::info!(target: "claviger::daemon", changes = changes.len(), "the configuration was read again");
+                for change in changes {
+                    tracing::info!(target: "claviger::daemon", "{change}");
+                }
+            }
+            Err(error) => {
+                lock(&self.configuration).refused = Some(Failure::of("configuration", error, Some(now())));
+                tracing::error!(target: "claviger::daemon", reason = error.kind().as_str(), hint = error.hint(), "the configuration was not taken over: {error}");
+            }
+        }
+        outcome
+    }
+
+    pub(super) fn set_config(&self, config: Config) {
+        self.config.send_replace(Arc::new(config));
+    }
+
+    pub(super) fn set_control(&self, control: &Arc<control::Guard>) {
+        let _ = self.control.set(Arc::downgrade(control));
+    }
+
+    /// Lets those open the control socket who may ask something by another configuration.
+    pub(super) fn set_operators(&self, config: &Config) -> Result<()> {
+        match self.control.get().and_then(Weak::upgrade) {
+            Some(control) if self.config().daemon.operators.is_empty() != config.daemon.operators.is_empty() => {
+                control.set_open_to_all(!config.daemon.operators.is_empty())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The youngest session that a peer began and that takes on streams.
+    pub(super) fn session_of(&self, peer: &Identifier) -> Option<Session> {
+        let theirs = |session: &Session| {
+            let status = session.status();
+            status.peer.is_initiator && status.peer.identifier == *peer && !status.is_draining && !status.has_ended
+        };
+        self.sessions().into_iter().filter(theirs).last()
+    }
+}
+
+fn no_source() -> Error {
+    Error::new(
+        ErrorKind::DaemonRefused,
+        "This daemon does not know where its configuration comes from.",
+        "Start it again with the new one.",
+    )
 }
 
 /// What was listened on is gone for good.

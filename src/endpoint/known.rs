@@ -5,6 +5,7 @@
 use super::clock::Clock;
 use super::cut::{Held, guarded, revoked};
 use super::own::Own;
+use super::reconnecting::BACKGROUND;
 use super::report::Observer;
 use super::resumption::Chains;
 use super::sessions::{Entry, Pair, Place, Sessions};
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use subtle::ConstantTimeEq as _;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -171,6 +172,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) sessions: Sessions,
     pub(super) chains: Arc<Chains>,
+    /// Turns of tries that nobody waits for.
+    pub(super) background: Semaphore,
     /// The pair of keys by which a peer was reached last: this machine's, the peer's.
     worked: Mutex<HashMap<Identifier, (StaticPublic, StaticPublic)>>,
     /// Peers with which a full handshake had the KEM, so that they are known to know this machine's present card, and to be who their own says.
@@ -236,6 +239,7 @@ impl Shared {
             state: Mutex::new(State { known, stamp, refused: None, asked: None }),
             sessions: Sessions::new(config),
             chains: Arc::new(Chains::new(config)),
+            background: Semaphore::new(BACKGROUND),
             worked: Mutex::default(),
             with_kem: Mutex::default(),
             differs: AtomicBool::new(false),

@@ -8,6 +8,7 @@ use crate::session::{Session, Stream};
 use crate::token::Trouble;
 use crate::wire::Pattern;
 use aws_lc_rs::rand;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -17,6 +18,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// The longest time before a session's age at which it is renewed; a tenth of `max-age` if that is less.
 const RENEWED: Duration = Duration::from_secs(300);
+
+/// Tries of all peers at once that nobody waits for: sessions that are kept, resumed or renewed. Whoever opens a stream is not held up by them.
+pub(super) const BACKGROUND: usize = 8;
+
+/// After a reason that waiting does not mend a session that is kept is tried for so much later, in case the other end has mended it. Not when somebody has to touch
+/// the token or give its PIN.
+const MENDED: Duration = Duration::from_secs(600);
 
 /// Between two looks at how much of a session's time is left: the clock that it counts by goes on while the machine is suspended, and timers do not.
 const LOOK: Duration = Duration::from_secs(60);
@@ -116,6 +124,11 @@ struct Shared {
     state: watch::Sender<ReconnectState>,
     /// How often a session was asked for and not there.
     asked: watch::Sender<u64>,
+    /// How often something happened after which another try may end otherwise.
+    nudged: watch::Sender<u64>,
+    /// Whether there is to be a session though nobody asks.
+    kept: AtomicBool,
+    pattern: Mutex<Option<Pattern>>,
     closing: CancellationToken,
 }
 
@@ -128,12 +141,15 @@ impl Endpoint {
             session: Mutex::default(),
             state: watch::Sender::new(ReconnectState::Idle),
             asked: watch::Sender::new(0),
+            nudged: watch::Sender::new(0),
+            kept: AtomicBool::new(false),
+            pattern: Mutex::new(options.pattern),
             closing: CancellationToken::new(),
         });
         let keeper = Keeper { endpoint: self.clone(), shared: Arc::clone(&shared), pause: options.first_pause };
         // From now on, and not from when the task runs.
-        let asked = shared.asked.subscribe();
-        let task = tokio::spawn(keeper.run(asked));
+        let wishes = Wishes { asked: shared.asked.subscribe(), nudged: shared.nudged.subscribe() };
+        let task = tokio::spawn(keeper.run(wishes));
         Reconnecting { shared, _task: Arc::new(AbortOnDropHandle::new(task)) }
     }
 }
@@ -189,6 +205,23 @@ impl Reconnecting {
                 (Ok(Ok(())), _) => {}
             }
         }
+    }
+
+    /// Whether there is to be a session at all times from now on, or only when one is asked for. Default: only then.
+    pub fn keep(&self, kept: bool) {
+        if self.shared.kept.swap(kept, Ordering::SeqCst) != kept {
+            self.retry();
+        }
+    }
+
+    /// Has the next sessions begun with another handshake pattern; `None` takes the configured one.
+    pub fn set_pattern(&self, pattern: Option<Pattern>) {
+        *self.shared.pattern.lock().unwrap_or_else(PoisonError::into_inner) = pattern;
+    }
+
+    /// Tries again at once what waits for its next try, or was given up: something has changed. Sessions that nobody wants are not begun.
+    pub fn retry(&self) {
+        self.shared.nudged.send_modify(|nudged| *nudged += 1);
     }
 
     /// What it is at.
@@ -252,6 +285,12 @@ struct Keeper {
     pause: Duration,
 }
 
+/// What the others wish.
+struct Wishes {
+    asked: watch::Receiver<u64>,
+    nudged: watch::Receiver<u64>,
+}
+
 /// How the time with a session ended.
 enum Next {
     /// Another one is wanted at once.
@@ -261,48 +300,85 @@ enum Next {
 }
 
 impl Keeper {
-    async fn run(mut self, mut asked: watch::Receiver<u64>) {
+    async fn run(mut self, mut wishes: Wishes) {
         let closing = self.shared.closing.clone();
         tokio::select! {
             () = closing.cancelled() => {}
-            () = self.keep(&mut asked) => {}
+            () = self.keep(&mut wishes) => {}
         }
         // One may have come at the last moment.
         self.shared.lock().take();
     }
 
-    async fn keep(&mut self, asked: &mut watch::Receiver<u64>) {
+    async fn keep(&mut self, wishes: &mut Wishes) {
         let mut next = Next::Wait;
         loop {
             if let Next::Wait = next {
-                // The sender lives as long as this.
-                let _ = asked.changed().await;
+                self.wanted(wishes).await;
             }
             self.tell(ReconnectState::Connecting);
-            let connected = self.connect(Resume::IfBroken).await;
+            let connected = self.connect(Resume::IfBroken, &mut wishes.asked).await;
             // Whoever has asked until now is told of this.
-            asked.mark_unchanged();
+            wishes.asked.mark_unchanged();
             next = match connected {
-                Ok(session) => self.attend(session, asked).await,
+                Ok(session) => self.attend(session, wishes).await,
                 Err(error) if !passes(error.kind()) => {
                     self.tell(ReconnectState::Stopped(Trouble::from(&error)));
                     Next::Wait
                 }
                 Err(error) => {
-                    self.wait(&error).await;
+                    self.wait(&error, wishes).await;
                     Next::Connect
                 }
             };
         }
     }
 
-    async fn connect(&self, resume: Resume) -> Result<Session> {
-        let options = ConnectOptions::DEFAULT.pattern(self.shared.options.pattern).resume(resume);
+    /// Waits until a session is wanted: one that is kept is, unless it was given up.
+    async fn wanted(&self, wishes: &mut Wishes) {
+        let stopped = match &*self.shared.state.borrow() {
+            ReconnectState::Stopped(trouble) => Some(trouble.kind),
+            _ => None,
+        };
+        let again = stopped.filter(|kind| !asks_somebody(*kind)).map(|_| Instant::now() + MENDED);
+        loop {
+            let kept = self.shared.kept.load(Ordering::SeqCst);
+            if kept && stopped.is_none() {
+                return;
+            }
+            let mended = async {
+                match again.filter(|_| kept) {
+                    Some(again) => sleep_until(again).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // The senders live as long as this.
+            tokio::select! {
+                _ = wishes.asked.changed() => return,
+                _ = wishes.nudged.changed() => if self.shared.kept.load(Ordering::SeqCst) {
+                    return;
+                },
+                () = mended => return,
+            }
+        }
+    }
+
+    /// One try. Those that nobody waits for take turns with those of other peers.
+    async fn connect(&self, resume: Resume, asked: &mut watch::Receiver<u64>) -> Result<Session> {
+        let background = &self.endpoint.0.shared.background;
+        let _turn = tokio::select! {
+            biased;
+            _ = asked.changed() => None,
+            // It is never closed.
+            turn = background.acquire() => turn.ok(),
+        };
+        let pattern = *self.shared.pattern.lock().unwrap_or_else(PoisonError::into_inner);
+        let options = ConnectOptions::DEFAULT.pattern(pattern).resume(resume);
         self.endpoint.connect_peer_with(&self.shared.peer, options).await
     }
 
     /// Sees to a session, and to those that follow it without a gap, until there is none.
-    async fn attend(&mut self, mut session: Session, asked: &mut watch::Receiver<u64>) -> Next {
+    async fn attend(&mut self, mut session: Session, wishes: &mut Wishes) -> Next {
         'sessions: loop {
             self.give(&session);
             let began = Instant::now();
@@ -314,7 +390,7 @@ impl Keeper {
                         self.shared.part(&session);
                         let broke = is_broken(ended.kind());
                         tracing::info!(target: "claviger::connection", peer = %self.shared.peer, reason = ended.kind().as_str(), broke, "a session that is kept up has ended");
-                        self.rest(began, &ended).await;
+                        self.rest(began, &ended, wishes).await;
                         if broke {
                             return Next::Connect;
                         }
@@ -322,17 +398,19 @@ impl Keeper {
                         return Next::Wait;
                     }
                     // It takes on no streams: the peer is about to close it.
-                    _ = asked.changed() => if self.shared.session().is_none() {
-                        self.rest(began, &draining(&self.shared.peer)).await;
+                    _ = wishes.asked.changed() => if self.shared.session().is_none() {
+                        self.rest(began, &draining(&self.shared.peer), wishes).await;
                         return Next::Connect;
                     },
+                    // A renewal that failed is tried again.
+                    _ = wishes.nudged.changed() => renew = self.renewal(&session),
                     () = sleep_until(due.min(Instant::now() + LOOK)) => {
                         if Instant::now() < due {
                             renew = renew.min(self.renewal(&session));
                             continue;
                         }
                         // Beside it: nobody sees that there is another one.
-                        match self.connect(Resume::Never).await {
+                        match self.connect(Resume::Never, &mut wishes.asked).await {
                             Ok(next) => {
                                 session = next;
                                 continue 'sessions;
@@ -349,18 +427,21 @@ impl Keeper {
     }
 
     /// After a session that did not last another one is not begun at once: it may cost the token.
-    async fn rest(&mut self, began: Instant, ended: &Error) {
+    async fn rest(&mut self, began: Instant, ended: &Error, wishes: &mut Wishes) {
         if began.elapsed() > self.pause {
             self.pause = self.shared.options.first_pause;
         } else {
-            self.wait(ended).await;
+            self.wait(ended, wishes).await;
         }
     }
 
-    async fn wait(&mut self, failure: &Error) {
+    async fn wait(&mut self, failure: &Error, wishes: &mut Wishes) {
         let until = Instant::now() + self.pause();
         self.tell(ReconnectState::Waiting { until, trouble: Trouble::from(failure) });
-        sleep_until(until).await;
+        tokio::select! {
+            () = sleep_until(until) => {}
+            _ = wishes.nudged.changed() => self.pause = self.shared.options.first_pause,
+        }
     }
 
     fn give(&self, session: &Session) {
@@ -422,6 +503,12 @@ fn passes(kind: ErrorKind) -> bool {
             | Kind::StoreBusy
             | Kind::Io
     )
+}
+
+/// Whether another try would have somebody touch the token, or give its PIN.
+fn asks_somebody(kind: ErrorKind) -> bool {
+    use ErrorKind as Kind;
+    matches!(kind, Kind::TokenNotTouched | Kind::PinRequired | Kind::PinWrong | Kind::PinLocked)
 }
 
 /// Whether a session that refused a stream takes on none any more.

@@ -45,17 +45,15 @@ type Callback = Arc<dyn Fn(&Report) + Send + Sync>;
 
 /// Whoever wants to know.
 #[derive(Clone, Default)]
-pub(super) struct Observer(Arc<RwLock<Option<Callback>>>);
+pub(super) struct Observer(Arc<RwLock<Vec<Callback>>>);
 
 impl Observer {
-    pub(super) fn set(&self, callback: Callback) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(callback);
+    pub(super) fn add(&self, callback: Callback) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(callback);
     }
 
     pub(super) fn tell(&self, report: &Report) {
-        let callback = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(callback) = callback {
-            callback(report);
-        }
+        let callbacks = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        callbacks.iter().for_each(|callback| callback(report));
     }
 }

@@ -1,13 +1,13 @@
 //! The sessions of an endpoint, and the handshakes that become some: how many there may be, and which of them makes room.
 
 use super::cut::Held;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, StaticPublic};
 use crate::session::{PeerLimits, Session, Status, Watched, Why};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 /// Which machines are at the ends of a session, and by which keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,11 +32,7 @@ pub(super) enum Entry {
 
 /// All of them, by peer.
 pub(super) struct Sessions {
-    limit: usize,
-    per_peer: usize,
-    /// Streams of a peer, and bytes that wait for being read.
-    streams: usize,
-    buffer: usize,
+    limits: RwLock<Limits>,
     open: Arc<AtomicUsize>,
     registry: Mutex<Registry>,
 }
@@ -124,18 +120,25 @@ impl Drop for Place {
 
 impl Sessions {
     pub(super) fn new(config: &Config) -> Self {
-        Self {
-            limit: config.limits.sessions as usize,
-            per_peer: config.limits.sessions_per_peer as usize,
-            streams: config.limits.streams_per_peer as usize,
-            buffer: (config.limits.buffer_per_peer as usize) << 20,
-            open: Arc::default(),
-            registry: Mutex::default(),
-        }
+        Self { limits: RwLock::new(config.limits.clone()), open: Arc::default(), registry: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For sessions that begin from now on. A peer that has some keeps its number of streams and its buffer until they have ended.
+    pub(super) fn set_limits(&self, limits: &Limits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits.clone();
+    }
+
+    fn bounds(&self) -> Limits {
+        self.limits.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn peer_limits(&self) -> Arc<PeerLimits> {
+        let Limits { streams_per_peer, buffer_per_peer, .. } = self.bounds();
+        PeerLimits::new(streams_per_peer as usize, (buffer_per_peer as usize) << 20)
     }
 
     /// A place for one more; for one that comes in, and has not proved who it is, the prospect of one: see [`claim`](Self::claim).
@@ -181,7 +184,8 @@ impl Sessions {
     }
 
     fn take(&self, peer: &Identifier) -> Result<()> {
-        let room = |open| (open < self.limit).then_some(open + 1);
+        let limit = self.bounds().sessions as usize;
+        let room = |open| (open < limit).then_some(open + 1);
         let take = || self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room);
         let taken = take().or_else(|_| {
             // Those that have ended, and whose peers do not say so, take nobody's place.
@@ -191,7 +195,7 @@ impl Sessions {
         taken.map(drop).map_err(|_| {
             Error::new(
                 ErrorKind::SessionLimit,
-                format!("`{peer}` was turned away: there are {} sessions already.", self.limit),
+                format!("`{peer}` was turned away: there are {limit} sessions already."),
                 "Close some, or raise `sessions` under [limits].",
             )
         })
@@ -205,7 +209,7 @@ impl Sessions {
         let of_peer = registry
             .peers
             .entry(pair.peer.clone())
-            .or_insert_with(|| OfPeer { limits: PeerLimits::new(self.streams, self.buffer), live: Vec::new() });
+            .or_insert_with(|| OfPeer { limits: self.peer_limits(), live: Vec::new() });
         of_peer.live.retain(|live| live.held.strong_count() > 0);
         let (held, place) = (Arc::downgrade(held), Arc::downgrade(place));
         of_peer.live.push(Live { number, pair, held, place, session: None });
@@ -215,7 +219,7 @@ impl Sessions {
     /// What all sessions of a peer share.
     pub(super) fn limits(&self, peer: &Identifier) -> Arc<PeerLimits> {
         let shared = self.lock().peers.get(peer).map(|of_peer| Arc::clone(&of_peer.limits));
-        shared.unwrap_or_else(|| PeerLimits::new(self.streams, self.buffer))
+        shared.unwrap_or_else(|| self.peer_limits())
     }
 
     fn find<T>(&self, peer: &Identifier, number: u64, look: impl FnOnce(&Live) -> T) -> Option<T> {
@@ -234,6 +238,7 @@ impl Sessions {
 
     /// The handshake of `number` is over: it is a session, the peer's youngest. The peer's oldest ends when there is one too many.
     pub(super) fn stands(&self, peer: &Identifier, number: u64, session: &Session) {
+        let per_peer = self.bounds().sessions_per_peer as usize;
         let mut registry = self.lock();
         let Some(OfPeer { live, .. }) = registry.peers.get_mut(peer) else { return };
         let Some(at) = live.iter().position(|live| live.number == number) else { return };
@@ -241,7 +246,7 @@ impl Sessions {
         young.session = Some(session.watched());
         live.push(young);
         let standing = live.iter().filter(|live| live.session.is_some() && !live.is_over());
-        let over = standing.clone().count().saturating_sub(self.per_peer);
+        let over = standing.clone().count().saturating_sub(per_peer);
         for oldest in standing.take(over).filter_map(|live| live.session.as_ref()) {
             tracing::warn!(target: "claviger::connection", %peer, reason = ErrorKind::SessionLimit.as_str(), "the oldest session of a peer was ended: there are as many as there may be");
             oldest.end(Why::Limit);
@@ -249,7 +254,7 @@ impl Sessions {
         // A peer that does not acknowledge their end would keep all of them in their places.
         let closing: Vec<_> =
             live.iter().filter(|live| live.is_over()).filter_map(|live| live.held.upgrade()).collect();
-        let beyond = closing.len().saturating_sub(self.per_peer);
+        let beyond = closing.len().saturating_sub(per_peer);
         drop(registry);
         closing.iter().take(beyond).for_each(|held| held.drop_pipe());
     }

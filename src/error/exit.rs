@@ -53,9 +53,15 @@ impl From<ErrorKind> for ExitCode {
     fn from(kind: ErrorKind) -> Self {
         use ErrorKind as Kind;
         match kind {
-            Kind::Io | Kind::Internal => Self::Failure,
+            Kind::Io
+            | Kind::Internal
+            | Kind::DaemonAbsent
+            | Kind::DaemonRunning
+            | Kind::DaemonRefused
+            | Kind::NotWell
+            | Kind::NotAllowed => Self::Failure,
             Kind::FingerprintInvalid | Kind::LocatorInvalid => Self::Misuse,
-            Kind::ConfigInvalid => Self::Configuration,
+            Kind::ConfigInvalid | Kind::RestartNeeded => Self::Configuration,
             Kind::IdentityInvalid
             | Kind::CardInvalid
             | Kind::CardChecksum

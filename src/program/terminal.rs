@@ -4,7 +4,8 @@
 //! - What is for people goes to stderr: notes (not with `--quiet`), warnings, errors.
 //! - Questions go to the controlling terminal and are answered there, so that stdin and stdout may be pipes. Where there is none, a question
 //!   is an error that says how to do without.
-//! - No colour and no cursor movement (but to the start of a line that is written over, on a terminal), so `NO_COLOR` and `TERM` have nothing to change. Text that came from a token or a file is
+//! - Colour only where stdout is a terminal, `NO_COLOR` is not set and `TERM` is not `dumb`, and only of words that say the same without it. The cursor moves to the start of a line
+//!   that is written over, and to the screen's first one for a page that is ([`Terminal::redraw`]), on a terminal. Text that came from a token or a file is
 //!   shown without its control characters.
 
 mod prompt;
@@ -68,6 +69,41 @@ impl Terminal {
             let hint = "Check where the output goes: a full disk, or a pipe whose reader ended.";
             Error::new(ErrorKind::Io, format!("Could not write to stdout: {error}."), hint).because(error)
         })
+    }
+
+    /// The columns of the terminal that stdout is; those of a usual one where it is none.
+    pub fn columns(&self) -> usize {
+        columns(&io::stdout()).unwrap_or(COLUMNS)
+    }
+
+    /// Whether what is written to stdout may have colours.
+    pub fn has_colours(&self) -> bool {
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        !set("NO_COLOR") && !dumb && rustix::termios::isatty(io::stdout())
+    }
+
+    /// Writes a page to stdout: on a terminal in place of what stands there, as much of it as has room; elsewhere below it.
+    ///
+    /// # Errors
+    /// As [`data`](Self::data).
+    pub fn redraw(&self, page: &str) -> Result<()> {
+        let stdout = io::stdout();
+        let size = rustix::termios::isatty(&stdout).then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten();
+        let Some(size) = size else { return self.data(format!("{page}\n").as_bytes()) };
+        // The last line is left to the cursor.
+        let rows = if size.ws_row == 0 { usize::MAX } else { usize::from(size.ws_row).saturating_sub(1).max(1) };
+        let lines: Vec<&str> = page.lines().collect();
+        let mut shown = String::from("\x1b[H");
+        for line in lines.iter().take(if lines.len() > rows { rows - 1 } else { rows }) {
+            shown.push_str(line);
+            shown.push_str("\x1b[K\n");
+        }
+        if lines.len() > rows {
+            shown.push_str(&format!("({} more lines)\x1b[K\n", lines.len() - (rows - 1)));
+        }
+        shown.push_str("\x1b[J");
+        self.data(shown.as_bytes())
     }
 
     /// Something worth knowing.
@@ -194,6 +230,32 @@ impl Terminal {
         let before = OPEN_LINE.swap(if last { 0 } else { text.chars().count() }, Ordering::SeqCst);
         let end = if last { "\n" } else { "" };
         let _ = write!(stderr, "\r{text:before$}{end}").and_then(|()| stderr.flush());
+    }
+}
+
+/// What a word's colour says besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tint {
+    /// Nothing.
+    Plain,
+    /// It is as it should be.
+    Good,
+    /// It is not, and may become so.
+    Warning,
+    /// It is not.
+    Bad,
+}
+
+impl Tint {
+    /// `text` in the colour, for a terminal (ECMA-48, 8.3.117).
+    pub fn paint(self, text: &str) -> String {
+        let colour = match self {
+            Self::Plain => return text.to_owned(),
+            Self::Good => 32,
+            Self::Warning => 33,
+            Self::Bad => 31,
+        };
+        format!("\x1b[{colour}m{text}\x1b[0m")
     }
 }
 

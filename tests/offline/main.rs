@@ -9,6 +9,7 @@ mod cuts;
 mod daemon_services;
 mod daemon_soak;
 mod daemon_forwards;
+mod daemon_status;
 mod foreign;
 mod handshakes;
 mod hostile;

@@ -6,7 +6,7 @@ use crate::doctor::Doctor;
 use crate::log::Log;
 use crate::onion::Onion;
 use crate::policy::Policy;
-use crate::status::Status;
+use crate::status::{Reload, Status};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use claviger::config;
@@ -122,7 +122,7 @@ It goes on until SIGTERM or SIGINT; SIGHUP makes it read its file again.")]
     /// Ask the daemon how things stand
     Status(Status),
     /// Have the daemon read its configuration file again
-    Reload,
+    Reload(Reload),
     /// Walk everything that a session stands on, and say what fails and how to mend it
     Doctor(Doctor),
     /// Show the log of connections

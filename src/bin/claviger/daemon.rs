@@ -28,6 +28,8 @@ pub(crate) fn run(cli: &Cli, _options: &Run, terminal: &Terminal) -> Result<()> 
         let mut stop = Box::pin(run::ended(true));
         let daemon = Daemon::new(machine.card.identifier.clone(), config.clone(), &dir)?;
         daemon.waits_for(&token);
+        let sources = run::Sources::of(cli);
+        daemon.reads(move || Ok(sources.load()?.1));
         let opening = async {
             run::open_seal(&mut store, &token, true, terminal).await?;
             let former = store.machine()?.former;
@@ -40,7 +42,7 @@ pub(crate) fn run(cli: &Cli, _options: &Run, terminal: &Terminal) -> Result<()> 
             opened = opening => opened?,
             stopped = &mut stop => return stopped,
         };
-        let reloading = tokio::spawn(reload(daemon.clone(), cli.config.clone(), cli.store.clone()));
+        let reloading = tokio::spawn(reload(daemon.clone()));
         let outcome = daemon.run(endpoint, async { drop(stop.await) }).await;
         reloading.abort();
         outcome
@@ -53,7 +55,10 @@ pub(crate) fn run(cli: &Cli, _options: &Run, terminal: &Terminal) -> Result<()> 
 }
 
 /// Takes over the configuration file whenever SIGHUP asks for it.
-async fn reload(_daemon: Daemon, _config: Option<std::path::PathBuf>, _store: Option<std::path::PathBuf>) {
+async fn reload(daemon: Daemon) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
-    while hangup.recv().await.is_some() {}
+    while hangup.recv().await.is_some() {
+        // What comes of it is logged, and stands in the status.
+        let _ = daemon.reload().await;
+    }
 }

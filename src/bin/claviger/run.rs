@@ -30,7 +30,7 @@ pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
         Command::Completions { shell } => completions(Cli::command(), *shell, terminal),
         Command::Run(options) => daemon::run(cli, options, terminal),
         Command::Status(options) => status::run(cli, options, terminal),
-        Command::Reload => status::reload(cli, terminal),
+        Command::Reload(options) => status::reload(cli, options, terminal),
         Command::Doctor(options) => doctor::run(cli, options, terminal),
         Command::Log(options) => log::run(cli, options, terminal),
         Command::Config(options) => config_command::run(cli, options, terminal),
@@ -188,29 +188,56 @@ impl<'a> Opener<'a> {
     }
 }
 
-/// The store's directory and the configuration. A file that is named may name the store; without one it is looked for in the store.
+/// What of the command line says where the configuration comes from, and overrides it.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    store: Option<PathBuf>,
+    config: Option<PathBuf>,
+    transport: Option<config::TransportKind>,
+    port: Option<u16>,
+}
+
+impl Sources {
+    pub(crate) fn of(cli: &Cli) -> Self {
+        let Cli { store, config, transport, port, .. } = cli;
+        Self { store: store.clone(), config: config.clone(), transport: transport.map(Into::into), port: *port }
+    }
+
+    /// The configuration file, if there is one: the one that is named, else that in the store's directory.
+    pub(crate) fn file(&self) -> Result<Option<PathBuf>> {
+        Ok(match &self.config {
+            Some(path) => Some(path.clone()),
+            None => Some(store_dir(self.store.as_deref())?.join(FILE_NAME)).filter(|path| path.exists()),
+        })
+    }
+
+    /// Takes this file.
+    pub(crate) fn name(&mut self, file: Option<PathBuf>) {
+        self.config = file;
+    }
+
+    /// The store's directory with a configuration.
+    pub(crate) fn dir(&self, config: &Config) -> Result<PathBuf> {
+        let named = config.store.dir.as_deref().filter(|_| self.config.is_some());
+        store_dir(self.store.as_deref().or(named))
+    }
+
+    /// The store's directory and the configuration. A file that is named may name the store; without one it is looked for in the store.
+    pub(crate) fn load(&self) -> Result<(PathBuf, Config)> {
+        let mut config = self.file()?.map(|path| Config::load(&path)).transpose()?.unwrap_or_default();
+        let dir = self.dir(&config)?;
+        config.transport.kind = self.transport.unwrap_or(config.transport.kind);
+        config.transport.port = self.port.unwrap_or(config.transport.port);
+        Ok((dir, config))
+    }
+}
+
+/// The store's directory and the configuration.
 ///
 /// # Errors
 /// [`ErrorKind::ConfigInvalid`].
 pub(crate) fn configuration(cli: &Cli) -> Result<(PathBuf, Config)> {
-    let (dir, mut config) = match &cli.config {
-        Some(path) => {
-            let config = Config::load(path)?;
-            (store_dir(cli.store.as_deref().or(config.store.dir.as_deref()))?, config)
-        }
-        None => {
-            let dir = store_dir(cli.store.as_deref())?;
-            let default = dir.join(FILE_NAME);
-            (dir, if default.exists() { Config::load(&default)? } else { Config::default() })
-        }
-    };
-    if let Some(kind) = cli.transport {
-        config.transport.kind = kind.into();
-    }
-    if let Some(port) = cli.port {
-        config.transport.port = port;
-    }
-    Ok((dir, config))
+    Sources::of(cli).load()
 }
 
 pub(crate) fn runtime() -> Result<Runtime> {

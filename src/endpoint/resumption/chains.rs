@@ -12,7 +12,7 @@ use crate::noise::resumption::{Link, Origin, WINDOW};
 use crate::session::BootInstant;
 use crate::wire::RESUMPTION_ID;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ pub(in crate::endpoint) struct Chains {
     /// How long after the token was last asked.
     resume_for: Duration,
     /// How many a peer.
-    limit: usize,
+    limit: AtomicUsize,
     /// The oldest first.
     peers: Mutex<HashMap<Identifier, VecDeque<Chain>>>,
     /// How often what is known of peers was found to be another: what was begun before is not kept.
@@ -74,10 +74,19 @@ impl Chains {
     pub(in crate::endpoint) fn new(config: &Config) -> Self {
         Self {
             resume_for: config.session.resume_for,
-            limit: config.limits.sessions_per_peer as usize,
+            limit: AtomicUsize::new(config.limits.sessions_per_peer as usize),
             peers: Mutex::default(),
             age: AtomicU64::new(0),
         }
+    }
+
+    fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// From now on so many a peer.
+    pub(in crate::endpoint) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Identifier, VecDeque<Chain>>> {
@@ -102,7 +111,7 @@ impl Chains {
         }
         let chains = peers.entry(chain.family.pair.peer.clone()).or_default();
         let is_alike = |other: &&Chain| other.answer.is_some() == chain.answer.is_some();
-        while chains.iter().filter(is_alike).count() >= self.limit {
+        while chains.iter().filter(is_alike).count() >= self.limit() {
             let Some(oldest) = chains.iter().find(is_alike) else { break };
             let (session, answer) = (oldest.session, oldest.answer);
             chains.retain(|other| other.session != session || (answer.is_some() && other.answer != answer));
@@ -279,7 +288,7 @@ impl Drop for Taken {
             return;
         }
         let kept = peers.entry(family.pair.peer.clone()).or_default();
-        if kept.iter().filter(|chain| chain.answer.is_none()).count() < chains.limit {
+        if kept.iter().filter(|chain| chain.answer.is_none()).count() < chains.limit() {
             let (session, unanswered) = (*session, *unanswered);
             kept.push_back(Chain { family: Arc::clone(family), link, session, unanswered, answer: None });
         }

@@ -1,0 +1,119 @@
+//! Asking a daemon, through its control socket.
+//!
+//! ```no_run
+//! use claviger::daemon::client::Client;
+//!
+//! let status = Client::connect("/run/claviger/control.sock".as_ref())?.status()?;
+//! for trouble in &status.troubles {
+//!     eprintln!("{} {}", trouble.what, trouble.hint);
+//! }
+//! # Ok::<(), claviger::Error>(())
+//! ```
+
+pub use super::control::{Answer, Content, Request, VERSION, control_path};
+
+use super::status::Status;
+use crate::error::{Error, ErrorKind, Result};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long the daemon may take for an answer. A reload waits for sockets that it opens.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+
+/// A connection to a daemon. It blocks.
+pub struct Client {
+    stream: BufReader<UnixStream>,
+    path: PathBuf,
+}
+
+impl Client {
+    /// Connects to the daemon whose control socket is at `path`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DaemonAbsent`] when none answers there; [`ErrorKind::DaemonRefused`] when this user may not.
+    pub fn connect(path: &Path) -> Result<Self> {
+        let connected = UnixStream::connect(path).and_then(|stream| {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Ok(stream)
+        });
+        let stream = connected.map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => Error::new(
+                ErrorKind::DaemonRefused,
+                format!("The control socket {} may not be opened by this user.", path.display()),
+                "Ask as the daemon's user or root, or add this user's number to `operators` under [daemon] and give it a path to the socket.",
+            )
+            .because(error),
+            _ => Error::new(
+                ErrorKind::DaemonAbsent,
+                format!("No daemon answers at {}.", path.display()),
+                "Start it with `claviger run` or `systemctl start claviger`, or name its socket with `--control PATH`.",
+            )
+            .because(error),
+        })?;
+        Ok(Self { stream: BufReader::new(stream), path: path.to_owned() })
+    }
+
+    /// How things stand.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn status(&mut self) -> Result<Status> {
+        match self.ask(&Request::Status {})? {
+            Content::Status(status) => Ok(*status),
+            _ => Err(self.strange()),
+        }
+    }
+
+    /// Asks, and gives the first answer.
+    ///
+    /// # Errors
+    /// What the daemon says, or that it did not say anything: [`ErrorKind::DaemonAbsent`], [`ErrorKind::DaemonRefused`].
+    pub fn ask(&mut self, request: &Request) -> Result<Content> {
+        // Who was turned away has been told so already, and may find it closed.
+        let sent = self.stream.get_mut().write_all(&request.line());
+        match self.next() {
+            Err(error) if error.kind() == ErrorKind::DaemonAbsent => Err(match sent {
+                Err(source) => error.because(source),
+                Ok(()) => error,
+            }),
+            answer => answer,
+        }
+    }
+
+    /// The next answer, of who watches.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    #[expect(clippy::should_implement_trait, reason = "it does not end with `None`, but with an error that says how")]
+    pub fn next(&mut self) -> Result<Content> {
+        let mut line = Vec::new();
+        let read = (&mut self.stream).take(MAX_ANSWER).read_until(b'\n', &mut line);
+        if !line.ends_with(b"\n") {
+            let error = Error::new(
+                ErrorKind::DaemonAbsent,
+                format!("The daemon at {} ended, or did not answer in {} s.", self.path.display(), PATIENCE.as_secs()),
+                "Look at its log, for example with `journalctl -u claviger`.",
+            );
+            return Err(match read {
+                Err(source) => error.because(source),
+                Ok(_) => error,
+            });
+        }
+        let answer: Answer = serde_json::from_slice(&line).map_err(|error| self.strange().because(error))?;
+        answer.content.into_result()
+    }
+
+    fn strange(&self) -> Error {
+        Error::new(
+            ErrorKind::DaemonRefused,
+            format!("What answers at {} is not understood.", self.path.display()),
+            "Restart the daemon if it was upgraded, so that it is of the same release as this program.",
+        )
+    }
+}
