@@ -64,6 +64,8 @@ impl Daemon {
     pub fn new(machine: Identifier, config: Config, store_dir: &Path) -> Result<Self> {
         let shared = Shared::new(machine, config, store_dir)?;
         control::start(&shared)?;
+        // Not before: the log is that of the one daemon that has the socket.
+        shared.connections.begin()?;
         Ok(Self { shared })
     }
 
@@ -133,6 +135,8 @@ impl Daemon {
             .await;
         }
         tasks.shutdown().await;
+        let log = shared.connections.clone();
+        let _ = tokio::task::spawn_blocking(move || log.end()).await;
     }
 
     /// Takes over what another file says: services, policy, peers, forwards, limits. Sessions and streams that stay allowed go on.
