@@ -77,6 +77,8 @@ impl Daemon {
         let shared = Shared::new(machine, config, store_dir)?;
         let control = Arc::new(control::start(&shared)?);
         shared.set_control(&control);
+        // Not before: the log is that of the one daemon that has the socket.
+        shared.connections.begin()?;
         Ok(Self { shared, control })
     }
 
@@ -147,6 +149,8 @@ impl Daemon {
             .await;
         }
         tasks.shutdown().await;
+        let log = shared.connections.clone();
+        let _ = tokio::task::spawn_blocking(move || log.end()).await;
     }
 
     /// Where the configuration comes from when it is to be read again: through the control socket, or by [`reload`](Self::reload).

@@ -59,7 +59,7 @@ impl Shared {
             machine,
             store_dir: store_dir.to_owned(),
             began: SystemTime::now(),
-            connections: connections::Books::open(&config, store_dir)?,
+            connections: connections::Books::new(&config, store_dir),
             config: watch::Sender::new(Arc::new(config)),
             policy: watch::Sender::new(Arc::new(policy)),
             phase: watch::Sender::new(Phase::WaitingForToken),
@@ -189,6 +189,7 @@ impl Shared {
             sessions.retain(|session| session.upgrade().is_some());
             sessions.push(session.downgrade());
         }
+        self.connections.follow(&session);
         self.relations.met(&session);
         let shared = Arc::clone(self);
         tokio::spawn(async move {

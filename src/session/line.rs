@@ -178,6 +178,11 @@ impl Line {
         self.streams.len()
     }
 
+    /// Streams that were ever opened: either end numbers its own in steps of two, from 1 or 2.
+    pub(super) fn opened(&self) -> u64 {
+        u64::from(self.last.div_ceil(2)) + u64::from(self.last_own.div_ceil(2))
+    }
+
     /// Every stream's own.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.streams.values().map(|slot| &slot.entry)

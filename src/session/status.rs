@@ -17,6 +17,8 @@ pub struct Status {
     pub silent: Duration,
     /// Its streams that have not ended.
     pub streams: usize,
+    /// Streams that were opened in it, by either end.
+    pub opened: u64,
     /// Bytes that came from the pipe, records' headers and tags included.
     pub received: u64,
     /// Bytes that went to it.
@@ -42,6 +44,7 @@ impl Status {
             age: shared.began.elapsed(),
             silent: line.heard().elapsed(),
             streams: line.streams(),
+            opened: line.opened(),
             received: read,
             sent: written,
             records,
