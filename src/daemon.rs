@@ -34,6 +34,7 @@ use crate::policy::Policy;
 use crate::session::Why;
 use crate::token::TokenHandle;
 pub use services::{Failure, ServiceReport};
+use sandbox::Confinement;
 use shared::Shared;
 use std::path::Path;
 use std::sync::Arc;
@@ -69,6 +70,11 @@ impl Daemon {
         let shared = Shared::new(machine, config, store_dir)?;
         control::start(&shared)?;
         Ok(Self { shared })
+    }
+
+    /// Keeps in mind what this process gave up, for whoever asks, and for configurations that it is to take over.
+    pub fn is_confined(&self, confinement: Confinement) {
+        self.shared.set_confinement(confinement);
     }
 
     /// Tells of the token while it is waited for.

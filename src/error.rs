@@ -307,6 +307,8 @@ kinds! {
     /// The peer serves nothing of that name, or not to this machine.
     ServiceRefused = "service-refused",
     // Anything.
+    /// What the daemon is to give up can not be given up here, and the configuration demands it.
+    SandboxFailed = "sandbox-failed",
     /// A local file or process failed.
     Io = "io",
     /// Ended by a signal.

@@ -1,6 +1,7 @@
 //! What the parts of a daemon share.
 
 use super::relations::Relations;
+use super::sandbox::Confinement;
 use super::{Phase, connections, forwards, policy, services};
 use crate::config::Config;
 use crate::endpoint::Endpoint;
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     token: OnceLock<TokenHandle>,
     /// Of this machine's own onion service, when there is one.
     service: OnceLock<watch::Receiver<ServiceState>>,
+    /// What this process gave up, once it has.
+    confinement: OnceLock<Confinement>,
     pub(super) relations: Relations,
     /// What was counted of services and forwards.
     pub(super) services: services::Books,
@@ -56,6 +59,7 @@ impl Shared {
             endpoint: OnceLock::new(),
             token: OnceLock::new(),
             service: OnceLock::new(),
+            confinement: OnceLock::new(),
             relations: Relations::default(),
             services: services::Books::default(),
             forwards: forwards::Books::default(),
@@ -131,6 +135,14 @@ impl Shared {
         let _ = self.service.set(state);
     }
 
+    pub(super) fn confinement(&self) -> Option<&Confinement> {
+        self.confinement.get()
+    }
+
+    pub(super) fn set_confinement(&self, confinement: Confinement) {
+        let _ = self.confinement.set(confinement);
+    }
+
     /// Serves the streams that a peer opens in a session, whoever began it.
     pub(super) fn serve(self: &Arc<Self>, session: Session) {
         {
@@ -157,6 +169,7 @@ impl Shared {
 
     /// Takes over another configuration. What can not change while it runs is named in the error.
     pub(super) async fn reload(self: &Arc<Self>, config: Config) -> Result<Vec<String>> {
+        self.confinement().map_or(Ok(()), |confinement| confinement.admits(&config))?;
         self.config.send_replace(Arc::new(config));
         self.renew_policy();
         Ok(Vec::new())

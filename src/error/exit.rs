@@ -53,7 +53,7 @@ impl From<ErrorKind> for ExitCode {
     fn from(kind: ErrorKind) -> Self {
         use ErrorKind as Kind;
         match kind {
-            Kind::Io | Kind::Internal => Self::Failure,
+            Kind::Io | Kind::Internal | Kind::SandboxFailed => Self::Failure,
             Kind::FingerprintInvalid | Kind::LocatorInvalid => Self::Misuse,
             Kind::ConfigInvalid => Self::Configuration,
             Kind::IdentityInvalid
