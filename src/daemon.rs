@@ -38,6 +38,7 @@ use sandbox::Confinement;
 use shared::Shared;
 use std::path::Path;
 use std::sync::Arc;
+use systemd::Hearts;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -68,6 +69,7 @@ impl Daemon {
     /// Those of the control socket: another daemon has it, or its directory is not there.
     pub fn new(machine: Identifier, config: Config, store_dir: &Path) -> Result<Self> {
         let shared = Shared::new(machine, config, store_dir)?;
+        systemd::start(&shared);
         control::start(&shared)?;
         Ok(Self { shared })
     }
@@ -106,7 +108,6 @@ impl Daemon {
                 Some(listening)
             }
         };
-        systemd::start(shared, &mut tasks);
         shared.enter(Phase::Running);
         let outcome = tokio::select! {
             () = accept(shared, listening) => Err(shared::service_ended()),
@@ -150,6 +151,7 @@ impl Daemon {
     /// # Errors
     /// What keeps it from being taken over; then nothing has changed.
     pub async fn reload(&self, config: Config) -> Result<Vec<String>> {
+        let _told = systemd::reloading();
         self.shared.reload(config).await
     }
 }
@@ -157,17 +159,30 @@ impl Daemon {
 /// Serves each session that peers begin.
 async fn accept(shared: &Arc<Shared>, listening: Option<Listening>) {
     let Some(mut listening) = listening else { return std::future::pending().await };
-    while let Some(session) = listening.accept().await {
-        shared.serve(session);
+    let mut ticks = Hearts::ticks();
+    loop {
+        tokio::select! {
+            session = listening.accept() => match session {
+                Some(session) => shared.serve(session),
+                None => return,
+            },
+            _ = ticks.tick() => shared.hearts.accept.beat(),
+        }
     }
 }
 
 /// Makes the policy anew whenever the store's plan or peers change.
 async fn follow(shared: Arc<Shared>) {
     let Some(endpoint) = shared.endpoint() else { return };
-    let mut changes = endpoint.changes();
-    while changes.changed().await.is_ok() {
-        shared.renew_policy();
+    let (mut changes, mut ticks) = (endpoint.changes(), Hearts::ticks());
+    loop {
+        tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => shared.renew_policy(),
+                Err(_) => return,
+            },
+            _ = ticks.tick() => shared.hearts.follow.beat(),
+        }
     }
 }
 

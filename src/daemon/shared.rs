@@ -2,6 +2,7 @@
 
 use super::relations::Relations;
 use super::sandbox::Confinement;
+use super::systemd::Hearts;
 use super::{Phase, connections, forwards, policy, services};
 use crate::config::Config;
 use crate::endpoint::Endpoint;
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     service: OnceLock<watch::Receiver<ServiceState>>,
     /// What this process gave up, once it has.
     confinement: OnceLock<Confinement>,
+    pub(super) hearts: Hearts,
     pub(super) relations: Relations,
     /// What was counted of services and forwards.
     pub(super) services: services::Books,
@@ -60,6 +62,7 @@ impl Shared {
             token: OnceLock::new(),
             service: OnceLock::new(),
             confinement: OnceLock::new(),
+            hearts: Hearts::default(),
             relations: Relations::default(),
             services: services::Books::default(),
             forwards: forwards::Books::default(),

@@ -8,6 +8,7 @@ mod cli;
 mod cuts;
 mod daemon_services;
 mod daemon_soak;
+mod daemon_isolation;
 mod foreign;
 mod handshakes;
 mod hostile;
