@@ -3,6 +3,7 @@
 use crate::cli::text;
 use crate::support::{Machine, pin_file};
 use claviger::identity::Curve;
+use claviger_testkit::cards::{self, Card, Pcscd};
 use claviger_testkit::token::{PIN, SO_PIN, SoftHsm, isolated};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixDatagram;
@@ -50,15 +51,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(store: &Path, environment: &[(&str, &Path)]) -> Self {
-        // For whoever derives the list of system calls again: STRACE_DIR=/tmp/calls cargo test …
-        let mut command = match std::env::var_os("STRACE_DIR") {
-            Some(dir) => {
-                let mut strace = Command::new("strace");
-                strace.args(["-f", "-qq", "-o"]).arg(Path::new(&dir).join(format!("{}", std::process::id()))).arg(PROGRAM);
-                strace
-            }
-            None => Command::new(PROGRAM),
-        };
+        let mut command = Command::new(PROGRAM);
         let command = command.args(["--store", text(store), "run"]).envs(environment.iter().copied());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -106,7 +99,8 @@ fn ready_when_it_is_published_and_closed_in() {
         );
         let store = machine.configure(&more);
         let manager = Manager::new(machine.dir.path());
-        let daemon = Daemon::start(&store, &[("NOTIFY_SOCKET", &manager.path), ("WATCHDOG_USEC", Path::new("2000000"))]);
+        let daemon =
+            Daemon::start(&store, &[("NOTIFY_SOCKET", &manager.path), ("WATCHDOG_USEC", Path::new("2000000"))]);
         let heard = manager.hears("READY=1");
         assert!(heard.iter().any(|message| message.starts_with("EXTEND_TIMEOUT_USEC=")), "{heard:?}");
         manager.hears("WATCHDOG=1");
@@ -123,17 +117,22 @@ fn ready_when_it_is_published_and_closed_in() {
 /// Whoever waits for a token has started, and is not ready.
 #[test]
 fn not_ready_without_its_token() {
-    let mut machine = Machine::software("cosigner");
-    let key = machine.dir.path().join("key.pem");
-    let away = machine.dir.path().join("away.pem");
-    std::fs::rename(&key, &away).unwrap();
-    let store = machine.configure(&pin_file(&machine));
-    let manager = Manager::new(machine.dir.path());
-    let daemon = Daemon::start(&store, &[("NOTIFY_SOCKET", &manager.path)]);
-    let heard = manager.hears("STATUS=waiting for the token; token absent");
-    assert!(!heard.iter().any(|message| message.starts_with("READY=1")), "{heard:?}");
-    std::fs::rename(&away, &key).unwrap();
-    manager.hears("READY=1");
-    daemon.signal(rustix::process::Signal::TERM);
-    assert_eq!(daemon.ends().0, Some(0));
+    cards::isolated(|| {
+        let pcscd = Pcscd::start();
+        let card = Card::yubikey(&pcscd, 7_000_012);
+        let mut machine = Machine::new("cosigner", Some(card.locator()), Curve::X25519, "ChaChaPoly_BLAKE2s");
+        let store = machine.configure(&pin_file(&machine));
+        card.pull();
+        let manager = Manager::new(machine.dir.path());
+        let daemon = Daemon::start(&store, &[("NOTIFY_SOCKET", &manager.path)]);
+        let heard = manager.hears("STATUS=waiting for the token; token absent (");
+        assert!(!heard.iter().any(|message| message.starts_with("READY=1")), "{heard:?}");
+        card.insert();
+        manager.hears("READY=1");
+        // Pulled later it is a state, and one that is told.
+        card.pull();
+        manager.hears("STATUS=running; token absent (");
+        daemon.signal(rustix::process::Signal::TERM);
+        assert_eq!(daemon.ends().0, Some(0));
+    });
 }

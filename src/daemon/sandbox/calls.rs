@@ -186,6 +186,9 @@ const NOT_A_THREAD: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u64;
 
+/// `PR_GET_AUXV` of prctl(2): what the kernel told this program when it started.
+const PR_GET_AUXV: libc::c_int = 0x4155_5856;
+
 /// `prctl(2)`: names of threads and of memory, and questions.
 const PRCTL: &[libc::c_int] = &[
     libc::PR_SET_NAME,
@@ -194,6 +197,7 @@ const PRCTL: &[libc::c_int] = &[
     libc::PR_GET_DUMPABLE,
     libc::PR_GET_NO_NEW_PRIVS,
     libc::PR_GET_SECCOMP,
+    PR_GET_AUXV,
 ];
 
 /// Restricts every thread of this process.
