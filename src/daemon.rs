@@ -40,10 +40,12 @@ use crate::policy::Policy;
 use crate::session::Why;
 use crate::token::TokenHandle;
 pub use forwards::{ForwardFailure, ForwardReport};
+use sandbox::Confinement;
 pub use services::{Failure, ServiceReport};
 use shared::Shared;
 use std::path::Path;
 use std::sync::Arc;
+use systemd::Hearts;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -75,11 +77,17 @@ impl Daemon {
     /// Those of the control socket: another daemon has it, or its directory is not there.
     pub fn new(machine: Identifier, config: Config, store_dir: &Path) -> Result<Self> {
         let shared = Shared::new(machine, config, store_dir)?;
+        systemd::start(&shared);
         let control = Arc::new(control::start(&shared)?);
         shared.set_control(&control);
         // Not before: the log is that of the one daemon that has the socket.
         shared.connections.begin()?;
         Ok(Self { shared, control })
+    }
+
+    /// Keeps in mind what this process gave up, for whoever asks, and for configurations that it is to take over.
+    pub fn is_confined(&self, confinement: Confinement) {
+        self.shared.set_confinement(confinement);
     }
 
     /// Tells of the token while it is waited for.
@@ -111,7 +119,6 @@ impl Daemon {
                 Some(listening)
             }
         };
-        systemd::start(shared, &mut tasks);
         shared.enter(Phase::Running);
         let outcome = tokio::select! {
             () = accept(shared, listening) => Err(shared::service_ended()),
@@ -168,6 +175,7 @@ impl Daemon {
     /// [`ErrorKind::ConfigInvalid`]: crate::ErrorKind::ConfigInvalid
     /// [`ErrorKind::RestartNeeded`]: crate::ErrorKind::RestartNeeded
     pub async fn reload(&self) -> Result<Vec<String>> {
+        let _told = systemd::reloading();
         self.shared.reload_from_source().await
     }
 }
@@ -175,17 +183,30 @@ impl Daemon {
 /// Serves each session that peers begin.
 async fn accept(shared: &Arc<Shared>, listening: Option<Listening>) {
     let Some(mut listening) = listening else { return std::future::pending().await };
-    while let Some(session) = listening.accept().await {
-        shared.serve(session);
+    let mut ticks = Hearts::ticks();
+    loop {
+        tokio::select! {
+            session = listening.accept() => match session {
+                Some(session) => shared.serve(session),
+                None => return,
+            },
+            _ = ticks.tick() => shared.hearts.accept.beat(),
+        }
     }
 }
 
 /// Makes the policy anew whenever the store's plan or peers change.
 async fn follow(shared: Arc<Shared>) {
     let Some(endpoint) = shared.endpoint() else { return };
-    let mut changes = endpoint.changes();
-    while changes.changed().await.is_ok() {
-        shared.renew_policy();
+    let (mut changes, mut ticks) = (endpoint.changes(), Hearts::ticks());
+    loop {
+        tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => shared.renew_policy(),
+                Err(_) => return,
+            },
+            _ = ticks.tick() => shared.hearts.follow.beat(),
+        }
     }
 }
 

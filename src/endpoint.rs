@@ -232,6 +232,11 @@ impl Endpoint {
         self.0.shared.changes.subscribe()
     }
 
+    /// How often the store has been looked at for changes: it grows while it is watched.
+    pub fn looks(&self) -> u64 {
+        self.0.shared.looks()
+    }
+
     /// For tests: as if so much more time had passed since the token was asked, for sessions and for what is left of them.
     #[doc(hidden)]
     pub fn pass(&self, time: Duration) {

@@ -320,6 +320,8 @@ kinds! {
     /// What is asked for can not change while the daemon runs.
     RestartNeeded = "restart-needed",
     // Anything.
+    /// What the daemon is to give up can not be given up here, and the configuration demands it.
+    SandboxFailed = "sandbox-failed",
     /// A local file or process failed.
     Io = "io",
     /// Ended by a signal.

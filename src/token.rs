@@ -19,6 +19,8 @@ mod handle;
 #[cfg(feature = "net")]
 mod notice;
 #[cfg(feature = "net")]
+mod places;
+#[cfg(feature = "net")]
 mod queue;
 #[cfg(feature = "net")]
 mod state;
@@ -31,6 +33,8 @@ pub use error::from_hsm;
 pub use handle::{Settings, TURN, TokenHandle};
 #[cfg(feature = "net")]
 pub use notice::{Notice, Notify, Outcome, Phase, Reason, What, Why};
+#[cfg(feature = "net")]
+pub use places::{Places, places};
 #[cfg(feature = "net")]
 pub use queue::{QUEUE, QUEUE_PER_PEER};
 #[cfg(feature = "net")]

@@ -216,11 +216,16 @@ pub struct Sandbox {
     pub require: bool,
     /// Directories and files that it may read beside what it needs: of a token's module, for example. Default: none.
     pub read: Vec<PathBuf>,
+    /// Directories and files, devices among them, that it may change beside what it needs: where a token's module keeps its state, for example. Default: none.
+    pub write: Vec<PathBuf>,
+    /// TCP ports that it may connect to beside what it needs: of a token's connector, for example. With arti it may connect to any. Default: none.
+    pub connect: Vec<u16>,
 }
 
 impl Default for Sandbox {
     fn default() -> Self {
-        Self { landlock: true, seccomp: true, lock_memory: true, require: false, read: Vec::new() }
+        let (read, write, connect) = (Vec::new(), Vec::new(), Vec::new());
+        Self { landlock: true, seccomp: true, lock_memory: true, require: false, read, write, connect }
     }
 }
 
@@ -270,7 +275,14 @@ impl super::Config {
                 *path = dir.join(&*path);
             }
         }
-        for path in self.daemon.control.iter_mut().chain(&mut self.sandbox.read).chain(&mut self.store.dir) {
+        for path in self
+            .daemon
+            .control
+            .iter_mut()
+            .chain(&mut self.sandbox.read)
+            .chain(&mut self.sandbox.write)
+            .chain(&mut self.store.dir)
+        {
             *path = dir.join(&*path);
         }
     }

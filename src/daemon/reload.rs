@@ -1,5 +1,6 @@
 //! Taking over another configuration: all of it, or nothing.
 
+use super::forwards;
 use super::shared::Shared;
 use crate::config::{Config, Service};
 use crate::error::{Error, ErrorKind, Result};
@@ -126,7 +127,9 @@ pub(super) async fn take_over(shared: &Arc<Shared>, new: Config) -> Result<Vec<S
             "Restart the daemon, for example with `systemctl restart claviger`, or undo that part of the file.",
         ));
     }
-    let told = changes(&old, &new);
+    shared.confinement().map_or(Ok(()), |confinement| confinement.admits(&new))?;
+    let mut told = changes(&old, &new);
+    let prepared = forwards::prepare(shared, &new)?;
     shared.set_operators(&new)?;
     shared.set_config(new);
     let new = shared.config();
@@ -134,6 +137,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>, new: Config) -> Result<Vec<S
         endpoint.set_limits(&new.limits);
     }
     shared.renew_policy();
+    told.extend(forwards::commit(shared, prepared));
     shared.relations.settle(shared);
     Ok(told)
 }

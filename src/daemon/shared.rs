@@ -1,7 +1,9 @@
 //! What the parts of a daemon share.
 
 use super::relations::Relations;
+use super::sandbox::Confinement;
 use super::status::{Configuration, Failure, Strangers, now};
+use super::systemd::Hearts;
 use super::{Phase, connections, control, forwards, policy, reload, services};
 use crate::config::Config;
 use crate::endpoint::{Endpoint, Report};
@@ -33,6 +35,9 @@ pub(super) struct Shared {
     token: OnceLock<TokenHandle>,
     /// Of this machine's own onion service, when there is one.
     service: OnceLock<watch::Receiver<ServiceState>>,
+    /// What this process gave up, once it has.
+    confinement: OnceLock<Confinement>,
+    pub(super) hearts: Hearts,
     pub(super) relations: Relations,
     /// What was counted of services and forwards.
     pub(super) services: services::Books,
@@ -66,6 +71,8 @@ impl Shared {
             endpoint: OnceLock::new(),
             token: OnceLock::new(),
             service: OnceLock::new(),
+            confinement: OnceLock::new(),
+            hearts: Hearts::default(),
             relations: Relations::default(),
             services: services::Books::default(),
             forwards: forwards::Books::default(),
@@ -180,6 +187,14 @@ impl Shared {
     /// Which configuration is in force, and why a newer one is not.
     pub(super) fn configuration(&self) -> Configuration {
         lock(&self.configuration).clone()
+    }
+
+    pub(super) fn confinement(&self) -> Option<&Confinement> {
+        self.confinement.get()
+    }
+
+    pub(super) fn set_confinement(&self, confinement: Confinement) {
+        let _ = self.confinement.set(confinement);
     }
 
     /// Serves the streams that a peer opens in a session, whoever began it.

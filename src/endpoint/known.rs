@@ -309,6 +309,11 @@ impl Shared {
         }
     }
 
+    /// How many of them have ended.
+    pub(super) fn looks(&self) -> u64 {
+        self.finished.load(Ordering::Relaxed)
+    }
+
     async fn look_now(self: &Arc<Self>) {
         let refresh = || {
             let shared = Arc::clone(self);

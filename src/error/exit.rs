@@ -59,7 +59,8 @@ impl From<ErrorKind> for ExitCode {
             | Kind::DaemonRunning
             | Kind::DaemonRefused
             | Kind::NotWell
-            | Kind::NotAllowed => Self::Failure,
+            | Kind::NotAllowed
+            | Kind::SandboxFailed => Self::Failure,
             Kind::FingerprintInvalid | Kind::LocatorInvalid => Self::Misuse,
             Kind::ConfigInvalid | Kind::RestartNeeded => Self::Configuration,
             Kind::IdentityInvalid

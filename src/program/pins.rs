@@ -68,6 +68,11 @@ impl Pins {
         }
     }
 
+    /// Whether a PIN would be asked for by another program, in a window, unless the token's locator names a file with it.
+    pub fn asks_in_a_window(&self) -> bool {
+        credential().is_none() && self.file.is_none() && Window::find(&self.pinentry).is_some()
+    }
+
     /// The token's answer; an interrupt at the prompt, which the token can only see as a missing PIN, is told as what it was.
     pub fn outcome<T>(self, answer: error::Result<T>) -> error::Result<T> {
         let interrupted = || self.interrupted.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -6,9 +6,10 @@
 
 mod cli;
 mod cuts;
+mod daemon_forwards;
+mod daemon_isolation;
 mod daemon_services;
 mod daemon_soak;
-mod daemon_forwards;
 mod daemon_status;
 mod foreign;
 mod handshakes;

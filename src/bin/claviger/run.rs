@@ -145,6 +145,11 @@ impl<'a> Opener<'a> {
         }
     }
 
+    /// Whether a window would be opened for a PIN.
+    pub(crate) fn asks_in_a_window(&self) -> bool {
+        self.pins.asks_in_a_window()
+    }
+
     pub(crate) fn token(&self, locator: &str, key: &StaticPublic, waits: bool) -> Result<TokenHandle> {
         let shown = *self.terminal;
         // What comes and goes is told by events, and a PIN by its prompt.

@@ -1,0 +1,129 @@
+//! What is given up is gone: each test runs itself again in a process of its own, which can then be closed for good.
+
+use super::*;
+use crate::config::Config;
+use rustix::io::Errno;
+use std::fs::{File, OpenOptions, read_dir};
+use std::io::{ErrorKind as Io, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+
+/// Runs `inside` in a process of its own, and its argument in the one that waits for it.
+fn alone(name: &str, inside: impl FnOnce(PathBuf)) {
+    const INSIDE: &str = "CLAVIGER_TEST_SANDBOX";
+    if let Some(dir) = std::env::var_os(INSIDE) {
+        return inside(dir.into());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    let again = again.args(["--exact", &format!("daemon::sandbox::tests::{name}"), "--nocapture"]);
+    let output = again.env(INSIDE, dir.path()).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+fn config(text: &str) -> Config {
+    Config::parse(text, Path::new("/etc/claviger/claviger.toml")).unwrap()
+}
+
+fn state(confinement: &Confinement, what: What) -> State {
+    confinement.applied().iter().find(|applied| applied.what == what).unwrap().state
+}
+
+#[test]
+fn what_is_given_up_is_gone() {
+    alone("what_is_given_up_is_gone", |dir| {
+        let (store, elsewhere) = (dir.join("store"), dir.join("elsewhere"));
+        std::fs::create_dir(&store).unwrap();
+        std::fs::create_dir(&elsewhere).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let text = format!(
+            "[transport]\nkind = \"tcp\"\n[transport.tcp]\nlisten = \"{free}\"\n[[forward]]\nlisten = \"unix:{}\"\nto = \"a/b\"",
+            dir.join("sockets/s").display()
+        );
+        std::fs::create_dir(dir.join("sockets")).unwrap();
+        let confinement = enter(&config(&text), Place { store: store.clone(), ..Place::default() }).unwrap();
+        assert_eq!(state(&confinement, What::Seccomp), State::Applied);
+        assert_eq!(state(&confinement, What::NewPrivileges), State::Applied);
+        let denied = |result: std::io::Result<()>| assert_eq!(result.unwrap_err().kind(), Io::PermissionDenied);
+
+        // The store and the sockets are there.
+        File::create(store.join("new")).unwrap().write_all(b"more").unwrap();
+        std::fs::rename(store.join("new"), store.join("newer")).unwrap();
+        std::fs::remove_file(store.join("newer")).unwrap();
+        drop(UnixListener::bind(dir.join("sockets/s")).unwrap());
+        std::fs::remove_file(dir.join("sockets/s")).unwrap();
+        // Threads, and what they inherit.
+        std::thread::spawn(move || denied(File::create(elsewhere.join("new")).map(drop))).join().unwrap();
+        if state(&confinement, What::Landlock) != State::Not {
+            File::open("/etc/passwd").unwrap();
+            denied(OpenOptions::new().append(true).open("/etc/passwd").map(drop));
+            denied(File::open("/etc/shadow").map(drop));
+            denied(read_dir("/home").map(drop));
+            denied(UnixListener::bind(dir.join("elsewhere/s")).map(drop));
+            denied(File::create(dir.join("sockets/file")).map(drop));
+        }
+        if state(&confinement, What::Landlock) == State::Applied {
+            TcpListener::bind(free).unwrap();
+            denied(TcpListener::bind("127.0.0.1:0").map(drop));
+            denied(TcpStream::connect(listener.local_addr().unwrap()).map(drop));
+        }
+        // Neither a process nor a program.
+        assert!(Command::new("/bin/true").status().is_err());
+        let missing = Some(Errno::NOSYS.raw_os_error());
+        assert_eq!(rustix::mount::unmount("/proc", rustix::mount::UnmountFlags::empty()), Err(Errno::NOSYS));
+        assert_eq!(rustix::process::chroot("/"), Err(Errno::NOSYS));
+        assert_eq!(rustix::fs::symlink("a", store.join("b")), Err(Errno::NOSYS));
+        let packet = rustix::net::socket(rustix::net::AddressFamily::PACKET, rustix::net::SocketType::RAW, None);
+        assert_eq!(packet.map(drop).map_err(|error| Some(error.raw_os_error())), Err(missing));
+        // What another configuration would need.
+        confinement.admits(&config(&text)).unwrap();
+        let more = [
+            ("[[forward]]\nlisten = \"tcp:127.0.0.1:1\"\nto = \"a/b\"", "listen on TCP port 1"),
+            ("[service.a]\ntarget = \"tcp:127.0.0.1:2\"", "connect to TCP port 2"),
+            ("[service.a]\ncommand = [\"/bin/cat\"]", "the command of the service `a`"),
+            ("[[forward]]\nlisten = \"unix:/tmp/s\"\nto = \"a/b\"", "a socket in /tmp"),
+            ("[sandbox]\nread = [\"/root\"]", "to read /root"),
+            ("[sandbox]\nwrite = [\"/etc\"]", "to write /etc"),
+        ];
+        for (more, what) in more {
+            let refused = confinement.admits(&config(&format!("{text}\n{more}"))).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConfigInvalid);
+            assert!(refused.to_string().ends_with(&format!("{what}.")), "{refused}");
+        }
+        assert!(confinement.allows(&dir.join("sockets/t")) && !confinement.allows(&dir.join("elsewhere")));
+    });
+}
+
+/// A command has needs of its own.
+#[test]
+fn what_a_command_needs_is_kept() {
+    alone("what_a_command_needs_is_kept", |dir| {
+        let text = "[service.a]\ncommand = [\"/bin/true\"]";
+        let confinement = enter(&config(text), Place { store: dir.clone(), ..Place::default() }).unwrap();
+        for what in [What::Landlock, What::Seccomp] {
+            assert_eq!(state(&confinement, what), State::Not);
+        }
+        assert!(Command::new("/bin/true").status().unwrap().success());
+        confinement.admits(&config("[service.b]\ncommand = [\"/bin/cat\"]")).unwrap();
+        let required = config(&format!("{text}\n[sandbox]\nrequire = true"));
+        let error = enter(&required, Place { store: dir, ..Place::default() }).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::SandboxFailed);
+        assert!(error.to_string().contains("the command of the service `a` is another program"), "{error}");
+    });
+}
+
+/// What is not asked for is not done.
+#[test]
+fn nothing_at_all() {
+    alone("nothing_at_all", |dir| {
+        let text = "[sandbox]\nlandlock = false\nseccomp = false\nlock-memory = false";
+        let confinement = enter(&config(text), Place { store: dir, ..Place::default() }).unwrap();
+        let [applied] = confinement.applied() else { panic!("{:?}", confinement.applied()) };
+        assert_eq!((applied.what, applied.state), (What::NewPrivileges, State::Applied));
+        assert!(Command::new("/bin/true").status().unwrap().success());
+    });
+}
