@@ -397,13 +397,15 @@ fn permissions_that_are_taken_back() {
         let (mut kept, mut kept_local) = connected(&wallet, "web").await;
         let (mut other, _other_local) = connected(&tower, "other").await;
         let (mut forbidden, mut local) = connected(&tower, "web").await;
-        daemon.reload(fewer).await.unwrap();
+        daemon.reads(move || Ok(fewer.clone()));
+        daemon.reload().await.unwrap();
         let broken = outcome(&mut forbidden).await.1.unwrap();
         assert_eq!((broken.kind(), reset_of(&broken)), (ErrorKind::ServiceRefused, Some(Reset::NotAllowed)));
         let read = timeout(SOON, local.read_u8()).await.expect("a break");
         assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(tower.refused("web").await, Some(Reset::NotAllowed));
-        daemon.reload(gone).await.unwrap();
+        daemon.reads(move || Ok(gone.clone()));
+        daemon.reload().await.unwrap();
         let reason = reset_of(&outcome(&mut other).await.1.unwrap());
         assert!(matches!(reason, Some(Reset::NoSuchService | Reset::NotAllowed)), "{reason:?}");
         kept.write_all(b"y").await.unwrap();
