@@ -8,6 +8,7 @@ use crate::session::{Session, Stream};
 use crate::token::Trouble;
 use crate::wire::Pattern;
 use aws_lc_rs::rand;
+use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -296,13 +297,16 @@ impl Keeper {
         }
     }
 
-    async fn connect(&self, resume: Resume) -> Result<Session> {
+    fn connect(&self, resume: Resume) -> BoxFuture<'static, Result<Session>> {
         let options = ConnectOptions::DEFAULT.pattern(self.shared.options.pattern).resume(resume);
-        self.endpoint.connect_peer_with(&self.shared.peer, options).await
+        let (endpoint, peer) = (self.endpoint.clone(), self.shared.peer.clone());
+        Box::pin(async move { endpoint.connect_peer_with(&peer, options).await })
     }
 
     /// Sees to a session, and to those that follow it without a gap, until there is none.
     async fn attend(&mut self, mut session: Session, asked: &mut watch::Receiver<u64>) -> Next {
+        // Beside the session, and beside what resumes it: it may wait for somebody's finger.
+        let mut renewing: Option<BoxFuture<'static, Result<Session>>> = None;
         'sessions: loop {
             self.give(&session);
             let began = Instant::now();
@@ -314,6 +318,13 @@ impl Keeper {
                         self.shared.part(&session);
                         let broke = is_broken(ended.kind());
                         tracing::info!(target: "claviger::connection", peer = %self.shared.peer, reason = ended.kind().as_str(), broke, "a session that is kept up has ended");
+                        if let Some(renewal) = renewing.take() {
+                            let next = self.resume_beside(renewal, broke.then_some((began, &ended))).await;
+                            if let Some((next, renewal)) = next {
+                                (session, renewing) = (next, renewal);
+                                continue 'sessions;
+                            }
+                        }
                         self.rest(began, &ended).await;
                         if broke {
                             return Next::Connect;
@@ -322,23 +333,27 @@ impl Keeper {
                         return Next::Wait;
                     }
                     // It takes on no streams: the peer is about to close it.
-                    _ = asked.changed() => if self.shared.session().is_none() {
+                    _ = asked.changed(), if renewing.is_none() => if self.shared.session().is_none() {
                         self.rest(began, &draining(&self.shared.peer)).await;
                         return Next::Connect;
                     },
-                    () = sleep_until(due.min(Instant::now() + LOOK)) => {
+                    () = sleep_until(due.min(Instant::now() + LOOK)), if renewing.is_none() => {
                         if Instant::now() < due {
                             renew = renew.min(self.renewal(&session));
-                            continue;
+                        } else {
+                            renewing = Some(self.connect(Resume::Never));
                         }
-                        // Beside it: nobody sees that there is another one.
-                        match self.connect(Resume::Never).await {
+                    }
+                    renewed = ready(&mut renewing) => {
+                        renewing = None;
+                        match renewed {
+                            // Nobody sees that there is another one.
                             Ok(next) => {
                                 session = next;
                                 continue 'sessions;
                             }
                             Err(error) => {
-                                tracing::warn!(target: "claviger::connection", peer = %self.shared.peer, reason = error.kind().as_str(), hint = error.hint(), "a session could not be renewed before its time is over: {error}");
+                                self.not_renewed(&error);
                                 renew = Instant::now() + self.pause();
                             }
                         }
@@ -346,6 +361,34 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// The session is over, and another one is being begun with the token. What `broke`, since then and for that reason, is resumed meanwhile. `None`: there is none.
+    async fn resume_beside(
+        &mut self,
+        renewal: BoxFuture<'static, Result<Session>>,
+        broke: Option<(Instant, &Error)>,
+    ) -> Option<(Session, Option<BoxFuture<'static, Result<Session>>>)> {
+        let mut renewing = Some(renewal);
+        self.tell(ReconnectState::Connecting);
+        let resuming = async {
+            if let Some((began, ended)) = broke {
+                self.rest(began, ended).await;
+                if let Ok(session) = self.connect(Resume::Only).await {
+                    return session;
+                }
+            }
+            std::future::pending().await
+        };
+        let renewed = tokio::select! {
+            session = resuming => return Some((session, renewing)),
+            renewed = ready(&mut renewing) => renewed,
+        };
+        renewed.inspect_err(|error| self.not_renewed(error)).ok().map(|session| (session, None))
+    }
+
+    fn not_renewed(&self, error: &Error) {
+        tracing::warn!(target: "claviger::connection", peer = %self.shared.peer, reason = error.kind().as_str(), hint = error.hint(), "a session could not be renewed before its time is over: {error}");
     }
 
     /// After a session that did not last another one is not begun at once: it may cost the token.
@@ -396,6 +439,14 @@ impl Keeper {
         let pause = self.pause.mul_f64(part);
         self.pause = (self.pause * 2).min(self.shared.options.longest_pause);
         pause
+    }
+}
+
+/// What comes of a connection that is under way; never, of none.
+async fn ready(connecting: &mut Option<BoxFuture<'static, Result<Session>>>) -> Result<Session> {
+    match connecting {
+        Some(connecting) => connecting.await,
+        None => std::future::pending().await,
     }
 }
 
