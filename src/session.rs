@@ -47,7 +47,7 @@ pub use stream::Stream;
 pub use tokio_util::bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{Identifier, KeyPlace, Role, ServiceName};
+use crate::identity::{Identifier, Kem, KeyPlace, Role, ServiceName};
 use crate::noise::{Established, Protocol};
 use crate::transport::Pipe;
 use driver::Driver;
@@ -78,6 +78,10 @@ pub struct Peer {
     pub is_initiator: bool,
     /// The Noise protocol of the handshake.
     pub protocol: Protocol,
+    /// The key encapsulation mechanism that the session's keys come of: that of its handshake, or of the full one that it resumes.
+    pub kem: Option<Kem>,
+    /// Whether they come of the two machines' pre-shared key, likewise.
+    pub psk: bool,
     /// Token operations that the handshake cost this machine.
     pub operations: u32,
     /// Whether a broken session was resumed, without the token.
@@ -87,13 +91,18 @@ pub struct Peer {
 }
 
 impl std::fmt::Display for Peer {
-    /// How the session was made: `Noise_KK_25519_ChaChaPoly_BLAKE2s, 2 token operations`; `resumed, token last seen 4 min ago`.
+    /// How the session was made: `Noise_KK_25519_ChaChaPoly_BLAKE2s, 2 token operations`; `resumed, token last seen 4 min ago`. Behind it `, ML-KEM-768` and `, pre-shared key` when these
+    /// are in its keys.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.resumed, self.operations) {
-            (true, _) => write!(f, "resumed, token last seen {}", boot::ago(self.token_seen.elapsed())),
-            (false, 1) => write!(f, "{}, 1 token operation", self.protocol.name()),
-            (false, operations) => write!(f, "{}, {operations} token operations", self.protocol.name()),
+            (true, _) => write!(f, "resumed, token last seen {}", boot::ago(self.token_seen.elapsed()))?,
+            (false, 1) => write!(f, "{}, 1 token operation", self.protocol.name())?,
+            (false, operations) => write!(f, "{}, {operations} token operations", self.protocol.name())?,
         }
+        if let Some(kem) = self.kem {
+            write!(f, ", {}", kem.as_str())?;
+        }
+        if self.psk { f.write_str(", pre-shared key") } else { Ok(()) }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::clock::Clock;
 use super::own::Own;
 use super::report::{Observer, Report};
+use super::resumption::Family;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{Identifier, Kem, KeyPlace};
 use crate::session::BootInstant;
@@ -23,7 +24,7 @@ pub enum Direction {
 
 /// What is known of an attempt so far. [`end`](Self::end) writes the event:
 ///
-/// target `claviger::connection`; fields `peer` (or `unknown`), `direction`, `transport`, `pattern`, `kem` (`ML-KEM-768` or empty), `psk`, `key` and `own_key` (of the peer's and this machine's: `primary`,
+/// target `claviger::connection`; fields `peer` (or `unknown`), `direction`, `transport`, `pattern`, `kem` (`ML-KEM-768` or empty) and `psk` (of the full handshake, when that is resumed), `key` and `own_key` (of the peer's and this machine's: `primary`,
 /// `backup`, `former-primary`, `former-backup`), `dial_ms`, `token_ms`, `handshake_ms`, `token_operations`, `resumed`, `token_age_s` (since the token was
 /// last asked for this session, or for the one that it resumes), `outcome` (`established` or `failed`) and `reason` (an [`ErrorKind`](crate::ErrorKind)'s text). Level INFO when
 /// established or unknown, WARN when a known peer's attempt failed. Neither secrets nor addresses.
@@ -34,6 +35,8 @@ pub(super) struct Attempt {
     pub(super) pattern: Option<Pattern>,
     /// What is mixed in, once that is clear.
     pub(super) kind: Option<Kind>,
+    /// The full handshake that is resumed: its keys are in those of the session.
+    full: Option<Kind>,
     key: &'static str,
     own_key: &'static str,
     pub(super) dial: Duration,
@@ -64,6 +67,7 @@ impl Attempt {
             peer,
             pattern: None,
             kind: None,
+            full: None,
             key: "",
             own_key: "",
             dial: Duration::ZERO,
@@ -99,9 +103,14 @@ impl Attempt {
         self.token_seen = Some(self.clock.now());
     }
 
-    /// A broken session is resumed, for which the token was last asked then.
-    pub(super) fn resumes(&mut self, token_seen: BootInstant) {
-        (self.resumed, self.token_seen) = (true, Some(token_seen));
+    /// A broken session is resumed, of this full handshake.
+    pub(super) fn resumes(&mut self, full: &Family) {
+        (self.resumed, self.token_seen, self.full) = (true, Some(full.token_seen), Some(full.protocol.kind()));
+    }
+
+    /// What the session's keys come of.
+    pub(super) fn mixed(&self) -> Option<Kind> {
+        self.full.or(self.kind)
     }
 
     /// When the token was last asked for what comes of this.
@@ -115,8 +124,8 @@ impl Attempt {
             transport: self.transport,
             peer: self.peer.clone(),
             pattern: self.pattern,
-            kem: self.kind.is_some_and(|kind| kind.kem).then_some(Kem::MlKem768),
-            psk: self.kind.is_some_and(|kind| kind.psk),
+            kem: self.mixed().is_some_and(|kind| kind.kem).then_some(Kem::MlKem768),
+            psk: self.mixed().is_some_and(|kind| kind.psk),
             keys: [self.key, self.own_key],
             dial: self.dial,
             token: self.token,

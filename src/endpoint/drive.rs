@@ -8,7 +8,7 @@ use super::protocol::Terms;
 use super::resumption::Arrival;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{Identifier, OnionAddress};
+use crate::identity::{Identifier, Kem, OnionAddress};
 use crate::noise::{self, Established, NoiseError, Protocol, Step, knock};
 use crate::secret::KnockKey;
 use crate::session::{Peer as SessionPeer, Session, error_of};
@@ -104,6 +104,7 @@ pub(super) fn session_peer(
     protocol: Protocol,
     attempt: &Attempt,
 ) -> SessionPeer {
+    let mixed = attempt.mixed();
     SessionPeer {
         identifier: peer.identifier.clone(),
         role: peer.role.clone(),
@@ -112,6 +113,8 @@ pub(super) fn session_peer(
         as_former: own.is_former(),
         is_initiator,
         protocol,
+        kem: mixed.is_some_and(|kind| kind.kem).then_some(Kem::MlKem768),
+        psk: mixed.is_some_and(|kind| kind.psk),
         operations: 0,
         resumed: attempt.resumed,
         token_seen: attempt.token_seen(),

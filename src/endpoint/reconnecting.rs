@@ -8,6 +8,7 @@ use crate::session::{Session, Stream};
 use crate::token::Trouble;
 use crate::wire::Pattern;
 use aws_lc_rs::rand;
+use futures::future::BoxFuture;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -372,13 +373,20 @@ impl Keeper {
             // It is never closed.
             turn = background.acquire() => turn.ok(),
         };
+        self.begin(resume).await
+    }
+
+    fn begin(&self, resume: Resume) -> BoxFuture<'static, Result<Session>> {
         let pattern = *self.shared.pattern.lock().unwrap_or_else(PoisonError::into_inner);
         let options = ConnectOptions::DEFAULT.pattern(pattern).resume(resume);
-        self.endpoint.connect_peer_with(&self.shared.peer, options).await
+        let (endpoint, peer) = (self.endpoint.clone(), self.shared.peer.clone());
+        Box::pin(async move { endpoint.connect_peer_with(&peer, options).await })
     }
 
     /// Sees to a session, and to those that follow it without a gap, until there is none.
     async fn attend(&mut self, mut session: Session, wishes: &mut Wishes) -> Next {
+        // Beside the session, and beside what resumes it: it may wait for somebody's finger. It takes no turn, which others would wait for.
+        let mut renewing: Option<BoxFuture<'static, Result<Session>>> = None;
         'sessions: loop {
             self.give(&session);
             let began = Instant::now();
@@ -390,6 +398,13 @@ impl Keeper {
                         self.shared.part(&session);
                         let broke = is_broken(ended.kind());
                         tracing::info!(target: "claviger::connection", peer = %self.shared.peer, reason = ended.kind().as_str(), broke, "a session that is kept up has ended");
+                        if let Some(renewal) = renewing.take() {
+                            let next = self.resume_beside(renewal, broke.then_some((began, &ended)), wishes).await;
+                            if let Some((next, renewal)) = next {
+                                (session, renewing) = (next, renewal);
+                                continue 'sessions;
+                            }
+                        }
                         self.rest(began, &ended, wishes).await;
                         if broke {
                             return Next::Connect;
@@ -398,25 +413,29 @@ impl Keeper {
                         return Next::Wait;
                     }
                     // It takes on no streams: the peer is about to close it.
-                    _ = wishes.asked.changed() => if self.shared.session().is_none() {
+                    _ = wishes.asked.changed(), if renewing.is_none() => if self.shared.session().is_none() {
                         self.rest(began, &draining(&self.shared.peer), wishes).await;
                         return Next::Connect;
                     },
                     // A renewal that failed is tried again.
-                    _ = wishes.nudged.changed() => renew = self.renewal(&session),
-                    () = sleep_until(due.min(Instant::now() + LOOK)) => {
+                    _ = wishes.nudged.changed(), if renewing.is_none() => renew = self.renewal(&session),
+                    () = sleep_until(due.min(Instant::now() + LOOK)), if renewing.is_none() => {
                         if Instant::now() < due {
                             renew = renew.min(self.renewal(&session));
-                            continue;
+                        } else {
+                            renewing = Some(self.begin(Resume::Never));
                         }
-                        // Beside it: nobody sees that there is another one.
-                        match self.connect(Resume::Never, &mut wishes.asked).await {
+                    }
+                    renewed = ready(&mut renewing) => {
+                        renewing = None;
+                        match renewed {
+                            // Nobody sees that there is another one.
                             Ok(next) => {
                                 session = next;
                                 continue 'sessions;
                             }
                             Err(error) => {
-                                tracing::warn!(target: "claviger::connection", peer = %self.shared.peer, reason = error.kind().as_str(), hint = error.hint(), "a session could not be renewed before its time is over: {error}");
+                                self.not_renewed(&error);
                                 renew = Instant::now() + self.pause();
                             }
                         }
@@ -424,6 +443,35 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// The session is over, and another one is being begun with the token. What `broke`, since then and for that reason, is resumed meanwhile. `None`: there is none.
+    async fn resume_beside(
+        &mut self,
+        renewal: BoxFuture<'static, Result<Session>>,
+        broke: Option<(Instant, &Error)>,
+        wishes: &mut Wishes,
+    ) -> Option<(Session, Option<BoxFuture<'static, Result<Session>>>)> {
+        let mut renewing = Some(renewal);
+        self.tell(ReconnectState::Connecting);
+        let resuming = async {
+            if let Some((began, ended)) = broke {
+                self.rest(began, ended, wishes).await;
+                if let Ok(session) = self.connect(Resume::Only, &mut wishes.asked).await {
+                    return session;
+                }
+            }
+            std::future::pending().await
+        };
+        let renewed = tokio::select! {
+            session = resuming => return Some((session, renewing)),
+            renewed = ready(&mut renewing) => renewed,
+        };
+        renewed.inspect_err(|error| self.not_renewed(error)).ok().map(|session| (session, None))
+    }
+
+    fn not_renewed(&self, error: &Error) {
+        tracing::warn!(target: "claviger::connection", peer = %self.shared.peer, reason = error.kind().as_str(), hint = error.hint(), "a session could not be renewed before its time is over: {error}");
     }
 
     /// After a session that did not last another one is not begun at once: it may cost the token.
@@ -477,6 +525,14 @@ impl Keeper {
         let pause = self.pause.mul_f64(part);
         self.pause = (self.pause * 2).min(self.shared.options.longest_pause);
         pause
+    }
+}
+
+/// What comes of a connection that is under way; never, of none.
+async fn ready(connecting: &mut Option<BoxFuture<'static, Result<Session>>>) -> Result<Session> {
+    match connecting {
+        Some(connecting) => connecting.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Report {
     pub peer: Option<Identifier>,
     /// The handshake, once that is clear. `NN` is a resumption.
     pub pattern: Option<Pattern>,
-    /// What is mixed in besides.
+    /// What is mixed in besides; of a resumption, into the full handshake that it goes back to.
     pub kem: Option<Kem>,
     /// Whether a pre-shared key is, too.
     pub psk: bool,

@@ -148,7 +148,7 @@ impl Endpoint {
     ) -> Result<Session> {
         attempt.by(&way.own, &way.key);
         (attempt.pattern, attempt.kind) = (Some(Pattern::Nn), Some(Pattern::Nn.into()));
-        attempt.resumes(taken.family().token_seen);
+        attempt.resumes(taken.family());
         let Inner { shared, config, .. } = &*self.0;
         let (port, patience) = (config.transport.port, config.handshake.timeout);
         let started = Instant::now();
@@ -212,7 +212,7 @@ impl super::Incoming {
             Ok((step, protocol))
         })?;
         let Found { opened: (step, protocol), family, session } = found;
-        attempt.resumes(family.token_seen);
+        attempt.resumes(&family);
         let (mut pipe, number) = shared.guard(&pair, Entry::Instead(session), pipe)?;
         let failed = |error| noise_error(&error, Some(&peer));
         let Step::Send(send) = step else { return Err(internal("a resumption is not answered by sending")) };

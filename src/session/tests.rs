@@ -39,6 +39,8 @@ fn peer(name: &str, is_initiator: bool) -> Peer {
         as_former: false,
         is_initiator,
         protocol: Protocol::resumption(Curve::X25519, Suite::ChaChaPolyBlake2s),
+        kem: None,
+        psk: false,
         operations: 0,
         resumed: true,
         token_seen: BootInstant::now(),
@@ -87,4 +89,15 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 
 fn kind<T: std::fmt::Debug>(result: io::Result<T>) -> ErrorKind {
     error_of(result.unwrap_err()).kind()
+}
+
+#[test]
+fn a_peer_says_what_its_keys_come_of() {
+    let mut peer = peer("wallet", true);
+    assert_eq!(peer.to_string(), "resumed, token last seen just now");
+    (peer.kem, peer.psk) = (Some(Kem::MlKem768), true);
+    assert_eq!(peer.to_string(), "resumed, token last seen just now, ML-KEM-768, pre-shared key");
+    (peer.resumed, peer.psk, peer.operations) = (false, false, 1);
+    peer.protocol = Protocol { pattern: crate::wire::Pattern::Kk1, kem: peer.kem, ..peer.protocol };
+    assert_eq!(peer.to_string(), "Noise_KK1psk2_25519_ChaChaPoly_BLAKE2s, 1 token operation, ML-KEM-768");
 }

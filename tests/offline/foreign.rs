@@ -164,6 +164,10 @@ fn with_more_mixed_in() {
             for line in ["handshake ", echoed, echoed, resumed, echoed, resumed, "before ", "closed 0", "done"] {
                 peer.says(line).unwrap();
             }
+            let offered = if kem { "ML-KEM-768" } else { "" };
+            let mixed = format!(r#""kem":"{offered}","psk":{}"#, psk.is_some());
+            listener.says(&format!(r#""pattern":"{}",{mixed}"#, pattern.noise_name()));
+            listener.says(&format!(r#""pattern":"NN",{mixed}"#));
             told["kind"] = pattern.number().into();
             let refused = PyPeer::machine(&told).unwrap().finish().unwrap_err();
             assert!(refused.to_string().contains("in place of a handshake message"), "{refused}");

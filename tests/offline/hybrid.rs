@@ -60,6 +60,10 @@ async fn every_pattern(mut wallet: Machine, mut cosigner: Machine) {
             assert_eq!((protocol.kem, protocol.psk), (Some(Kem::MlKem768), false));
             assert!(protocol.name().contains("psk"), "{}", protocol.name());
         }
+        for peer in [session.peer(), accepted.peer()] {
+            assert_eq!((peer.kem, peer.psk), (Some(Kem::MlKem768), false));
+            assert!(peer.to_string().ends_with(", ML-KEM-768"), "{peer}");
+        }
         assert_eq!(session.handshake_hash(), accepted.handshake_hash());
         talk(&session, &accepted).await;
     }
@@ -244,7 +248,11 @@ fn a_preshared_key_that_is_exchanged() {
         let _first = tokio::join!(caller.connect_peer(peer, None), listening.accept());
         let (session, accepted) = tokio::join!(caller.connect_peer_with(peer, only), listening.accept());
         let (session, accepted) = (session.unwrap(), accepted.unwrap());
-        assert!(session.peer().resumed && accepted.peer().resumed);
+        for peer in [session.peer(), accepted.peer()] {
+            assert!(peer.resumed);
+            assert_eq!((peer.kem, peer.psk), (Some(Kem::MlKem768), true), "its keys come of the first handshake's");
+            assert!(peer.to_string().ends_with(", ML-KEM-768, pre-shared key"), "{peer}");
+        }
         for (machine, other) in [(&wallet, &cosigner), (&cosigner, &wallet)] {
             // In one look of the endpoint's, or in two: either way it is over.
             machine.store().remove_preshared_key(&other.card.identifier).unwrap();

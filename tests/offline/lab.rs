@@ -39,6 +39,10 @@ pub struct Carried {
     pub holding: AtomicUsize,
     /// So many more have their answer, and what the caller says to it waits until [`Wire::release`]; it is not told when the caller leaves.
     pub delaying: AtomicUsize,
+    /// So many more are held open, and nothing of them arrives.
+    pub stalling: AtomicUsize,
+    /// These.
+    pub stalled: Mutex<Vec<TcpStream>>,
     /// Permits for those that wait.
     pub released: Notify,
     /// After how many bytes the next connection breaks: of the caller's, and of the machine's.
@@ -111,6 +115,10 @@ impl Carried {
         let knock = frame(&knock).unwrap();
         self.knocks.lock().unwrap().push(knock.clone());
         if self.holding.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Ok(());
+        }
+        if self.stalling.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            self.stalled.lock().unwrap().push(near);
             return Ok(());
         }
         let mut far = TcpStream::connect(target).await?;

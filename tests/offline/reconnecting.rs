@@ -209,6 +209,39 @@ fn it_is_renewed_without_a_gap() {
     });
 }
 
+/// A renewal may wait for somebody's finger for long. The session that breaks meanwhile is resumed without it.
+#[test]
+fn it_is_resumed_while_it_is_being_renewed() {
+    run(async {
+        let (mut wallet, cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
+        wallet.config.session.max_age = Duration::from_secs(10);
+        wallet.config.handshake.timeout = Duration::from_secs(60);
+        let mut lab = Lab::with(wallet, cosigner, Pattern::Kk1).await;
+        let listening = std::mem::replace(&mut lab.listening, listen(&lab.caller).await);
+        tokio::spawn(echo(listening));
+        let kept = lab.caller.reconnecting(&name("cosigner"), options());
+        let service = "echo".parse().unwrap();
+        say(kept.open(&service).await.unwrap(), 100).await.unwrap();
+        lab.wire.carried.stalling.store(1, Ordering::SeqCst);
+        let stalled = async {
+            while lab.wire.carried.stalled.lock().unwrap().is_empty() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(SOON, stalled).await.expect("it is being renewed");
+        let session = kept.session().await.unwrap();
+        lab.wire.cut();
+        session.ended().await;
+        until(&kept, |state| *state == ReconnectState::Connected { resumed: true }).await;
+        say(kept.open(&service).await.unwrap(), 100).await.unwrap();
+        assert_eq!(lab.spent(), [1, 1]);
+        // And the renewal, which fails, is tried again.
+        lab.wire.carried.stalled.lock().unwrap().clear();
+        until(&kept, |state| *state == ReconnectState::Connected { resumed: false }).await;
+        assert_eq!(lab.spent(), [2, 2]);
+    });
+}
+
 /// Connections are cut at random for 20 seconds under streams of random lengths: each stream carries every byte, or says that it did not.
 #[test]
 fn streams_over_a_wire_that_breaks() {
