@@ -40,6 +40,8 @@ use crate::policy::Policy;
 use crate::session::Why;
 use crate::token::TokenHandle;
 pub use forwards::{ForwardFailure, ForwardReport};
+#[doc(hidden)]
+pub use datagram::datagrams;
 use sandbox::Confinement;
 pub use services::{Failure, ServiceReport};
 use shared::Shared;

@@ -9,6 +9,9 @@ mod attestation;
 mod card;
 #[path = "../fuzz/checks/control.rs"]
 mod control;
+#[cfg(feature = "net")]
+#[path = "../fuzz/checks/datagrams.rs"]
+mod datagrams;
 #[path = "../fuzz/checks/document.rs"]
 mod document;
 #[path = "../fuzz/checks/knock.rs"]
@@ -118,6 +121,12 @@ fn card() {
 #[test]
 fn control() {
     run("control", control::check, 50_000);
+}
+
+#[cfg(feature = "net")]
+#[test]
+fn datagrams() {
+    run("datagrams", datagrams::check, 50_000);
 }
 
 #[test]

@@ -22,8 +22,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::bytes::Bytes;
-use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+use tokio_util::bytes::{Bytes, BytesMut};
+use tokio_util::codec::{Decoder as _, FramedRead, FramedWrite, LengthDelimitedCodec};
 
 /// Longest datagram, in bytes: what UDP carries over IPv4.
 pub(super) const MAX_DATAGRAM: usize = 65_507;
@@ -123,6 +123,19 @@ pub(super) async fn carry(
 
 fn codec() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().length_field_type::<u16>().max_frame_length(MAX_DATAGRAM).new_codec()
+}
+
+/// What a flow makes of what a peer sent: its datagrams, and whether it goes on behind them. For tests.
+#[doc(hidden)]
+pub fn datagrams(sent: &[u8]) -> (Vec<Vec<u8>>, bool) {
+    let (mut codec, mut sent, mut found) = (codec(), BytesMut::from(sent), Vec::new());
+    loop {
+        match codec.decode(&mut sent) {
+            Ok(Some(datagram)) => found.push(datagram.to_vec()),
+            Ok(None) => return (found, true),
+            Err(_) => return (found, false),
+        }
+    }
 }
 
 /// The session's own error, or the peer's datagram is too long or cut short.
