@@ -41,7 +41,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Opens the sockets.
 pub(super) async fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Result<()> {
     let prepared = prepare(shared, &shared.config())?;
-    commit(shared, prepared);
+    for line in commit(shared, prepared) {
+        tracing::info!(target: "claviger::forward", "{line}");
+    }
     let all = Everything(Arc::clone(shared));
     tasks.spawn(async move {
         let _all = all;
@@ -134,7 +136,6 @@ pub(super) fn commit(shared: &Arc<Shared>, Prepared(wanted): Prepared) -> Vec<St
         }
         open.push(Open { local, front, _listening: listening.drop_guard() });
     }
-    told.iter().for_each(|line| tracing::info!(target: "claviger::forward", "{line}"));
     told
 }
 
