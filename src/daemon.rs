@@ -107,7 +107,6 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(Arc::clone(shared)));
         forwards::start(shared, &mut tasks).await?;
-        socks::start(shared, &mut tasks).await?;
         metrics::start(shared, &mut tasks).await?;
         connections::start(shared, &mut tasks)?;
         relations::start(shared, &mut tasks);

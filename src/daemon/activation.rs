@@ -1,6 +1,6 @@
 //! Sockets that the service manager opened for the daemon: sd_listen_fds(3), by name.
 
-use super::listeners::{Listener, Socket};
+use super::listeners::{Datagrams, Listener, Socket};
 use crate::error::{Error, ErrorKind, Result};
 use listenfd::ListenFd;
 use std::io;
@@ -58,12 +58,12 @@ impl Given {
             Self::Udp(socket) => {
                 let socket = socket.try_clone()?;
                 socket.set_nonblocking(true)?;
-                Socket::Udp(tokio::net::UdpSocket::from_std(socket)?)
+                Socket::Datagrams(Datagrams::Udp(tokio::net::UdpSocket::from_std(socket)?))
             }
             Self::Unixgram(socket) => {
                 let socket = socket.try_clone()?;
                 socket.set_nonblocking(true)?;
-                Socket::Unixgram(tokio::net::UnixDatagram::from_std(socket)?)
+                Socket::Datagrams(Datagrams::Unix(tokio::net::UnixDatagram::from_std(socket)?))
             }
             Self::Other => return Err(io::Error::other("it is no socket of TCP, UDP or the file system")),
         })

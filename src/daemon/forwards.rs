@@ -3,10 +3,11 @@
 //! Whoever reaches such a socket is this machine: a socket in the file system has mode 0600, an address is on loopback unless somebody wrote that more is meant, and then every local user may
 //! come. A connection waits for a session as long as [`ReconnectOptions::patience`](crate::endpoint::ReconnectOptions), and is cut (a reset, not an end) when there is none, or the peer refuses.
 
-mod carry;
+mod datagrams;
 mod front;
 mod streams;
 
+use super::Phase;
 use super::listeners::{self, Listener, Socket};
 use super::shared::Shared;
 use crate::config::{Config, Local};
@@ -40,7 +41,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Opens the sockets.
 pub(super) async fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Result<()> {
     let prepared = prepare(shared, &shared.config())?;
-    commit(shared, prepared);
+    for line in commit(shared, prepared) {
+        tracing::info!(target: "claviger::forward", "{line}");
+    }
     let all = Everything(Arc::clone(shared));
     tasks.spawn(async move {
         let _all = all;
@@ -89,7 +92,7 @@ pub(super) fn prepare(shared: &Shared, config: &Config) -> Result<Prepared> {
         let is_open = lock(&shared.forwards.open).iter().any(|open| open.local == local);
         let sockets = if is_open { None } else { Some(listeners::open(&local)?) };
         if let (To::Socks, Some(sockets)) = (&to, &sockets)
-            && sockets.iter().any(|listener| !matches!(listener.socket, Socket::Tcp(_) | Socket::Unix(_)))
+            && sockets.iter().any(|listener| matches!(listener.socket, Socket::Datagrams(_)))
         {
             return Err(Error::new(
                 ErrorKind::ConfigInvalid,
@@ -103,7 +106,7 @@ pub(super) fn prepare(shared: &Shared, config: &Config) -> Result<Prepared> {
 }
 
 /// Second step: can not fail. New sockets are served, those that are not wanted any more are closed, and those that lead elsewhere do so for the connections that come from now on. Connections
-/// that were accepted keep the stream that they have until it ends. Says what has changed, a line each.
+/// that were accepted keep the stream that they have until it ends; flows of datagrams are cut where the socket goes or leads elsewhere. Says what has changed, a line each.
 pub(super) fn commit(shared: &Arc<Shared>, Prepared(wanted): Prepared) -> Vec<String> {
     let mut told = Vec::new();
     let mut open = lock(&shared.forwards.open);
@@ -133,7 +136,6 @@ pub(super) fn commit(shared: &Arc<Shared>, Prepared(wanted): Prepared) -> Vec<St
         }
         open.push(Open { local, front, _listening: listening.drop_guard() });
     }
-    told.iter().for_each(|line| tracing::info!(target: "claviger::forward", "{line}"));
     told
 }
 
@@ -146,11 +148,21 @@ async fn serve(
 ) {
     match &listener.socket {
         Socket::Tcp(_) | Socket::Unix(_) => streams::serve(shared, listener, front, listening).await,
-        Socket::Udp(_) | Socket::Unixgram(_) => listening.cancelled().await,
+        Socket::Datagrams(_) => datagrams::serve(shared, listener, front, listening).await,
     }
+}
+
+/// Waits until the daemon ends.
+async fn stopping(shared: &Shared) {
+    let mut phase = shared.phase();
+    // Its sender lives as long as `shared`.
+    let _ = phase.wait_for(|phase| *phase == Phase::Stopping).await;
 }
 
 /// What each forward and the SOCKS5 front have done, in the configuration's order.
 pub(super) fn reports(shared: &Shared) -> Vec<ForwardReport> {
     lock(&shared.forwards.open).iter().map(|open| open.front.borrow().report()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,10 @@ use crate::error::{Error, ErrorKind, Result};
 use rustix::fs::{Mode, fchmod};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, UdpSocket, UnixDatagram, UnixListener, UnixSocket};
 
 /// Connections that may wait to be accepted; the kernel may hold fewer (`net.core.somaxconn`).
@@ -20,12 +22,47 @@ pub(super) struct Listener {
     _file: Option<File>,
 }
 
+/// A socket for datagrams.
+pub(super) enum Datagrams {
+    Udp(UdpSocket),
+    Unix(UnixDatagram),
+}
+
+impl Datagrams {
+    /// Calls `receive` whenever there may be something, until it has not to wait. Cancel-safe.
+    pub(super) async fn receive<T>(&self, mut receive: impl FnMut(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::Udp(socket) => socket.async_io(Interest::READABLE, || receive(socket.as_fd())).await,
+            Self::Unix(socket) => socket.async_io(Interest::READABLE, || receive(socket.as_fd())).await,
+        }
+    }
+}
+
+impl AsFd for Datagrams {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Udp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
 /// Its kind.
 pub(super) enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
-    Udp(UdpSocket),
-    Unixgram(UnixDatagram),
+    Datagrams(Datagrams),
+}
+
+impl Listener {
+    /// A socket for datagrams, and what is to be kept as long as it is.
+    pub(super) fn into_datagrams(self) -> (Option<Datagrams>, impl Sized) {
+        let socket = match self.socket {
+            Socket::Datagrams(socket) => Some(socket),
+            Socket::Tcp(_) | Socket::Unix(_) => None,
+        };
+        (socket, self._file)
+    }
 }
 
 impl From<Socket> for Listener {
@@ -45,9 +82,9 @@ pub(super) fn open(local: &Local) -> Result<Vec<Listener>> {
         Local::Tcp(address) => {
             tcp(*address).map(|listener| one(Socket::Tcp(listener))).map_err(|e| inet(local, *address, e))
         }
-        Local::Udp(address) => {
-            udp(*address).map(|socket| one(Socket::Udp(socket))).map_err(|e| inet(local, *address, e))
-        }
+        Local::Udp(address) => udp(*address)
+            .map(|socket| one(Socket::Datagrams(Datagrams::Udp(socket))))
+            .map_err(|e| inet(local, *address, e)),
         Local::Unix(path) => {
             let (socket, file) = place(local, path, UnixSocket::new_stream, 0o600)?;
             let listener = socket.listen(BACKLOG).map_err(|error| failed(local, error))?;
@@ -56,7 +93,7 @@ pub(super) fn open(local: &Local) -> Result<Vec<Listener>> {
         Local::Unixgram(path) => {
             let (socket, file) = place(local, path, UnixSocket::new_datagram, 0o600)?;
             let socket = socket.datagram().map_err(|error| failed(local, error))?;
-            Ok(vec![Listener { socket: Socket::Unixgram(socket), _file: Some(file) }])
+            Ok(vec![Listener { socket: Socket::Datagrams(Datagrams::Unix(socket)), _file: Some(file) }])
         }
         Local::Systemd(name) => activation::sockets(name),
     }

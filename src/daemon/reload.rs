@@ -129,7 +129,8 @@ pub(super) async fn take_over(shared: &Arc<Shared>, new: Config) -> Result<Vec<S
     }
     shared.confinement().map_or(Ok(()), |confinement| confinement.admits(&new))?;
     let mut told = changes(&old, &new);
-    let prepared = forwards::prepare(shared, &new)?;
+    // Before the start there are no sockets; it opens those of the configuration that it finds.
+    let sockets = shared.endpoint().map(|_| forwards::prepare(shared, &new)).transpose()?;
     shared.set_operators(&new)?;
     shared.set_config(new);
     let new = shared.config();
@@ -137,7 +138,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>, new: Config) -> Result<Vec<S
         endpoint.set_limits(&new.limits);
     }
     shared.renew_policy();
-    told.extend(forwards::commit(shared, prepared));
+    told.extend(sockets.into_iter().flat_map(|sockets| forwards::commit(shared, sockets)));
     shared.relations.settle(shared);
     Ok(told)
 }

@@ -3,6 +3,7 @@
 //! Times are seconds since 1970, spans are seconds. Onion addresses and secrets are in none of it.
 
 use super::Phase;
+use super::forwards;
 use super::relations;
 use super::services;
 use super::shared::Shared;
@@ -12,6 +13,7 @@ use crate::transport::ServiceState;
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use super::forwards::{ForwardFailure, ForwardReport};
 pub use super::relations::{PeerStatus, Relation, SessionStatus};
 pub use super::services::{Failure as ServiceFailure, ServiceReport};
 
@@ -53,6 +55,9 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// What peers may open streams to, by name.
     pub services: Vec<ServiceReport>,
+    /// Local sockets that lead to peers' services, in the configuration's order, and the SOCKS5 front.
+    #[serde(default)]
+    pub forwards: Vec<ForwardReport>,
     /// Calls by nobody that the store knows.
     pub strangers: Strangers,
 }
@@ -228,6 +233,7 @@ impl Status {
             onion,
             peers,
             services,
+            forwards: forwards::reports(shared),
             strangers: shared.strangers(),
         }
     }

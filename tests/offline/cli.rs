@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger");
 
 /// The program without a terminal, as a script runs it.
 pub(crate) fn command(arguments: &[&str]) -> Command {

@@ -1,9 +1,9 @@
 //! What a local socket leads to, and what was counted of it.
 
-use super::carry::Traffic;
 use super::lock;
 use crate::config::{Forward, Local};
 use crate::daemon::limited::Limited;
+use crate::daemon::splice::Traffic;
 use crate::error::Error;
 use crate::identity::{Identifier, ServiceName};
 use serde::{Deserialize, Serialize};
@@ -58,7 +58,6 @@ pub(super) struct Counts {
     opened: AtomicU64,
     /// Of all that have ended; those that are open count when they end.
     pub(super) traffic: Traffic,
-    pub(super) dropped: AtomicU64,
     failures: Mutex<Failures>,
 }
 
@@ -81,7 +80,7 @@ pub struct ForwardReport {
     /// The service; likewise.
     pub service: Option<String>,
     /// Streams, or flows of datagrams, that it may have at once.
-    pub most: u32,
+    pub streams: u32,
     /// Streams that it has.
     pub open: u32,
     /// Connections that wait for one: for the session, above all.
@@ -135,22 +134,34 @@ impl Front {
         }
     }
 
-    /// Tells why a connection was cut, or a stream that it had broke.
-    pub(super) fn failed(&self, peer: &Identifier, service: &ServiceName, error: &Error) {
+    /// Tells why a connection was cut, or a stream that it had broke. `None`: it did not come to say where it leads.
+    pub(super) fn failed(&self, to: Option<(&Identifier, &ServiceName)>, error: &Error) {
         self.counts.fails(error);
         if let Some(untold) = self.told.tell() {
+            let (peer, service) = to.unzip();
             tracing::warn!(
-                target: "claviger::forward", listen = %self.local, %peer, %service, reason = error.kind().as_str(), hint = error.hint(), untold,
-                "a connection was cut: {error}"
+                target: "claviger::forward", listen = %self.local, peer = peer.map(Identifier::as_str), service = service.map(ServiceName::as_str),
+                reason = error.kind().as_str(), hint = error.hint(), untold, "a connection was cut: {error}"
             );
         }
     }
 
-    pub(super) fn can_not_accept(&self, error: &io::Error) {
+    /// Streams at once.
+    pub(super) fn most(&self) -> usize {
+        self.most as usize
+    }
+
+    /// A datagram was lost here.
+    pub(super) fn drops(&self) {
+        self.counts.traffic.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Nothing can be accepted or received at the moment.
+    pub(super) fn stalls(&self, error: &io::Error) {
         if let Some(untold) = self.accepts_told.tell() {
             tracing::warn!(
                 target: "claviger::forward", listen = %self.local, hint = "Raise LimitNOFILE= in the unit, or `ulimit -n`; those that come wait.", untold,
-                "connections can not be accepted for now: {error}"
+                "nothing can be accepted here for now: {error}"
             );
         }
     }
@@ -166,13 +177,13 @@ impl Front {
             listen: self.local.to_string(),
             peer: forward.map(|forward| forward.peer.to_string()),
             service: forward.map(|forward| forward.service.to_string()),
-            most: self.most,
+            streams: self.most,
             open: counts.open.load(Ordering::Relaxed),
             waiting: counts.waiting.load(Ordering::Relaxed),
             opened: counts.opened.load(Ordering::Relaxed),
             received: counts.traffic.received.load(Ordering::Relaxed),
             sent: counts.traffic.sent.load(Ordering::Relaxed),
-            dropped: counts.dropped.load(Ordering::Relaxed),
+            dropped: counts.traffic.dropped.load(Ordering::Relaxed),
             failures: failures.counts.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect(),
             last_failure: failures.last.clone(),
         }

@@ -1,18 +1,20 @@
 //! Connections that become streams.
 
-use super::carry::{Broken, Local, splice};
 use super::front::{Front, Stage, To};
-use crate::daemon::Phase;
+use super::stopping;
 use crate::daemon::listeners::{Listener, Socket};
 use crate::daemon::shared::Shared;
-use crate::error::Error;
+use crate::daemon::socks;
+use crate::daemon::splice::{Broken, Local, splice};
+use crate::error::Result;
 use crate::identity::{Identifier, ServiceName};
 use crate::session::Stream;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::Interest;
+use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
@@ -80,7 +82,7 @@ pub(super) async fn serve(
         match &listener.socket {
             Socket::Tcp(socket) => accept(&shared, socket, front, &mut connections).await,
             Socket::Unix(socket) => accept(&shared, socket, front, &mut connections).await,
-            Socket::Udp(_) | Socket::Unixgram(_) => {}
+            Socket::Datagrams(_) => {}
         }
     };
     tokio::select! {
@@ -90,12 +92,6 @@ pub(super) async fn serve(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
-}
-
-/// Waits until the daemon ends.
-async fn stopping(shared: &Shared) {
-    let mut phase = shared.phase();
-    let _ = phase.wait_for(|phase| *phase == Phase::Stopping).await;
 }
 
 async fn accept<L: Accept>(
@@ -127,7 +123,7 @@ async fn accept<L: Accept>(
             // It was gone before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                front.can_not_accept(&error);
+                front.stalls(&error);
                 sleep(PAUSE).await;
             }
         }
@@ -136,15 +132,58 @@ async fn accept<L: Accept>(
 
 async fn one(shared: Arc<Shared>, front: Arc<Front>, mut connection: impl Caller, _place: OwnedSemaphorePermit) {
     let waiting = front.counts.waits();
-    let To::Service(forward) = &front.to else { return };
+    let To::Service(forward) = &front.to else {
+        return by_socks(&shared, &front, connection, waiting).await;
+    };
     let (peer, service) = (&forward.peer, &forward.service);
     match open(&shared, &connection, peer, service).await {
-        Some(Ok(stream)) => carry(&shared, &front, connection, stream, waiting).await,
+        Some(Ok(stream)) => carry(&front, connection, stream, waiting).await,
         Some(Err(error)) => {
             connection.cut();
-            front.failed(peer, service, &error);
+            front.failed(Some((peer, service)), &error);
         }
         None => connection.cut(),
+    }
+}
+
+/// A connection that says where it leads.
+async fn by_socks(shared: &Arc<Shared>, front: &Front, mut connection: impl Caller, waiting: Stage) {
+    let asked = tokio::select! {
+        asked = socks::asked(&mut connection) => asked,
+        () = stopping(shared) => return,
+    };
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(error) => return front.failed(None, &error),
+    };
+    let (peer, service) = match &asked.destination {
+        Ok(destination) => destination,
+        Err(refusal) => {
+            let error = refusal.error();
+            front.failed(None, &error);
+            return asked.refuse(connection, &error).await;
+        }
+    };
+    let opened = async {
+        let mut stream = shared.relations.open(shared, peer, service).await?;
+        let first = socks::verdict(&mut stream).await?;
+        Ok((stream, first))
+    };
+    let opened = tokio::select! {
+        opened = opened => opened,
+        () = connection.given_up() => return,
+        () = stopping(shared) => return connection.cut(),
+    };
+    let (stream, first) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            front.failed(Some((peer, service)), &error);
+            return asked.refuse(connection, &error).await;
+        }
+    };
+    if asked.accept(&mut connection).await.is_ok() && connection.write_all(&first).await.is_ok() {
+        front.counts.traffic.received.fetch_add(first.len() as u64, Ordering::Relaxed);
+        carry(front, connection, stream, waiting).await;
     }
 }
 
@@ -154,7 +193,7 @@ async fn open(
     connection: &impl Caller,
     peer: &Identifier,
     service: &ServiceName,
-) -> Option<Result<Stream, Error>> {
+) -> Option<Result<Stream>> {
     tokio::select! {
         opened = shared.relations.open(shared, peer, service) => Some(opened),
         () = connection.given_up() => None,
@@ -162,14 +201,14 @@ async fn open(
     }
 }
 
-async fn carry(shared: &Shared, front: &Front, connection: impl Caller, stream: Stream, waiting: Stage) {
+/// Joins the two until they have ended.
+async fn carry(front: &Front, connection: impl Caller, stream: Stream, waiting: Stage) {
     drop(waiting);
     let _open = front.counts.opens();
     let (peer, service) = (stream.peer().identifier.clone(), stream.service().clone());
-    let _ = shared;
     match splice(stream, connection, &front.counts.traffic, pending()).await {
         Ok(()) | Err(Broken::Cut(_)) => {}
-        Err(Broken::Stream(error)) => front.failed(&peer, &service, &error),
+        Err(Broken::Stream(error)) => front.failed(Some((&peer, &service)), &error),
         Err(Broken::Local(error)) => {
             tracing::debug!(target: "claviger::forward", listen = %front.local, %peer, %service, "a local connection broke: {error}");
         }
