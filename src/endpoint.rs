@@ -16,6 +16,7 @@
 //! ```
 
 mod attempt;
+mod audience;
 mod ceremony;
 mod clock;
 mod connecting;
@@ -82,7 +83,7 @@ impl Endpoint {
     /// configuration allows it, and the store's errors.
     pub fn new(store: Store, token: TokenHandle, transport: Arc<dyn Transport>, config: Config) -> Result<Self> {
         own::check_seal(&store, &config)?;
-        let own = Arc::new(Own::present(store.machine()?, token.clone())?);
+        let own = Arc::new(Own::present(&store, token.clone())?);
         let shared = Shared::new(store, token, &config)?;
         Ok(Self(Arc::new(Inner { shared, own, former: None, transport, config })))
     }
@@ -93,7 +94,11 @@ impl Endpoint {
     /// # Errors
     /// [`ErrorKind::KeyMismatch`] when the token does not hold it, or no rotation is under way; and the store's errors.
     pub fn with_former(&self, token: TokenHandle) -> Result<Self> {
-        let former = self.store().machine()?.former.ok_or_else(|| {
+        let (former, client_auth) = {
+            let store = self.store();
+            (store.machine()?.former, store.former_client_auth_secret()?)
+        };
+        let (former, client_auth) = former.zip(client_auth).ok_or_else(|| {
             Error::new(
                 ErrorKind::KeyMismatch,
                 "No rotation is under way, so there is no former key.",
@@ -101,7 +106,7 @@ impl Endpoint {
             )
         })?;
         let Inner { shared, own, transport, config, .. } = &*self.0;
-        let former = Arc::new(Own::former(former, token)?);
+        let former = Arc::new(Own::former(former, client_auth, token)?);
         // A next card that only adds a backup key: whoever knows the former one finds the present one by it.
         if former.key == own.key && former.card.onion_address == own.card.onion_address {
             return Ok(self.clone());

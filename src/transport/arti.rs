@@ -4,23 +4,19 @@
 //! Its state directory holds guards and a cache of public directory documents. Keys stay in memory.
 //!
 //! Several processes of one machine may share the directory: the first one writes it, the others read. Only one can listen, at as many addresses as it has.
-//!
-//! Client authorization (Tor rend-spec-v3, appendix G) is not spoken yet; arti calls it restricted discovery.
 
+mod dial;
 mod failure;
 mod service;
 mod settings;
 
-use super::retry::{self, Attempt};
+use super::retry;
 use super::{Listener, Pipe, Service, Target, Transport, onion_of};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::OnionAddress;
-use arti_client::config::BoolOrAuto;
-use arti_client::{BootstrapBehavior, IsolationToken, StreamPrefs, TorClient, TorClientConfig};
+use arti_client::{BootstrapBehavior, TorClient, TorClientConfig};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -41,9 +37,9 @@ type Client = Arc<TorClient<TokioRustlsRuntime>>;
 pub struct Arti {
     client: Client,
     config: TorClientConfig,
+    onion: config::Onion,
     state: PathBuf,
-    /// One token per label: arti gives streams with different tokens different circuits.
-    isolation: Mutex<HashMap<String, IsolationToken>>,
+    dialler: dial::Dialler,
     /// Whether arti has bootstrapped, and the task that does it.
     ready: watch::Sender<bool>,
     task: Mutex<Option<AbortOnDropHandle<()>>>,
@@ -59,9 +55,16 @@ impl Arti {
     ///
     /// # Errors
     /// `ConfigInvalid` when arti does not take the file, `TransportUnavailable` when its directory can not be used.
-    pub async fn open(config: &config::Arti, store_dir: &Path) -> Result<Self> {
+    pub async fn open(config: &config::Arti, onion: &config::Onion, store_dir: &Path) -> Result<Self> {
+        if onion.proof_of_work && cfg!(not(feature = "pow")) {
+            return Err(Error::new(
+                ErrorKind::ConfigInvalid,
+                "This claviger was built without arti's proof of work.",
+                "Build it with the feature `pow`, use `--transport tor`, or remove `proof-of-work` under [onion].",
+            ));
+        }
         let state = config.state.clone().unwrap_or_else(|| store_dir.join("arti"));
-        let config = settings::load(config, &state)?;
+        let config = settings::load(config, onion.vanguards, &state)?;
         // arti's rustls takes the process's provider. If there is one already, that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = TokioRustlsRuntime::current().map_err(|error| {
@@ -79,22 +82,15 @@ impl Arti {
         Ok(Self {
             client,
             config,
+            onion: onion.clone(),
             state,
-            isolation: Mutex::default(),
+            dialler: dial::Dialler::default(),
             ready: watch::Sender::new(false),
             task: Mutex::default(),
             listening: Mutex::default(),
             launched: AtomicU32::new(0),
             _progress: progress,
         })
-    }
-
-    fn preferences(&self, label: &str) -> StreamPrefs {
-        let mut tokens = self.isolation.lock().unwrap_or_else(PoisonError::into_inner);
-        let token = *tokens.entry(label.to_owned()).or_insert_with(IsolationToken::new);
-        let mut preferences = StreamPrefs::new();
-        preferences.connect_to_onion_services(BoolOrAuto::Explicit(true)).set_isolation(token);
-        preferences
     }
 
     /// Begins to bootstrap, if that is still to be done; becomes true when arti has enough of the network's directory.
@@ -117,13 +113,6 @@ impl Arti {
             Ok(Err(_)) | Err(_) => Err(failure::not_ready(&self.client, begin.elapsed())),
         }
     }
-
-    async fn connect(&self, onion: &OnionAddress, port: u16, preferences: &StreamPrefs) -> Attempt<Pipe> {
-        let stream = self.client.connect_with_prefs((onion.to_string().as_str(), port), preferences).await;
-        let stream = stream.map_err(|error| failure::of_dial(onion, port, error))?;
-        let (read, write) = stream.split();
-        Ok(Pipe::new(read, write))
-    }
 }
 
 impl Transport for Arti {
@@ -134,9 +123,8 @@ impl Transport for Arti {
     fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<Pipe>> {
         Box::pin(async move {
             let onion = onion_of(target)?;
-            let preferences = self.preferences(&target.isolation);
             self.ready(deadline).await?;
-            retry::until(deadline, || self.connect(&onion, target.port, &preferences)).await
+            retry::until(deadline, || self.dialler.connect(&self.client, &self.config, &onion, target)).await
         })
     }
 

@@ -17,6 +17,13 @@ pub(super) enum Failure {
     Final(Error),
 }
 
+impl Failure {
+    pub(super) fn kind(&self) -> ErrorKind {
+        let (Self::Passing(error) | Self::Final(error)) = self;
+        error.kind()
+    }
+}
+
 /// What one try comes to.
 pub(super) type Attempt<T> = Result<T, Failure>;
 

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
+use crate::transport::NOT_FOR_US;
 use crate::transport::retry::{Attempt, Failure};
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
@@ -165,14 +166,14 @@ fn failed(
         0xf4 => (
             Final,
             OnionAuth,
-            format!("{name} is published for other machines only."),
-            "Import this machine's card on the peer, and restart its claviger.",
+            format!("{name} is published, and not for this machine."),
+            NOT_FOR_US,
         ),
         0xf5 => (
             Final,
             OnionAuth,
-            format!("{name} is published for another key than this machine's."),
-            "Export this machine's card again, import it on the peer, and restart its claviger.",
+            format!("{name} is published, and not for this machine."),
+            NOT_FOR_US,
         ),
         0xf6 => (
             Final,
