@@ -19,9 +19,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use daemon::{
-    Backend, Daemon, Forward, Level, Local, Log, Metrics, Named, Peer, Policy, Sandbox, Service, Socks,
-};
+pub use daemon::{Backend, Daemon, Forward, Level, Local, Log, Metrics, Named, Peer, Policy, Sandbox, Service, Socks};
 pub use onion::{IntroductionLimit, Onion, Vanguards};
 pub use schema::schema;
 pub use value::ControlAddress;

@@ -166,7 +166,8 @@ fn onion_of(target: &Target) -> Result<OnionAddress> {
 }
 
 /// What to do when a descriptor is not for this machine.
-const NOT_FOR_US: &str = "Import this machine's card on the peer, and look there with `claviger-ceremony peers` whether it has expired.";
+const NOT_FOR_US: &str =
+    "Import this machine's card on the peer, and look there with `claviger-ceremony peers` whether it has expired.";
 
 /// More may find the service than its descriptor has room for.
 fn crowded(audience: &Audience) -> Option<Error> {

@@ -111,7 +111,18 @@ impl Known {
         let ends = ends.flatten().chain(former.as_ref().map(|(_, until)| *until));
         // The second itself, and the one after it: whichever of them is the first without.
         let until = ends.flat_map(|end| [end, end.saturating_add(1)]).filter(|end| *end > now).min();
-        Self { peers, keys, names, places, preshared, former, clients, plan, since: now, until: until.unwrap_or(u64::MAX) }
+        Self {
+            peers,
+            keys,
+            names,
+            places,
+            preshared,
+            former,
+            clients,
+            plan,
+            since: now,
+            until: until.unwrap_or(u64::MAX),
+        }
     }
 
     fn content(&self) -> Content {

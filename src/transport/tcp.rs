@@ -165,7 +165,13 @@ mod tests {
 
     fn target(tcp: Option<&str>) -> Target {
         let onion = Some(OnionKeys::generate().unwrap().address);
-        Target { onion, port: 4747, tcp: tcp.map(|address| address.parse().unwrap()), isolation: "peer".into(), client: None }
+        Target {
+            onion,
+            port: 4747,
+            tcp: tcp.map(|address| address.parse().unwrap()),
+            isolation: "peer".into(),
+            client: None,
+        }
     }
 
     fn service() -> Service {

@@ -14,13 +14,20 @@ use claviger_testkit::tornet::{Auth, TorDaemon};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
-use crate::net::{LONG, arti, control, daemon, echo, exchange, network, opened, reachable, run, start, target, tor, until};
+use crate::net::{
+    LONG, arti, control, daemon, echo, exchange, network, opened, reachable, run, start, target, tor, until,
+};
 
 const PORT: u16 = 4747;
 
 /// The service of `keys`, as often as it is needed.
 fn service(keys: &OnionKeys) -> Service {
-    Service { onion: OnionSecretKey::new(*keys.secret.expose()), address: keys.address, port: PORT, audience: everyone() }
+    Service {
+        onion: OnionSecretKey::new(*keys.secret.expose()),
+        address: keys.address,
+        port: PORT,
+        audience: everyone(),
+    }
 }
 
 async fn refused(transport: &dyn Transport, keys: &OnionKeys) -> (ErrorKind, String) {

@@ -87,7 +87,8 @@ async fn measure(transports: Transports, dir: &Path, options: &Options, report: 
     reachable(listener.status()).await?;
     let next_is_bare = Arc::new(AtomicBool::new(true));
     tokio::spawn(answer(listener, listening, Arc::clone(&next_is_bare)));
-    let place = Place { onion: Some(address), port: PORT, tcp: None, isolation: machines::LISTENER.into(), client: None };
+    let place =
+        Place { onion: Some(address), port: PORT, tcp: None, isolation: machines::LISTENER.into(), client: None };
     let dial_bare = async || {
         next_is_bare.store(true, Ordering::SeqCst);
         let deadline = tokio::time::Instant::now() + PATIENCE;

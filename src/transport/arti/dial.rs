@@ -109,12 +109,18 @@ impl Dialler {
         let public = HsClientDescEncKey::from(&key);
         let mut builder = HsClientSecretKeysBuilder::default();
         builder.ks_hsc_desc_enc(HsClientDescEncKeypair::new(public, key));
-        let keys = builder.build().map_err(|error| internal("arti does not take the client-authorization key").because(error))?;
+        let keys = builder
+            .build()
+            .map_err(|error| internal("arti does not take the client-authorization key").because(error))?;
         known.insert(place, (Arc::clone(secret), keys.clone()));
         Ok(keys)
     }
 }
 
 fn internal(what: &str) -> Error {
-    Error::new(ErrorKind::Internal, format!("{what}."), "Restart claviger; if it happens again, report it with the output of `-v`.")
+    Error::new(
+        ErrorKind::Internal,
+        format!("{what}."),
+        "Restart claviger; if it happens again, report it with the output of `-v`.",
+    )
 }

@@ -92,18 +92,12 @@ pub(super) fn of_dial(
         | Arti::RemoteStreamError => {
             (Passing, ErrorKind::Unreachable, format!("Nothing answers on port {port} of {name}."), OFFLINE)
         }
-        Arti::OnionServiceMissingClientAuth => (
-            Final,
-            ErrorKind::OnionAuth,
-            format!("{name} is published, and not for this machine."),
-            NOT_FOR_US,
-        ),
-        Arti::OnionServiceWrongClientAuth => (
-            Final,
-            ErrorKind::OnionAuth,
-            format!("{name} is published, and not for this machine."),
-            NOT_FOR_US,
-        ),
+        Arti::OnionServiceMissingClientAuth => {
+            (Final, ErrorKind::OnionAuth, format!("{name} is published, and not for this machine."), NOT_FOR_US)
+        }
+        Arti::OnionServiceWrongClientAuth => {
+            (Final, ErrorKind::OnionAuth, format!("{name} is published, and not for this machine."), NOT_FOR_US)
+        }
         Arti::OnionServiceAddressInvalid | Arti::InvalidStreamTarget | Arti::ForbiddenStreamTarget => (
             Final,
             ErrorKind::AddressRefused,

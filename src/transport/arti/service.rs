@@ -119,7 +119,8 @@ struct Options {
 
 impl Options {
     fn of(&self, audience: &Audience) -> Result<OnionServiceConfig> {
-        let config::Onion { introduction_points, introduction_limit, proof_of_work, streams_per_circuit, .. } = &self.onion;
+        let config::Onion { introduction_points, introduction_limit, proof_of_work, streams_per_circuit, .. } =
+            &self.onion;
         let mut options = OnionServiceConfigBuilder::default();
         options.nickname(self.nickname.clone()).max_concurrent_streams_per_circuit(u32::from(*streams_per_circuit));
         options.enable_pow(*proof_of_work);
@@ -165,8 +166,15 @@ async fn follow(
             done.map_err(|error| internal("arti did not take over who finds the service.").because(error))
         });
         match outcome {
-            Ok(()) => tracing::info!(onion, keys = audience.map_or(0, |keys| keys.len()), "who finds the service has changed"),
-            Err(error) => tracing::error!(onion, reason = error.kind().as_str(), hint = error.hint(), "who finds the service has not changed: {error}"),
+            Ok(()) => {
+                tracing::info!(onion, keys = audience.map_or(0, |keys| keys.len()), "who finds the service has changed")
+            }
+            Err(error) => tracing::error!(
+                onion,
+                reason = error.kind().as_str(),
+                hint = error.hint(),
+                "who finds the service has not changed: {error}"
+            ),
         }
     }
 }

@@ -192,7 +192,12 @@ impl Publication {
         sleep(SETTLED).await;
         let audience = self.audience.borrow_and_update().clone();
         if let Some(error) = crowded(&audience) {
-            tracing::error!(onion = self.address.redacted(), reason = error.kind().as_str(), hint = error.hint(), "who finds the service has not changed: {error}");
+            tracing::error!(
+                onion = self.address.redacted(),
+                reason = error.kind().as_str(),
+                hint = error.hint(),
+                "who finds the service has not changed: {error}"
+            );
             return Ok(());
         }
         let reply = control.ask(&format!("DEL_ONION {}\r\n", self.address.label())).await?;
@@ -200,7 +205,11 @@ impl Publication {
             return Err(refused("did not take the service away", reply.message()));
         }
         self.add(control).await?;
-        tracing::info!(onion = self.address.redacted(), keys = audience.map_or(0, |keys| keys.len()), "who finds the service has changed");
+        tracing::info!(
+            onion = self.address.redacted(),
+            keys = audience.map_or(0, |keys| keys.len()),
+            "who finds the service has changed"
+        );
         Ok(())
     }
 

@@ -163,18 +163,8 @@ fn failed(
         ),
         0xf2 => (Passing, Unreachable, format!("The introduction to {name} failed."), OFFLINE),
         0xf3 => (Passing, Unreachable, format!("The rendezvous with {name} failed."), OFFLINE),
-        0xf4 => (
-            Final,
-            OnionAuth,
-            format!("{name} is published, and not for this machine."),
-            NOT_FOR_US,
-        ),
-        0xf5 => (
-            Final,
-            OnionAuth,
-            format!("{name} is published, and not for this machine."),
-            NOT_FOR_US,
-        ),
+        0xf4 => (Final, OnionAuth, format!("{name} is published, and not for this machine."), NOT_FOR_US),
+        0xf5 => (Final, OnionAuth, format!("{name} is published, and not for this machine."), NOT_FOR_US),
         0xf6 => (
             Final,
             AddressRefused,
