@@ -26,6 +26,7 @@ mod known;
 mod listening;
 mod own;
 mod pending;
+mod probe;
 mod protocol;
 mod reconnecting;
 mod report;

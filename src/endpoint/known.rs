@@ -6,6 +6,7 @@ use super::audience::Audience;
 use super::clock::Clock;
 use super::cut::{Held, guarded, revoked};
 use super::own::Own;
+use super::probe::Probes;
 use super::reconnecting::BACKGROUND;
 use super::report::Observer;
 use super::resumption::Chains;
@@ -197,6 +198,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) observer: Observer,
     pub(super) audience: Audience,
+    pub(super) probes: Probes,
     /// How often what is known became another.
     pub(super) changes: watch::Sender<u64>,
     store: Mutex<Store>,
@@ -267,6 +269,7 @@ impl Shared {
             clock: Clock::default(),
             observer: Observer::default(),
             audience: Audience::new(config.onion.restricted, &known),
+            probes: Probes::default(),
             changes: watch::Sender::new(0),
             store: Mutex::new(store),
             token,

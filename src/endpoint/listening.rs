@@ -275,6 +275,14 @@ impl Incoming {
             ),
             _ => error,
         })?;
+        if shared.probes.arrived(&packet) {
+            attempt.dismiss();
+            return Err(Error::new(
+                ErrorKind::KnockUnknown,
+                "This machine has called itself, to see whether it is reached.",
+                "Nothing needs mending.",
+            ));
+        }
         attempt.handshake_started = Some(Instant::now());
         // Before anything of what is known is used.
         let age = shared.chains.age();
