@@ -141,6 +141,11 @@ impl Endpoint {
         self.0.transport.name()
     }
 
+    /// How far the Tor below the transport is, to watch. Must be called in a tokio runtime.
+    pub fn progress(&self) -> watch::Receiver<crate::transport::Progress> {
+        self.0.transport.progress()
+    }
+
     /// What keeps changes of the store from being taken over, to watch: it was changed outside the tool, or can not be read. The peers stay as they
     /// were until then. `None`: nothing does.
     pub fn store_trouble(&self) -> watch::Receiver<Option<Trouble>> {

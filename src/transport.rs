@@ -18,11 +18,13 @@ use tokio::time::Instant;
 #[cfg(feature = "arti")]
 pub mod arti;
 mod pipe;
+mod progress;
 mod retry;
 pub mod tcp;
 pub mod tor;
 
 pub use pipe::{Pipe, ReadPipe, WritePipe};
+pub use progress::{Blocked, Progress, Stage};
 
 /// Where a peer is.
 #[derive(Clone)]
@@ -90,6 +92,11 @@ pub trait Transport: Send + Sync {
     /// Whether each service has an address of its own, and one process may publish several; if not, one place is listened on for all.
     fn addresses(&self) -> bool {
         true
+    }
+
+    /// How far the Tor below it is, to watch. Must be called in a tokio runtime.
+    fn progress(&self) -> watch::Receiver<Progress> {
+        watch::channel(Progress::ready()).1
     }
 
     /// Opens a pipe to `target`. Passing troubles are tried again, with a growing pause, until `deadline`.

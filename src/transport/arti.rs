@@ -10,10 +10,12 @@ mod failure;
 mod service;
 mod settings;
 
+use super::progress::{self, Stage};
 use super::retry;
-use super::{Listener, Pipe, Service, Target, Transport, onion_of};
+use super::{Listener, Pipe, Progress, Service, Target, Transport, onion_of};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
+use arti_client::status::{BlockageKind, BootstrapStatus};
 use arti_client::{BootstrapBehavior, TorClient, TorClientConfig};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -31,6 +33,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause between two bootstraps.
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
+/// How often arti is asked, beside what it tells by itself.
+const ASK: Duration = Duration::from_secs(15);
+
 type Client = Arc<TorClient<TokioRustlsRuntime>>;
 
 /// The arti transport.
@@ -47,7 +52,8 @@ pub struct Arti {
     listening: Mutex<Vec<Weak<service::Published>>>,
     /// Services launched so far.
     launched: AtomicU32,
-    _progress: AbortOnDropHandle<()>,
+    progress: watch::Sender<Progress>,
+    _report: AbortOnDropHandle<()>,
 }
 
 impl Arti {
@@ -78,7 +84,8 @@ impl Arti {
         let builder =
             TorClient::with_runtime(runtime).config(config.clone()).bootstrap_behavior(BootstrapBehavior::OnDemand);
         let client = builder.create_unbootstrapped_async().await.map_err(|error| failure::of_setup(&state, error))?;
-        let progress = AbortOnDropHandle::new(tokio::spawn(report(client.clone())));
+        let progress = watch::Sender::new(Progress::idle());
+        let report = AbortOnDropHandle::new(tokio::spawn(report(client.clone(), progress.clone())));
         Ok(Self {
             client,
             config,
@@ -89,7 +96,8 @@ impl Arti {
             task: Mutex::default(),
             listening: Mutex::default(),
             launched: AtomicU32::new(0),
-            _progress: progress,
+            progress,
+            _report: report,
         })
     }
 
@@ -99,6 +107,10 @@ impl Arti {
     fn bootstrap(&self) -> watch::Receiver<bool> {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.is_none() {
+            progress::set(
+                &self.progress,
+                Progress { stage: Stage::Connecting, summary: "connecting".into(), ..Progress::idle() },
+            );
             *task = Some(AbortOnDropHandle::new(tokio::spawn(bootstrap(self.client.clone(), self.ready.clone()))));
         }
         self.ready.subscribe()
@@ -118,6 +130,10 @@ impl Arti {
 impl Transport for Arti {
     fn name(&self) -> &'static str {
         "arti"
+    }
+
+    fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
     }
 
     fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<Pipe>> {
@@ -149,23 +165,41 @@ async fn bootstrap(client: Client, ready: watch::Sender<bool>) {
     ready.send_replace(true);
 }
 
-/// Logs the bootstrap in steps of ten percent, and what blocks it.
-async fn report(client: Client) {
+/// Follows how far arti is, and what blocks it.
+async fn report(client: Client, sender: watch::Sender<Progress>) {
     let mut events = client.bootstrap_events();
-    let (mut step, mut blocked) = (None, None);
-    while let Some(status) = events.next().await {
-        // 0 to 10; the conversion saturates.
-        let now = (status.as_frac() * 10.0) as u32;
-        let blockage = status.blocked().map(|blockage| blockage.to_string());
-        if blockage != blocked {
-            if let Some(blockage) = &blockage {
-                tracing::warn!("arti: the Tor network can not be reached: {blockage}");
-            }
-            blocked = blockage;
-        }
-        if step != Some(now) {
-            tracing::info!(percent = now * 10, "arti: connecting to the Tor network");
-            step = Some(now);
+    let mut asking = tokio::time::interval(ASK);
+    loop {
+        // Time makes a directory too old, too, and tells nobody.
+        let status = tokio::select! {
+            status = events.next() => match status {
+                Some(status) => status,
+                None => return,
+            },
+            _ = asking.tick() => client.bootstrap_status(),
+        };
+        // Nobody has asked it for anything.
+        if sender.borrow().stage != Stage::Idle {
+            progress::set(&sender, standing(&status));
         }
     }
+}
+
+fn standing(status: &BootstrapStatus) -> Progress {
+    // 0 to 100; the conversion saturates.
+    let percent = (status.as_frac() * 100.0) as u8;
+    if status.ready_for_traffic() {
+        return Progress::ready();
+    }
+    let summary = "connecting to the Tor network".to_owned();
+    let Some(blockage) = status.blocked() else {
+        return Progress { stage: Stage::Connecting, percent, summary, blocked: None };
+    };
+    let stage = match blockage.kind() {
+        BlockageKind::Offline => Stage::Offline,
+        BlockageKind::ClockSkewed => Stage::ClockWrong,
+        BlockageKind::Filtering | BlockageKind::CantReachTor => Stage::Filtered,
+        _ => Stage::Connecting,
+    };
+    Progress::blocked(stage, percent, summary, &format!("arti does not get on: {}", blockage.message()))
 }

@@ -9,18 +9,22 @@
 mod auth;
 mod control;
 mod line;
+mod progress;
 mod reply;
 mod service;
 mod socks;
 
 use super::retry::{self, Attempt, Failure};
-use super::{Listener, Pipe, Service, Target, Transport};
+use super::{Listener, Pipe, Progress, Service, Target, Transport};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
 use futures::future::BoxFuture;
+use std::sync::{Mutex, PoisonError};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// The tor transport.
 pub struct Tor {
@@ -28,6 +32,8 @@ pub struct Tor {
     onion: config::Onion,
     isolation: socks::Isolation,
     line: line::Line,
+    progress: watch::Sender<Progress>,
+    following: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 impl Tor {
@@ -38,7 +44,8 @@ impl Tor {
     pub fn new(config: config::Tor, onion: config::Onion) -> Result<Self> {
         check(&onion)?;
         let line = line::Line::new(config.clone());
-        Ok(Self { config, onion, isolation: socks::Isolation::new()?, line })
+        let (isolation, progress) = (socks::Isolation::new()?, watch::Sender::new(Progress::idle()));
+        Ok(Self { config, onion, isolation, line, progress, following: Mutex::default() })
     }
 
     async fn connect(&self, onion: &OnionAddress, target: &Target) -> Attempt<TcpStream> {
@@ -57,6 +64,16 @@ impl Tor {
 impl Transport for Tor {
     fn name(&self) -> &'static str {
         "tor"
+    }
+
+    /// By a control connection of its own, which is made when this is first called.
+    fn progress(&self) -> watch::Receiver<Progress> {
+        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        if following.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
+            let follow = progress::follow(self.config.clone(), self.progress.clone());
+            *following = Some(AbortOnDropHandle::new(tokio::spawn(follow)));
+        }
+        self.progress.subscribe()
     }
 
     fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<Pipe>> {

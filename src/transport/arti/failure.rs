@@ -69,7 +69,7 @@ pub(super) fn of_dial(
     port: u16,
     error: impl HasKind + std::error::Error + Send + Sync + 'static,
 ) -> Failure {
-    use Failure::{Final, Passing};
+    use Failure::{Doubtful, Final, Passing};
     let name = onion.redacted();
     // Each arm: whether it may pass, the kind, what happened, what to do.
     type Shape = fn(Error) -> Failure;
@@ -92,11 +92,8 @@ pub(super) fn of_dial(
         | Arti::RemoteStreamError => {
             (Passing, ErrorKind::Unreachable, format!("Nothing answers on port {port} of {name}."), OFFLINE)
         }
-        Arti::OnionServiceMissingClientAuth => {
-            (Final, ErrorKind::OnionAuth, format!("{name} is published, and not for this machine."), NOT_FOR_US)
-        }
-        Arti::OnionServiceWrongClientAuth => {
-            (Final, ErrorKind::OnionAuth, format!("{name} is published, and not for this machine."), NOT_FOR_US)
+        Arti::OnionServiceMissingClientAuth | Arti::OnionServiceWrongClientAuth => {
+            (Doubtful, ErrorKind::OnionAuth, format!("{name} is published, and not for this machine."), NOT_FOR_US)
         }
         Arti::OnionServiceAddressInvalid | Arti::InvalidStreamTarget | Arti::ForbiddenStreamTarget => (
             Final,
