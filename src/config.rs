@@ -5,6 +5,7 @@
 
 mod check;
 mod daemon;
+mod onion;
 mod problem;
 mod schema;
 mod value;
@@ -18,9 +19,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use daemon::{
-    Backend, Daemon, Forward, Level, Local, Log, Metrics, Named, Onion, Peer, Policy, Sandbox, Service, Socks,
-};
+pub use daemon::{Backend, Daemon, Forward, Level, Local, Log, Metrics, Named, Peer, Policy, Sandbox, Service, Socks};
+pub use onion::{IntroductionLimit, Onion, Vanguards};
 pub use schema::schema;
 pub use value::ControlAddress;
 

@@ -21,6 +21,7 @@ mod forwards;
 mod limited;
 mod listeners;
 mod metrics;
+pub mod probe;
 mod proxied;
 mod relations;
 mod reload;
@@ -120,6 +121,7 @@ impl Daemon {
                 Some(listening)
             }
         };
+        probe::start(shared, &mut tasks);
         shared.enter(Phase::Running);
         let outcome = tokio::select! {
             () = accept(shared, listening) => Err(shared::service_ended()),

@@ -16,6 +16,7 @@
 //! ```
 
 mod attempt;
+mod audience;
 mod ceremony;
 mod clock;
 mod connecting;
@@ -25,6 +26,7 @@ mod known;
 mod listening;
 mod own;
 mod pending;
+mod probe;
 mod protocol;
 mod reconnecting;
 mod report;
@@ -82,7 +84,7 @@ impl Endpoint {
     /// configuration allows it, and the store's errors.
     pub fn new(store: Store, token: TokenHandle, transport: Arc<dyn Transport>, config: Config) -> Result<Self> {
         own::check_seal(&store, &config)?;
-        let own = Arc::new(Own::present(store.machine()?, token.clone())?);
+        let own = Arc::new(Own::present(&store, token.clone())?);
         let shared = Shared::new(store, token, &config)?;
         Ok(Self(Arc::new(Inner { shared, own, former: None, transport, config })))
     }
@@ -93,7 +95,11 @@ impl Endpoint {
     /// # Errors
     /// [`ErrorKind::KeyMismatch`] when the token does not hold it, or no rotation is under way; and the store's errors.
     pub fn with_former(&self, token: TokenHandle) -> Result<Self> {
-        let former = self.store().machine()?.former.ok_or_else(|| {
+        let (former, client_auth) = {
+            let store = self.store();
+            (store.machine()?.former, store.former_client_auth_secret()?)
+        };
+        let (former, client_auth) = former.zip(client_auth).ok_or_else(|| {
             Error::new(
                 ErrorKind::KeyMismatch,
                 "No rotation is under way, so there is no former key.",
@@ -101,7 +107,7 @@ impl Endpoint {
             )
         })?;
         let Inner { shared, own, transport, config, .. } = &*self.0;
-        let former = Arc::new(Own::former(former, token)?);
+        let former = Arc::new(Own::former(former, client_auth, token)?);
         // A next card that only adds a backup key: whoever knows the former one finds the present one by it.
         if former.key == own.key && former.card.onion_address == own.card.onion_address {
             return Ok(self.clone());
@@ -133,6 +139,11 @@ impl Endpoint {
     /// `arti`, `tor` or `tcp`.
     pub fn transport_name(&self) -> &'static str {
         self.0.transport.name()
+    }
+
+    /// How far the Tor below the transport is, to watch. Must be called in a tokio runtime.
+    pub fn progress(&self) -> watch::Receiver<crate::transport::Progress> {
+        self.0.transport.progress()
     }
 
     /// What keeps changes of the store from being taken over, to watch: it was changed outside the tool, or can not be read. The peers stay as they

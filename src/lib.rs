@@ -17,7 +17,7 @@
 //! let name = machine.card.identifier.as_str();
 //! let token = TokenHandle::open(machine.locator(), machine.key(), Settings::new(name, pins))?;
 //! endpoint::unlock(&mut store, &token).await?;
-//! let transport = transport::open(&config.transport, dir).await?;
+//! let transport = transport::open(&config, dir).await?;
 //! let port = config.transport.port;
 //! let endpoint = Endpoint::new(store, token, transport, config)?;
 //!

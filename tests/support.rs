@@ -318,7 +318,7 @@ impl Machine {
         self.reserved = None;
         let mut config = self.config.clone();
         config.handshake.pattern = pattern;
-        let transport = transport::open(&config.transport, Path::new(self.dir.path())).await.unwrap();
+        let transport = transport::open(&config, Path::new(self.dir.path())).await.unwrap();
         let (store, token) = (self.store(), self.token());
         // From here on operations count: opening made one to see that the token's key is the store's.
         assert_eq!(token.operations(), 0);

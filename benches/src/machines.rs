@@ -120,7 +120,7 @@ pub fn over_tcp(listen: SocketAddr, peer: Option<(Identifier, SocketAddr)>) -> C
 /// # Errors
 /// Those of opening it.
 pub async fn open(dir: &Path, config: Config) -> Result<Endpoint> {
-    let transport = transport::open(&config.transport, dir).await?;
+    let transport = transport::open(&config, dir).await?;
     open_with(dir, config, transport)
 }
 

@@ -53,7 +53,7 @@ pub async fn open(dir: &Path) -> Result<Endpoint> {
     let settings = Settings { config: config.token.clone(), ..settings };
     let token = block_in_place(|| TokenHandle::open(machine.locator(), machine.key(), settings))?;
     endpoint::unlock(&mut store, &token).await?;
-    let transport = transport::open(&config.transport, dir).await?;
+    let transport = transport::open(&config, dir).await?;
     Ok(Endpoint::new(store, token, transport, config)?)
 }
 

@@ -229,20 +229,6 @@ impl Default for Sandbox {
     }
 }
 
-/// `[onion]`: this machine's onion service.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Onion {
-    /// Whether only peers find it (restricted discovery): its descriptor is encrypted to the client-authorization keys of their cards. Default: yes.
-    pub restricted: bool,
-}
-
-impl Default for Onion {
-    fn default() -> Self {
-        Self { restricted: true }
-    }
-}
-
 impl super::Config {
     /// The rules of every service, in the file's order.
     pub fn rules(&self) -> Vec<Rule> {

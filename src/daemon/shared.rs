@@ -4,7 +4,7 @@ use super::relations::Relations;
 use super::sandbox::Confinement;
 use super::status::{Configuration, Failure, Strangers, now};
 use super::systemd::Hearts;
-use super::{Phase, connections, control, forwards, policy, reload, services};
+use super::{Phase, connections, control, forwards, policy, probe, reload, services};
 use crate::config::Config;
 use crate::endpoint::{Endpoint, Report};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,6 +43,7 @@ pub(super) struct Shared {
     pub(super) services: services::Books,
     pub(super) forwards: forwards::Books,
     pub(super) connections: connections::Books,
+    pub(super) probes: probe::Books,
     sessions: Mutex<Vec<WeakSession>>,
     strangers: Mutex<Strangers>,
     configuration: Mutex<Configuration>,
@@ -74,6 +75,7 @@ impl Shared {
             confinement: OnceLock::new(),
             hearts: Hearts::default(),
             relations: Relations::default(),
+            probes: probe::Books::default(),
             services: services::Books::default(),
             forwards: forwards::Books::default(),
             sessions: Mutex::default(),
@@ -158,6 +160,11 @@ impl Shared {
 
     pub(super) fn service(&self) -> Option<ServiceState> {
         self.service.get().map(|state| state.borrow().clone())
+    }
+
+    /// The same, to watch.
+    pub(super) fn service_states(&self) -> Option<watch::Receiver<ServiceState>> {
+        self.service.get().cloned()
     }
 
     pub(super) fn set_service(&self, state: watch::Receiver<ServiceState>) {

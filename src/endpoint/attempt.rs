@@ -139,7 +139,14 @@ impl Attempt {
 
     /// Writes the event. `None`: a session was established.
     pub(super) fn end(mut self, error: Option<&Error>) {
-        self.write(error.map(Error::kind));
+        if !self.ended {
+            self.write(error.map(Error::kind));
+        }
+    }
+
+    /// It is none: nothing is told of it.
+    pub(super) fn dismiss(&mut self) {
+        self.ended = true;
     }
 
     fn write(&mut self, failure: Option<ErrorKind>) {

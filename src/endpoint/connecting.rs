@@ -55,7 +55,7 @@ impl Endpoint {
         let known = self.0.shared.known();
         let listens = |peer: &&Peer| peer.keys(now()).iter().any(|key| key.onion_address == Some(*onion_address));
         let identifier = known.peers.iter().find(listens).map(|peer| &peer.identifier);
-        let dialled = self.dial(identifier, onion_address, port).await;
+        let dialled = self.dial(identifier, &self.0.own, onion_address, port).await;
         let pipe = match dialled {
             Ok(pipe) => pipe,
             Err(error) => {
@@ -137,7 +137,7 @@ impl Endpoint {
                 return Err(error);
             }
         };
-        let (mut silent, mut failure): (Vec<OnionAddress>, Option<Error>) = (Vec::new(), None);
+        let (mut silent, mut failure): (Silent, Option<Error>) = (Silent::default(), None);
         let mut attempt = Some(attempt);
         // Kept until a full handshake succeeds, and given back if none does.
         let mut refused: Option<Taken> = None;
@@ -150,8 +150,7 @@ impl Endpoint {
                     left.done();
                     return Ok(session);
                 }
-                Err(error) if options.resume == Resume::IfBroken && is_unheard(error.kind()) => {
-                    silent.push(way.onion_address);
+                Err(error) if options.resume == Resume::IfBroken && silent.note(way, error.kind()) => {
                     failure = Some(error);
                 }
                 Err(error) if options.resume == Resume::IfBroken && is_refusal(error.kind()) => refused = Some(left),
@@ -163,7 +162,7 @@ impl Endpoint {
             return Err(error);
         }
         for way in ways {
-            if silent.contains(&way.onion_address) {
+            if silent.holds(&way) {
                 continue;
             }
             let mut attempt = attempt.take().unwrap_or_else(|| self.attempt(Direction::Outgoing, Some(identifier)));
@@ -181,7 +180,7 @@ impl Endpoint {
             };
             match error.kind() {
                 ErrorKind::HandshakeRefused => {}
-                kind if is_unheard(kind) => silent.push(way.onion_address),
+                kind if silent.note(&way, kind) => {}
                 // Whatever the former token lacks, it is not why the present one was refused.
                 _ if way.own.is_former() => {}
                 _ => return Err(error),
@@ -258,7 +257,7 @@ impl Endpoint {
         attempt.kind = Some(initiation.kind);
         let started = Instant::now();
         let dialling = async {
-            let pipe = self.dial(Some(&peer.identifier), &way.onion_address, port).await?;
+            let pipe = self.dial(Some(&peer.identifier), &way.own, &way.onion_address, port).await?;
             Ok((pipe, started.elapsed()))
         };
         // The circuit and the token's answer are waited for together; whichever fails first ends both.
@@ -295,6 +294,7 @@ impl Endpoint {
     pub(super) async fn dial(
         &self,
         peer: Option<&Identifier>,
+        own: &Own,
         onion_address: &OnionAddress,
         port: u16,
     ) -> Result<Pipe> {
@@ -304,6 +304,7 @@ impl Endpoint {
             port,
             tcp: peer.and_then(|peer| self.tcp_address(peer)),
             isolation: peer.map_or_else(|| onion_address.label(), ToString::to_string),
+            client: Some(Arc::clone(&own.client_auth)),
         };
         self.0.transport.dial(&target, deadline).await
     }
@@ -331,7 +332,27 @@ impl Endpoint {
     }
 }
 
-/// Nobody is at that address, as far as can be seen from here.
-fn is_unheard(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Unreachable | ErrorKind::DialTimeout)
+/// Addresses at which nobody is, as far as can be seen from here; or from who this machine is by one of its keys.
+#[derive(Default)]
+struct Silent {
+    to_all: Vec<OnionAddress>,
+    to: Vec<(OnionAddress, StaticPublic)>,
+}
+
+impl Silent {
+    /// Whether the failure says so, and it is remembered.
+    fn note(&mut self, way: &Way, kind: ErrorKind) -> bool {
+        match kind {
+            ErrorKind::Unreachable | ErrorKind::DialTimeout => self.to_all.push(way.onion_address),
+            // The peer may have recorded the former card alone.
+            ErrorKind::OnionAuth => self.to.push((way.onion_address, way.own.key.clone())),
+            _ => return false,
+        }
+        true
+    }
+
+    fn holds(&self, way: &Way) -> bool {
+        self.to_all.contains(&way.onion_address)
+            || self.to.iter().any(|(address, own)| *address == way.onion_address && *own == way.own.key)
+    }
 }

@@ -2,9 +2,11 @@
 //!
 //! Nothing that a caller sends makes the store work: it is looked at when something changed, and every [`WATCH`] whether something did.
 
+use super::audience::Audience;
 use super::clock::Clock;
 use super::cut::{Held, guarded, revoked};
 use super::own::Own;
+use super::probe::Probes;
 use super::reconnecting::BACKGROUND;
 use super::report::Observer;
 use super::resumption::Chains;
@@ -12,9 +14,9 @@ use super::sessions::{Entry, Pair, Place, Sessions};
 use crate::ceremony::plan::Plan;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{Identifier, Kem, Role, StaticPublic, Suites};
+use crate::identity::{ClientAuthPublic, Identifier, Kem, Role, StaticPublic, Suites};
 use crate::secret::PresharedKey;
-use crate::store::{Contact, Machine, Peer, PeerKey, SealKey, Store, seal_point};
+use crate::store::{Contact, FormerIdentity, Machine, Peer, PeerKey, SealKey, Store, seal_point};
 use crate::token::{Reason, TokenHandle, Trouble};
 use crate::transport::Pipe;
 use std::collections::hash_map;
@@ -54,6 +56,8 @@ pub(super) struct Known {
     preshared: Arc<HashMap<Identifier, PresharedKey>>,
     /// This machine's former key, and until when it holds.
     former: Option<(StaticPublic, u64)>,
+    /// By which this machine finds its own service: of its card, and of its former one until when that holds.
+    clients: Vec<(ClientAuthPublic, Option<u64>)>,
     pub(super) plan: Option<Arc<Plan>>,
     /// For when this was made, seconds since 1970: a clock that was put back is before it.
     since: u64,
@@ -69,15 +73,20 @@ struct Content {
     preshared: Arc<HashMap<Identifier, PresharedKey>>,
     /// This machine's former key, and until when it holds.
     former: Option<(StaticPublic, u64)>,
+    clients: Vec<(ClientAuthPublic, Option<u64>)>,
     plan: Option<Arc<Plan>>,
 }
 
 impl Content {
     fn of(store: &Store) -> Result<Self> {
+        let machine = store.machine()?;
+        let mut clients = vec![(machine.card.client_auth, None)];
+        clients.extend(machine.former.as_ref().map(|former| (former.card.client_auth, Some(former.until))));
         Ok(Self {
             peers: store.peers()?,
             preshared: Arc::new(store.preshared_keys()?),
-            former: former(store)?,
+            former: machine.former.map(former),
+            clients,
             plan: store.plan()?.map(Arc::new),
         })
     }
@@ -85,7 +94,7 @@ impl Content {
 
 impl Known {
     fn new(content: Content, now: u64) -> Self {
-        let Content { peers, preshared, former, plan } = content;
+        let Content { peers, preshared, former, clients, plan } = content;
         let mut keys: Vec<(usize, PeerKey)> = Vec::with_capacity(peers.len());
         let (mut names, mut places) = (HashMap::with_capacity(peers.len()), HashMap::with_capacity(peers.len()));
         for (at, peer) in peers.iter().enumerate() {
@@ -103,7 +112,18 @@ impl Known {
         let ends = ends.flatten().chain(former.as_ref().map(|(_, until)| *until));
         // The second itself, and the one after it: whichever of them is the first without.
         let until = ends.flat_map(|end| [end, end.saturating_add(1)]).filter(|end| *end > now).min();
-        Self { peers, keys, names, places, preshared, former, plan, since: now, until: until.unwrap_or(u64::MAX) }
+        Self {
+            peers,
+            keys,
+            names,
+            places,
+            preshared,
+            former,
+            clients,
+            plan,
+            since: now,
+            until: until.unwrap_or(u64::MAX),
+        }
     }
 
     fn content(&self) -> Content {
@@ -111,6 +131,7 @@ impl Known {
             peers: self.peers.clone(),
             preshared: Arc::clone(&self.preshared),
             former: self.former.clone(),
+            clients: self.clients.clone(),
             plan: self.plan.clone(),
         }
     }
@@ -131,6 +152,18 @@ impl Known {
     /// The key that this machine and the peer hold beside their static keys.
     pub(super) fn preshared(&self, identifier: &Identifier) -> Option<&PresharedKey> {
         self.preshared.get(identifier)
+    }
+
+    /// The client-authorization keys that find this machine's service: the peers', and its own.
+    pub(super) fn clients(&self) -> impl Iterator<Item = ClientAuthPublic> {
+        let now = self.since;
+        let own = self.clients.iter().filter(move |(_, until)| until.is_none_or(|until| now < until));
+        let valid = self.peers.iter().filter(move |peer| peer.expires.is_none_or(|expires| now < expires));
+        let theirs = valid.flat_map(move |peer| {
+            let former = peer.former.as_ref().filter(|former| now < former.until);
+            peer.client_auth.into_iter().chain(former.map(|former| former.card.client_auth))
+        });
+        own.map(|(key, _)| *key).chain(theirs)
     }
 
     fn has_same_preshared(&self, other: &Self, identifier: &Identifier) -> bool {
@@ -164,6 +197,8 @@ pub(super) fn facts<'a>(peer: &'a Peer, key: &PeerKey) -> (&'a Role, &'a Suites,
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) observer: Observer,
+    pub(super) audience: Audience,
+    pub(super) probes: Probes,
     /// How often what is known became another.
     pub(super) changes: watch::Sender<u64>,
     store: Mutex<Store>,
@@ -233,6 +268,8 @@ impl Shared {
         Ok(Arc::new(Self {
             clock: Clock::default(),
             observer: Observer::default(),
+            audience: Audience::new(config.onion.restricted, &known),
+            probes: Probes::default(),
             changes: watch::Sender::new(0),
             store: Mutex::new(store),
             token,
@@ -429,6 +466,7 @@ impl Shared {
             }
             state.known = Arc::clone(&known);
         }
+        self.audience.follow(&known);
         self.chains.changed(|family| {
             let peer = &family.pair.peer;
             ended(&family.pair, &known, now).is_none()
@@ -562,12 +600,9 @@ fn ended(pair: &Pair, known: &Known, now: u64) -> Option<String> {
     (!owns).then(|| "The former key of this machine holds no more.".to_owned())
 }
 
-fn former(store: &Store) -> Result<Option<(StaticPublic, u64)>> {
-    let former = store.machine()?.former;
-    Ok(former.map(|former| {
-        let key = former.card.key(former.active).unwrap_or(&former.card.static_public);
-        (key.clone(), former.until)
-    }))
+fn former(former: FormerIdentity) -> (StaticPublic, u64) {
+    let key = former.card.key(former.active).unwrap_or(&former.card.static_public);
+    (key.clone(), former.until)
 }
 
 /// Writes a contact. Returns what the file was like before and after it, if nobody else has written meanwhile.

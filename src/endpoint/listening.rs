@@ -42,7 +42,8 @@ impl Listening {
         let Inner { shared, own, former, transport, config } = &*endpoint.0;
         let address = own.card.onion_address;
         let onion = shared.with_store(|store| store.onion_secret()).await??;
-        let listener = transport.listen(Service { onion, address, port }).await?;
+        let listener = transport.listen(Service { onion, address, port, audience: shared.audience.watch() }).await?;
+        shared.audience.tell(&shared.known());
         let state = listener.status();
         let former = match former
             .as_ref()
@@ -120,7 +121,8 @@ async fn listen_as_former(endpoint: &Endpoint, own: &Arc<Own>, port: u16) -> Opt
                 "End the overlap with `claviger-ceremony rotate --finish`.",
             )
         })?;
-        endpoint.0.transport.listen(Service { onion, address: own.card.onion_address, port }).await
+        let audience = endpoint.0.shared.audience.watch();
+        endpoint.0.transport.listen(Service { onion, address: own.card.onion_address, port, audience }).await
     };
     match listening.await {
         Ok(listener) => Some((Arc::clone(own), listener)),
@@ -273,6 +275,14 @@ impl Incoming {
             ),
             _ => error,
         })?;
+        if shared.probes.arrived(&packet) {
+            attempt.dismiss();
+            return Err(Error::new(
+                ErrorKind::KnockUnknown,
+                "This machine has called itself, to see whether it is reached.",
+                "Nothing needs mending.",
+            ));
+        }
         attempt.handshake_started = Some(Instant::now());
         // Before anything of what is known is used.
         let age = shared.chains.age();

@@ -3,8 +3,10 @@
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Fingerprint, IdentityCard, KeyPlace, StaticPublic};
-use crate::store::{FormerIdentity, Machine, SealKey, SealState, Store, seal_point};
+use crate::secret::ClientAuthSecret;
+use crate::store::{FormerIdentity, SealKey, SealState, Store, seal_point};
 use crate::token::{Reason, TokenHandle};
+use std::sync::Arc;
 
 /// An identity, and the token that holds the key in use.
 pub(super) struct Own {
@@ -13,20 +15,25 @@ pub(super) struct Own {
     pub(super) key: StaticPublic,
     pub(super) place: KeyPlace,
     pub(super) token: TokenHandle,
+    /// Opens the descriptors of the services whose machines have recorded the card.
+    pub(super) client_auth: Arc<ClientAuthSecret>,
     /// Until when it holds, seconds since 1970; `None`: the present one.
     until: Option<u64>,
 }
 
 impl Own {
-    pub(super) fn present(machine: Machine, token: TokenHandle) -> Result<Self> {
+    pub(super) fn present(store: &Store, token: TokenHandle) -> Result<Self> {
+        let machine = store.machine()?;
+        let client_auth = Arc::new(store.client_auth_secret()?);
         let key = machine.key().clone();
-        Self { card: machine.card, key, place: machine.active, token, until: None }.checked()
+        Self { card: machine.card, key, place: machine.active, token, client_auth, until: None }.checked()
     }
 
-    pub(super) fn former(former: FormerIdentity, token: TokenHandle) -> Result<Self> {
+    pub(super) fn former(former: FormerIdentity, client_auth: ClientAuthSecret, token: TokenHandle) -> Result<Self> {
         let FormerIdentity { card, active, until, .. } = former;
         let key = card.key(active).unwrap_or(&card.static_public).clone();
-        Self { card, key, place: active, token, until: Some(until) }.checked()
+        let client_auth = Arc::new(client_auth);
+        Self { card, key, place: active, token, client_auth, until: Some(until) }.checked()
     }
 
     pub(super) fn is_former(&self) -> bool {

@@ -152,7 +152,7 @@ impl Endpoint {
         let Inner { shared, config, .. } = &*self.0;
         let (port, patience) = (config.transport.port, config.handshake.timeout);
         let started = Instant::now();
-        let dialled = self.dial(Some(&peer.identifier), &way.onion_address, port).await;
+        let dialled = self.dial(Some(&peer.identifier), &way.own, &way.onion_address, port).await;
         attempt.dial = started.elapsed();
         let pair = Pair::new(&way.own, peer, &way.key);
         let (mut pipe, number) = shared.guard(&pair, Entry::Outgoing, dialled?)?;

@@ -118,7 +118,7 @@ fn expand(seed: &[u8]) -> OnionSecretKey {
 }
 
 /// The X25519 public key by which a machine is let into other machines' onion descriptors.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientAuthPublic([u8; 32]);
 
 impl ClientAuthPublic {

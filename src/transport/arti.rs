@@ -4,23 +4,21 @@
 //! Its state directory holds guards and a cache of public directory documents. Keys stay in memory.
 //!
 //! Several processes of one machine may share the directory: the first one writes it, the others read. Only one can listen, at as many addresses as it has.
-//!
-//! Client authorization (Tor rend-spec-v3, appendix G) is not spoken yet; arti calls it restricted discovery.
 
+mod dial;
 mod failure;
 mod service;
 mod settings;
 
-use super::retry::{self, Attempt};
-use super::{Listener, Pipe, Service, Target, Transport, onion_of};
+use super::progress::{self, Stage};
+use super::retry;
+use super::{Listener, Pipe, Progress, Service, Target, Transport, onion_of};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::OnionAddress;
-use arti_client::config::BoolOrAuto;
-use arti_client::{BootstrapBehavior, IsolationToken, StreamPrefs, TorClient, TorClientConfig};
+use arti_client::status::{BlockageKind, BootstrapStatus};
+use arti_client::{BootstrapBehavior, TorClient, TorClientConfig};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -35,15 +33,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause between two bootstraps.
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
+/// How often arti is asked, beside what it tells by itself.
+const ASK: Duration = Duration::from_secs(15);
+
 type Client = Arc<TorClient<TokioRustlsRuntime>>;
 
 /// The arti transport.
 pub struct Arti {
     client: Client,
     config: TorClientConfig,
+    onion: config::Onion,
     state: PathBuf,
-    /// One token per label: arti gives streams with different tokens different circuits.
-    isolation: Mutex<HashMap<String, IsolationToken>>,
+    dialler: dial::Dialler,
     /// Whether arti has bootstrapped, and the task that does it.
     ready: watch::Sender<bool>,
     task: Mutex<Option<AbortOnDropHandle<()>>>,
@@ -51,7 +52,8 @@ pub struct Arti {
     listening: Mutex<Vec<Weak<service::Published>>>,
     /// Services launched so far.
     launched: AtomicU32,
-    _progress: AbortOnDropHandle<()>,
+    progress: watch::Sender<Progress>,
+    _report: AbortOnDropHandle<()>,
 }
 
 impl Arti {
@@ -59,9 +61,16 @@ impl Arti {
     ///
     /// # Errors
     /// `ConfigInvalid` when arti does not take the file, `TransportUnavailable` when its directory can not be used.
-    pub async fn open(config: &config::Arti, store_dir: &Path) -> Result<Self> {
+    pub async fn open(config: &config::Arti, onion: &config::Onion, store_dir: &Path) -> Result<Self> {
+        if onion.proof_of_work && cfg!(not(feature = "pow")) {
+            return Err(Error::new(
+                ErrorKind::ConfigInvalid,
+                "This claviger was built without arti's proof of work.",
+                "Build it with the feature `pow`, use `--transport tor`, or remove `proof-of-work` under [onion].",
+            ));
+        }
         let state = config.state.clone().unwrap_or_else(|| store_dir.join("arti"));
-        let config = settings::load(config, &state)?;
+        let config = settings::load(config, onion.vanguards, &state)?;
         // arti's rustls takes the process's provider. If there is one already, that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = TokioRustlsRuntime::current().map_err(|error| {
@@ -75,26 +84,21 @@ impl Arti {
         let builder =
             TorClient::with_runtime(runtime).config(config.clone()).bootstrap_behavior(BootstrapBehavior::OnDemand);
         let client = builder.create_unbootstrapped_async().await.map_err(|error| failure::of_setup(&state, error))?;
-        let progress = AbortOnDropHandle::new(tokio::spawn(report(client.clone())));
+        let progress = watch::Sender::new(Progress::idle());
+        let report = AbortOnDropHandle::new(tokio::spawn(report(client.clone(), progress.clone())));
         Ok(Self {
             client,
             config,
+            onion: onion.clone(),
             state,
-            isolation: Mutex::default(),
+            dialler: dial::Dialler::default(),
             ready: watch::Sender::new(false),
             task: Mutex::default(),
             listening: Mutex::default(),
             launched: AtomicU32::new(0),
-            _progress: progress,
+            progress,
+            _report: report,
         })
-    }
-
-    fn preferences(&self, label: &str) -> StreamPrefs {
-        let mut tokens = self.isolation.lock().unwrap_or_else(PoisonError::into_inner);
-        let token = *tokens.entry(label.to_owned()).or_insert_with(IsolationToken::new);
-        let mut preferences = StreamPrefs::new();
-        preferences.connect_to_onion_services(BoolOrAuto::Explicit(true)).set_isolation(token);
-        preferences
     }
 
     /// Begins to bootstrap, if that is still to be done; becomes true when arti has enough of the network's directory.
@@ -103,6 +107,10 @@ impl Arti {
     fn bootstrap(&self) -> watch::Receiver<bool> {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.is_none() {
+            progress::set(
+                &self.progress,
+                Progress { stage: Stage::Connecting, summary: "connecting".into(), ..Progress::idle() },
+            );
             *task = Some(AbortOnDropHandle::new(tokio::spawn(bootstrap(self.client.clone(), self.ready.clone()))));
         }
         self.ready.subscribe()
@@ -117,13 +125,6 @@ impl Arti {
             Ok(Err(_)) | Err(_) => Err(failure::not_ready(&self.client, begin.elapsed())),
         }
     }
-
-    async fn connect(&self, onion: &OnionAddress, port: u16, preferences: &StreamPrefs) -> Attempt<Pipe> {
-        let stream = self.client.connect_with_prefs((onion.to_string().as_str(), port), preferences).await;
-        let stream = stream.map_err(|error| failure::of_dial(onion, port, error))?;
-        let (read, write) = stream.split();
-        Ok(Pipe::new(read, write))
-    }
 }
 
 impl Transport for Arti {
@@ -131,12 +132,15 @@ impl Transport for Arti {
         "arti"
     }
 
+    fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
     fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<Pipe>> {
         Box::pin(async move {
             let onion = onion_of(target)?;
-            let preferences = self.preferences(&target.isolation);
             self.ready(deadline).await?;
-            retry::until(deadline, || self.connect(&onion, target.port, &preferences)).await
+            retry::until(deadline, || self.dialler.connect(&self.client, &self.config, &onion, target)).await
         })
     }
 
@@ -161,23 +165,41 @@ async fn bootstrap(client: Client, ready: watch::Sender<bool>) {
     ready.send_replace(true);
 }
 
-/// Logs the bootstrap in steps of ten percent, and what blocks it.
-async fn report(client: Client) {
+/// Follows how far arti is, and what blocks it.
+async fn report(client: Client, sender: watch::Sender<Progress>) {
     let mut events = client.bootstrap_events();
-    let (mut step, mut blocked) = (None, None);
-    while let Some(status) = events.next().await {
-        // 0 to 10; the conversion saturates.
-        let now = (status.as_frac() * 10.0) as u32;
-        let blockage = status.blocked().map(|blockage| blockage.to_string());
-        if blockage != blocked {
-            if let Some(blockage) = &blockage {
-                tracing::warn!("arti: the Tor network can not be reached: {blockage}");
-            }
-            blocked = blockage;
-        }
-        if step != Some(now) {
-            tracing::info!(percent = now * 10, "arti: connecting to the Tor network");
-            step = Some(now);
+    let mut asking = tokio::time::interval(ASK);
+    loop {
+        // Time makes a directory too old, too, and tells nobody.
+        let status = tokio::select! {
+            status = events.next() => match status {
+                Some(status) => status,
+                None => return,
+            },
+            _ = asking.tick() => client.bootstrap_status(),
+        };
+        // Nobody has asked it for anything.
+        if sender.borrow().stage != Stage::Idle {
+            progress::set(&sender, standing(&status));
         }
     }
+}
+
+fn standing(status: &BootstrapStatus) -> Progress {
+    // 0 to 100; the conversion saturates.
+    let percent = (status.as_frac() * 100.0) as u8;
+    if status.ready_for_traffic() {
+        return Progress::ready();
+    }
+    let summary = "connecting to the Tor network".to_owned();
+    let Some(blockage) = status.blocked() else {
+        return Progress { stage: Stage::Connecting, percent, summary, blocked: None };
+    };
+    let stage = match blockage.kind() {
+        BlockageKind::Offline => Stage::Offline,
+        BlockageKind::ClockSkewed => Stage::ClockWrong,
+        BlockageKind::Filtering | BlockageKind::CantReachTor => Stage::Filtered,
+        _ => Stage::Connecting,
+    };
+    Progress::blocked(stage, percent, summary, &format!("arti does not get on: {}", blockage.message()))
 }

@@ -9,12 +9,28 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause between two tries.
 const LAST_PAUSE: Duration = Duration::from_secs(4);
 
+/// How long what is doubtful is tried again.
+const DOUBT: Duration = Duration::from_secs(8);
+
+/// Shortest pause after it: each directory is asked only every so often.
+const DOUBTFUL_PAUSE: Duration = Duration::from_secs(2);
+
 /// Why one try failed.
 pub(super) enum Failure {
     /// May pass: try again.
     Passing(Error),
+    /// May be of what was just now: try again for a while. A descriptor that is not for this machine is in Tor's directories for some seconds after the peer has
+    /// recorded it.
+    Doubtful(Error),
     /// Will not pass.
     Final(Error),
+}
+
+impl Failure {
+    pub(super) fn kind(&self) -> ErrorKind {
+        let (Self::Passing(error) | Self::Doubtful(error) | Self::Final(error)) = self;
+        error.kind()
+    }
 }
 
 /// What one try comes to.
@@ -33,10 +49,14 @@ where
         let Ok(outcome) = timeout_at(deadline, attempt()).await else {
             return Err(last.unwrap_or_else(|| timed_out(deadline - begin)));
         };
+        if matches!(outcome, Err(Failure::Doubtful(_))) {
+            pause = pause.max(DOUBTFUL_PAUSE);
+        }
         let error = match outcome {
             Ok(value) => return Ok(value),
             Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Passing(error)) => error,
+            Err(Failure::Doubtful(error)) if begin.elapsed() >= DOUBT => return Err(error),
+            Err(Failure::Passing(error) | Failure::Doubtful(error)) => error,
         };
         tracing::debug!(reason = error.kind().as_str(), "dial failed for now: {error}");
         if Instant::now() + pause >= deadline {

@@ -165,12 +165,18 @@ mod tests {
 
     fn target(tcp: Option<&str>) -> Target {
         let onion = Some(OnionKeys::generate().unwrap().address);
-        Target { onion, port: 4747, tcp: tcp.map(|address| address.parse().unwrap()), isolation: "peer".into() }
+        Target {
+            onion,
+            port: 4747,
+            tcp: tcp.map(|address| address.parse().unwrap()),
+            isolation: "peer".into(),
+            client: None,
+        }
     }
 
     fn service() -> Service {
         let keys = OnionKeys::generate().unwrap();
-        Service { onion: keys.secret, address: keys.address, port: 4747 }
+        Service { onion: keys.secret, address: keys.address, port: 4747, audience: crate::transport::everyone() }
     }
 
     fn soon() -> Instant {

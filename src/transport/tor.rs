@@ -4,34 +4,60 @@
 //! could not open a socket in a private directory, and a directory open to tor's user would need setting up per machine. So any local
 //! program can connect to that port; it gains nothing, since whoever comes through Tor is as much of a stranger until the handshake.
 //!
-//! Client authorization (Tor rend-spec-v3, appendix G) is not spoken yet; it will be `ClientAuthV3=` of `ADD_ONION` and `ONION_CLIENT_AUTH_ADD`.
+//! The client-authorization secret by which this machine finds a peer's service goes to tor by the control port, too, and stays in tor's memory until tor ends.
 
 mod auth;
 mod control;
+mod line;
+mod progress;
 mod reply;
 mod service;
 mod socks;
 
-use super::retry;
-use super::{Listener, Pipe, Service, Target, Transport};
+use super::retry::{self, Attempt, Failure};
+use super::{Listener, Pipe, Progress, Service, Target, Transport};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::identity::OnionAddress;
 use futures::future::BoxFuture;
+use std::sync::{Mutex, PoisonError};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// The tor transport.
 pub struct Tor {
     config: config::Tor,
+    onion: config::Onion,
     isolation: socks::Isolation,
+    line: line::Line,
+    progress: watch::Sender<Progress>,
+    following: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 impl Tor {
     /// A transport by the daemon of `config`, which is not contacted yet.
     ///
     /// # Errors
-    /// `Internal` when there is no randomness.
-    pub fn new(config: config::Tor) -> Result<Self> {
-        Ok(Self { config, isolation: socks::Isolation::new()? })
+    /// `ConfigInvalid` when `onion` asks for what the control port can not do; `Internal` when there is no randomness.
+    pub fn new(config: config::Tor, onion: config::Onion) -> Result<Self> {
+        check(&onion)?;
+        let line = line::Line::new(config.clone());
+        let (isolation, progress) = (socks::Isolation::new()?, watch::Sender::new(Progress::idle()));
+        Ok(Self { config, onion, isolation, line, progress, following: Mutex::default() })
+    }
+
+    async fn connect(&self, onion: &OnionAddress, target: &Target) -> Attempt<TcpStream> {
+        let user = self.isolation.user(&target.isolation);
+        let connect = || socks::connect(self.config.socks, onion, target.port, &user, &self.isolation);
+        let Some(secret) = &target.client else { return connect().await };
+        // A service that everyone finds is reached without: what keeps the secret from tor is told when it turns out to be needed.
+        let told = self.line.authorize(onion, secret).await;
+        match (connect().await, told) {
+            (Err(failure), Err(error)) if failure.kind() == ErrorKind::OnionAuth => Err(Failure::Passing(error)),
+            (outcome, _) => outcome,
+        }
     }
 }
 
@@ -40,12 +66,20 @@ impl Transport for Tor {
         "tor"
     }
 
+    /// By a control connection of its own, which is made when this is first called.
+    fn progress(&self) -> watch::Receiver<Progress> {
+        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        if following.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
+            let follow = progress::follow(self.config.clone(), self.progress.clone());
+            *following = Some(AbortOnDropHandle::new(tokio::spawn(follow)));
+        }
+        self.progress.subscribe()
+    }
+
     fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<Pipe>> {
         Box::pin(async move {
             let onion = super::onion_of(target)?;
-            let user = self.isolation.user(&target.isolation);
-            let connect = || socks::connect(self.config.socks, &onion, target.port, &user, &self.isolation);
-            let stream = retry::until(deadline, connect).await?;
+            let stream = retry::until(deadline, || self.connect(&onion, target)).await?;
             Ok(Pipe::of_tor(stream))
         })
     }
@@ -53,10 +87,27 @@ impl Transport for Tor {
     fn listen(&self, service: Service) -> BoxFuture<'_, Result<Box<dyn Listener>>> {
         Box::pin(async move {
             let listener: Box<dyn Listener> =
-                Box::new(service::TorService::publish(self.config.clone(), service).await?);
+                Box::new(service::TorService::publish(self.config.clone(), self.onion.clone(), service).await?);
             Ok(listener)
         })
     }
+}
+
+/// What `ADD_ONION` has no word for.
+fn check(onion: &config::Onion) -> Result<()> {
+    let lacks = [
+        (onion.introduction_points.is_some(), "introduction-points", "HiddenServiceNumIntroductionPoints"),
+        (onion.introduction_limit.is_some(), "introduction-limit", "HiddenServiceEnableIntroDoSDefense"),
+        (onion.vanguards.is_some(), "vanguards", "VanguardsLiteEnabled"),
+    ];
+    let Some((_, key, option)) = lacks.into_iter().find(|(is_set, ..)| *is_set) else { return Ok(()) };
+    Err(Error::new(
+        ErrorKind::ConfigInvalid,
+        format!("`{key}` under [onion] is not for a tor daemon: its control port takes no such thing."),
+        format!(
+            "Remove it and set `{option}` in /etc/tor/torrc; for single services that needs `service = \"torrc\"` in [transport.tor]. Or use `--transport arti`."
+        ),
+    ))
 }
 
 /// Random bytes.

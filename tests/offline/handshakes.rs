@@ -104,7 +104,7 @@ fn disagreements() {
             let mut config = wallet.config.clone();
             config.transport.port = 4748;
             config.handshake.pattern = pattern;
-            let transport = claviger::transport::open(&config.transport, wallet.dir.path()).await.unwrap();
+            let transport = claviger::transport::open(&config, wallet.dir.path()).await.unwrap();
             let mistaken = claviger::Endpoint::new(wallet.store(), wallet.token(), transport, config).unwrap();
             let outcome = mistaken.connect_peer(&cosigner.card.identifier, None).await;
             let error = outcome.err().unwrap();

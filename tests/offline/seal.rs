@@ -51,7 +51,7 @@ fn an_endpoint_wants_the_seal_opened() {
     run(async {
         let mut wallet = Machine::software("wallet");
         let (token, dir) = (wallet.token(), wallet.dir.path().join("store"));
-        let transport = transport::open(&wallet.config.transport, &dir).await.unwrap();
+        let transport = transport::open(&wallet.config, &dir).await.unwrap();
         let made = |store| Endpoint::new(store, token.clone(), transport.clone(), wallet.config.clone());
         let mut locked = claviger::store::Store::open(&dir).unwrap();
         let refused = made(claviger::store::Store::open(&dir).unwrap()).err().unwrap();

@@ -10,6 +10,7 @@ mod life;
 #[allow(unreachable_pub, missing_docs)]
 mod load;
 mod net;
+mod onion;
 mod sessions;
 #[path = "../support.rs"]
 #[allow(dead_code, missing_docs, unreachable_pub)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use claviger::config::{self, ControlAddress, TransportKind};
+use claviger::config::{self, Config, ControlAddress, TransportKind};
 use claviger::identity::OnionAddress;
 use claviger::transport::{self, Listener, Pipe, ServiceState, Target, Transport};
 use claviger_testkit::tornet::{Network, Options, TorDaemon, TorProcess};
@@ -49,7 +49,7 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
 /// A transport by arti on the network, with its state below `dir`.
 pub(crate) async fn arti(network: &Network, dir: &Path) -> Arc<dyn Transport> {
     let arti = config::Arti { config: Some(network.arti_config()), state: None };
-    transport::open(&config::Transport { arti, ..config::Transport::default() }, dir).await.unwrap()
+    opened(config::Transport { arti, ..config::Transport::default() }, dir).await
 }
 
 /// The configuration for a daemon of the network.
@@ -66,7 +66,11 @@ pub(crate) fn daemon(tor: &TorProcess) -> config::Tor {
 /// A transport by a tor daemon.
 pub(crate) async fn tor(config: config::Tor) -> Arc<dyn Transport> {
     let config = config::Transport { kind: TransportKind::Tor, tor: config, ..config::Transport::default() };
-    transport::open(&config, Path::new("/nonexistent")).await.unwrap()
+    opened(config, Path::new("/nonexistent")).await
+}
+
+pub(crate) async fn opened(transport: config::Transport, dir: &Path) -> Arc<dyn Transport> {
+    transport::open(&Config { transport, ..Config::default() }, dir).await.unwrap()
 }
 
 /// A daemon of the network.
@@ -86,7 +90,7 @@ pub(crate) fn control(tor: &TorProcess, command: &str) -> Vec<String> {
 }
 
 pub(crate) fn target(onion: OnionAddress, port: u16) -> Target {
-    Target { onion: Some(onion), port, tcp: None, isolation: "peer".into() }
+    Target { onion: Some(onion), port, tcp: None, isolation: "peer".into(), client: None }
 }
 
 /// Waits until the service's state is what `wanted` says.

@@ -9,18 +9,25 @@ use claviger::ErrorKind;
 use claviger::config::{self, ControlAddress};
 use claviger::identity::{ClientAuthKeys, OnionKeys};
 use claviger::secret::OnionSecretKey;
-use claviger::transport::{Service, ServiceState, Target, Transport};
+use claviger::transport::{Service, ServiceState, Target, Transport, everyone};
 use claviger_testkit::tornet::{Auth, TorDaemon};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
-use crate::net::{LONG, arti, control, daemon, echo, exchange, network, reachable, run, start, target, tor, until};
+use crate::net::{
+    LONG, arti, control, daemon, echo, exchange, network, opened, reachable, run, start, target, tor, until,
+};
 
 const PORT: u16 = 4747;
 
 /// The service of `keys`, as often as it is needed.
 fn service(keys: &OnionKeys) -> Service {
-    Service { onion: OnionSecretKey::new(*keys.secret.expose()), address: keys.address, port: PORT }
+    Service {
+        onion: OnionSecretKey::new(*keys.secret.expose()),
+        address: keys.address,
+        port: PORT,
+        audience: everyone(),
+    }
 }
 
 async fn refused(transport: &dyn Transport, keys: &OnionKeys) -> (ErrorKind, String) {
@@ -342,7 +349,7 @@ fn arti_without_a_network_says_so_by_the_deadline() {
             arti: config::Arti { config: Some(file.clone()), state: None },
             ..config::Transport::default()
         };
-        let offline = claviger::transport::open(&config, dir.path()).await.unwrap();
+        let offline = opened(config, dir.path()).await;
         let keys = OnionKeys::generate().unwrap();
         let listener = offline.listen(service(&keys)).await.unwrap();
         let begin = Instant::now();

@@ -39,14 +39,15 @@ async fn open(
     tor: &TorProcess,
     dir: &Path,
 ) -> Result<(config::Transport, Arc<dyn Transport>)> {
-    let mut config = machines::config().transport;
+    let mut whole = machines::config();
+    let config = &mut whole.transport;
     config.kind = kind;
     config.arti = config::Arti { config: Some(network.arti_config()), state: Some(dir.join("arti")) };
     config.tor.socks = tor.socks_addr().ok_or("no SOCKS port")?;
     config.tor.control = ControlAddress::Tcp(tor.control_addr().ok_or("no control port")?);
     config.tor.cookie_file = tor.cookie_path().ok_or("no cookie")?.to_owned();
-    let transport = transport::open(&config, dir).await?;
-    Ok((config, transport))
+    let transport = transport::open(&whole, dir).await?;
+    Ok((whole.transport, transport))
 }
 
 async fn reachable(mut state: tokio::sync::watch::Receiver<ServiceState>) -> Result<()> {
@@ -82,11 +83,12 @@ async fn measure(transports: Transports, dir: &Path, options: &Options, report: 
     let (listening, dialler) = (end(machines::LISTENER, &hosting)?, end(machines::DIALLER, &dialling)?);
     let address = listening.identity().onion_address;
     let onion = machines::onion_secret(&dir.join(machines::LISTENER))?;
-    let listener = hosting.1.listen(Service { onion, address, port: PORT }).await?;
+    let listener = hosting.1.listen(Service { onion, address, port: PORT, audience: transport::everyone() }).await?;
     reachable(listener.status()).await?;
     let next_is_bare = Arc::new(AtomicBool::new(true));
     tokio::spawn(answer(listener, listening, Arc::clone(&next_is_bare)));
-    let place = Place { onion: Some(address), port: PORT, tcp: None, isolation: machines::LISTENER.into() };
+    let place =
+        Place { onion: Some(address), port: PORT, tcp: None, isolation: machines::LISTENER.into(), client: None };
     let dial_bare = async || {
         next_is_bare.store(true, Ordering::SeqCst);
         let deadline = tokio::time::Instant::now() + PATIENCE;

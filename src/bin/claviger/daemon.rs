@@ -45,7 +45,7 @@ pub(crate) fn run(cli: &Cli, _options: &Run, terminal: &Terminal) -> Result<()> 
             run::open_seal(&mut store, &token, true, terminal).await?;
             let former = store.machine()?.former;
             let former = tokio::task::block_in_place(|| former.and_then(|former| opener.former(&former, &token)));
-            let transport = transport::open(&config.transport, &dir).await?;
+            let transport = transport::open(&config, &dir).await?;
             let endpoint = Endpoint::new(store, token.clone(), transport, config)?;
             former.map_or_else(|| Ok(endpoint.clone()), |former| endpoint.with_former(former))
         };

@@ -82,7 +82,7 @@ fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, S
             let former = store.machine()?.former;
             let former = block_in_place(|| former.and_then(|former| opener.former(&former, &token)));
             held.borrow_mut().extend(former.clone());
-            let transport = transport::open(&config.transport, &dir).await?;
+            let transport = transport::open(&config, &dir).await?;
             let endpoint = Endpoint::new(store, token, transport, config)?;
             former.map_or_else(|| Ok(endpoint.clone()), |former| endpoint.with_former(former))
         };

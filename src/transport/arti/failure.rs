@@ -3,8 +3,9 @@
 use super::Client;
 use crate::error::{Error, ErrorKind};
 use crate::identity::OnionAddress;
+use crate::transport::NOT_FOR_US;
 use crate::transport::retry::Failure;
-use arti_client::{ErrorKind as Arti, HasKind as _};
+use arti_client::{ErrorKind as Arti, HasKind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -56,9 +57,19 @@ pub(super) fn not_ready(client: &Client, waited: Duration) -> Error {
     )
 }
 
+/// A service that did not accept a stream.
+pub(super) fn silent(onion: &OnionAddress) -> Failure {
+    let what = format!("The onion service {} did not answer in time.", onion.redacted());
+    Failure::Passing(Error::new(ErrorKind::Unreachable, what, OFFLINE))
+}
+
 /// One try to reach port `port` of `onion` that failed.
-pub(super) fn of_dial(onion: &OnionAddress, port: u16, error: arti_client::Error) -> Failure {
-    use Failure::{Final, Passing};
+pub(super) fn of_dial(
+    onion: &OnionAddress,
+    port: u16,
+    error: impl HasKind + std::error::Error + Send + Sync + 'static,
+) -> Failure {
+    use Failure::{Doubtful, Final, Passing};
     let name = onion.redacted();
     // Each arm: whether it may pass, the kind, what happened, what to do.
     type Shape = fn(Error) -> Failure;
@@ -81,18 +92,9 @@ pub(super) fn of_dial(onion: &OnionAddress, port: u16, error: arti_client::Error
         | Arti::RemoteStreamError => {
             (Passing, ErrorKind::Unreachable, format!("Nothing answers on port {port} of {name}."), OFFLINE)
         }
-        Arti::OnionServiceMissingClientAuth => (
-            Final,
-            ErrorKind::OnionAuth,
-            format!("{name} is published for other machines only."),
-            "Import this machine's card on the peer, and restart its claviger.",
-        ),
-        Arti::OnionServiceWrongClientAuth => (
-            Final,
-            ErrorKind::OnionAuth,
-            format!("{name} is published for another key than this machine's."),
-            "Export this machine's card again, import it on the peer, and restart its claviger.",
-        ),
+        Arti::OnionServiceMissingClientAuth | Arti::OnionServiceWrongClientAuth => {
+            (Doubtful, ErrorKind::OnionAuth, format!("{name} is published, and not for this machine."), NOT_FOR_US)
+        }
         Arti::OnionServiceAddressInvalid | Arti::InvalidStreamTarget | Arti::ForbiddenStreamTarget => (
             Final,
             ErrorKind::AddressRefused,

@@ -1,11 +1,12 @@
 //! An onion service that arti publishes.
 
 use super::{Arti, failure};
+use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
 use crate::secret::OnionSecretKey;
-use crate::transport::{Listener, Pipe, Service, ServiceState, set, wrong_key};
-use arti_client::config::onion_service::OnionServiceConfigBuilder;
+use crate::transport::{Audience, Listener, Pipe, SETTLED, Service, ServiceState, changed, crowded, set, wrong_key};
+use arti_client::config::onion_service::{OnionServiceConfig, OnionServiceConfigBuilder};
 use arti_client::{ErrorKind as ArtiKind, HasKind as _};
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
@@ -18,12 +19,16 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tor_cell::relaycell::msg::Connected;
-use tor_hscrypto::pk::{HsIdKey, HsIdKeypair};
+use tor_config::Reconfigure;
+use tor_hscrypto::pk::{HsClientDescEncKey, HsIdKey, HsIdKeypair};
+use tor_hsservice::config::TokenBucketConfig;
+use tor_hsservice::config::restricted_discovery::HsClientNickname;
 use tor_hsservice::status::State;
 use tor_hsservice::{HsNickname, InvalidNickname, RendRequest, RunningOnionService, StreamRequest};
+use tor_llcrypto::pk::curve25519::PublicKey;
 use tor_llcrypto::pk::ed25519::ExpandedKeypair;
 use tor_persist::state_dir::StateDirectory;
 use tor_proto::stream::IncomingStreamRequest;
@@ -41,6 +46,7 @@ pub(super) struct ArtiService {
     state: watch::Receiver<ServiceState>,
     _accept: AbortOnDropHandle<()>,
     _watch: AbortOnDropHandle<()>,
+    _follow: AbortOnDropHandle<()>,
     /// Locked: one listening process for each state directory.
     _lock: Arc<Published>,
 }
@@ -58,23 +64,24 @@ impl ArtiService {
     /// `IdentityInvalid` when the key is not the address's, `TransportUnavailable` when something listens with this state directory already,
     /// or arti's state can not be used.
     pub(super) async fn launch(arti: &Arti, service: Service) -> Result<Self> {
-        let Service { onion, address, port } = service;
+        let Service { onion, address, port, mut audience } = service;
         let keypair = keypair(&onion, &address)?;
+        if let Some(error) = crowded(&audience.borrow()) {
+            return Err(error);
+        }
         let lock = lock(arti, &address)?;
-        let nickname = nickname(arti, &address)?;
-        let options = OnionServiceConfigBuilder::default()
-            .nickname(nickname)
-            .build()
-            .map_err(|error| internal("arti does not take the service's configuration.").because(error))?;
-        let launched = arti.client.launch_onion_service_with_hsid(options, keypair);
+        let options = Options { nickname: nickname(arti, &address)?, onion: arti.onion.clone() };
+        let launched_with = options.of(&audience.borrow_and_update())?;
+        let launched = arti.client.launch_onion_service_with_hsid(launched_with, keypair);
         let launched = launched.map_err(|error| failure::of_setup(&arti.state, error))?;
         let (running, requests) = launched.ok_or_else(|| internal("arti left the service out."))?;
 
         let (sender, pipes) = mpsc::channel(BACKLOG);
         let (states, state) = watch::channel(ServiceState::Starting);
         let accept = AbortOnDropHandle::new(tokio::spawn(take_in(requests, port, sender)));
+        let follow = AbortOnDropHandle::new(tokio::spawn(follow(Arc::clone(&running), options, address, audience)));
         let watch = AbortOnDropHandle::new(tokio::spawn(watch(running, arti.bootstrap(), address, states)));
-        Ok(Self { pipes, state, _accept: accept, _watch: watch, _lock: lock })
+        Ok(Self { pipes, state, _accept: accept, _watch: watch, _follow: follow, _lock: lock })
     }
 }
 
@@ -102,6 +109,74 @@ fn keypair(onion: &OnionSecretKey, address: &OnionAddress) -> Result<HsIdKeypair
     let keypair = HsIdKeypair::from(expanded);
     let derived: [u8; 32] = HsIdKey::from(&keypair).id().into();
     if derived == *address.public_key() { Ok(keypair) } else { Err(wrong_key(address)) }
+}
+
+/// What a service is launched with, and goes on with.
+struct Options {
+    nickname: HsNickname,
+    onion: config::Onion,
+}
+
+impl Options {
+    fn of(&self, audience: &Audience) -> Result<OnionServiceConfig> {
+        let config::Onion { introduction_points, introduction_limit, proof_of_work, streams_per_circuit, .. } =
+            &self.onion;
+        let mut options = OnionServiceConfigBuilder::default();
+        options.nickname(self.nickname.clone()).max_concurrent_streams_per_circuit(u32::from(*streams_per_circuit));
+        options.enable_pow(*proof_of_work);
+        if let Some(count) = introduction_points {
+            options.num_intro_points(*count);
+        }
+        if let Some(limit) = introduction_limit {
+            options.rate_limit_at_intro(Some(TokenBucketConfig::new(limit.rate, limit.burst)));
+        }
+        if let Some(keys) = audience {
+            options.restricted_discovery().enabled(true);
+            for (number, key) in keys.iter().enumerate() {
+                // arti wants a name for each.
+                let name = format!("client-{number}").parse::<HsClientNickname>();
+                let name = name.map_err(|error| internal("arti does not take a client's name.").because(error))?;
+                let key = HsClientDescEncKey::from(PublicKey::from(*key.as_bytes()));
+                options.restricted_discovery().static_keys().access().push((name, key));
+            }
+        }
+        options.build().map_err(|error| internal("arti does not take the service's configuration.").because(error))
+    }
+}
+
+/// Has the descriptor encrypted to whoever may find the service now. arti uploads it again by itself.
+async fn follow(
+    service: Arc<RunningOnionService>,
+    options: Options,
+    address: OnionAddress,
+    mut audience: watch::Receiver<Audience>,
+) {
+    let onion = address.redacted();
+    loop {
+        changed(&mut audience).await;
+        // Several changes at once are one.
+        sleep(SETTLED).await;
+        let audience = audience.borrow_and_update().clone();
+        let outcome = match crowded(&audience) {
+            Some(error) => Err(error),
+            None => options.of(&audience),
+        };
+        let outcome = outcome.and_then(|options| {
+            let done = service.reconfigure(options, Reconfigure::AllOrNothing);
+            done.map_err(|error| internal("arti did not take over who finds the service.").because(error))
+        });
+        match outcome {
+            Ok(()) => {
+                tracing::info!(onion, keys = audience.map_or(0, |keys| keys.len()), "who finds the service has changed")
+            }
+            Err(error) => tracing::error!(
+                onion,
+                reason = error.kind().as_str(),
+                hint = error.hint(),
+                "who finds the service has not changed: {error}"
+            ),
+        }
+    }
 }
 
 /// Takes the lock of the one process that listens, or shares it with this process's other addresses.

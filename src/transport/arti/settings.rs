@@ -1,6 +1,6 @@
 //! arti's configuration: what suits onion services between a few machines, under the operator's file, under what is ours to say.
 
-use crate::config;
+use crate::config::{self, Vanguards};
 use crate::error::{Error, ErrorKind, Result};
 use arti_client::TorClientConfig;
 use std::fs::DirBuilder;
@@ -17,7 +17,7 @@ const DEFAULTS: &str = "circuit_timing.hs_dir_requery_interval = \"10s\"\n";
 pub(super) const STATE: &str = "state";
 
 /// arti's configuration, with its directories below `state`, which is made with mode 0700.
-pub(super) fn load(config: &config::Arti, state: &Path) -> Result<TorClientConfig> {
+pub(super) fn load(config: &config::Arti, vanguards: Option<Vanguards>, state: &Path) -> Result<TorClientConfig> {
     DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| {
         Error::new(
             ErrorKind::TransportUnavailable,
@@ -32,6 +32,14 @@ pub(super) fn load(config: &config::Arti, state: &Path) -> Result<TorClientConfi
         sources.push_source(ConfigurationSource::File(file.clone()), MustRead::MustRead);
     }
     sources.push_source(ConfigurationSource::from_verbatim(ours(state)?), MustRead::MustRead);
+    if let Some(vanguards) = vanguards {
+        let mode = match vanguards {
+            Vanguards::Lite => "lite",
+            Vanguards::Full => "full",
+        };
+        let text = format!("vanguards.mode = \"{mode}\"\n");
+        sources.push_source(ConfigurationSource::from_verbatim(text), MustRead::MustRead);
+    }
     let tree = sources.load().map_err(|error| invalid(config, &error))?;
     // Keys that only the arti program knows (`[proxy]`, `[logging]`) are logged and ignored.
     tor_config::resolve(&tree).map_err(|error| invalid(config, &error))
@@ -80,7 +88,7 @@ mod tests {
         let file = dir.path().join("arti.toml");
         std::fs::write(&file, text).unwrap();
         let state = dir.path().join("a ${USER} \"state\"");
-        let config = load(&config::Arti { config: Some(file), state: None }, &state);
+        let config = load(&config::Arti { config: Some(file), state: None }, None, &state);
         assert_eq!(std::fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
         config
     }
@@ -119,6 +127,6 @@ mod tests {
         }
         let absent = config::Arti { config: Some("/nonexistent/arti.toml".into()), state: None };
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(load(&absent, dir.path()).unwrap_err().kind(), ErrorKind::ConfigInvalid);
+        assert_eq!(load(&absent, None, dir.path()).unwrap_err().kind(), ErrorKind::ConfigInvalid);
     }
 }

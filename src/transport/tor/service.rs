@@ -6,8 +6,10 @@ use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
 use crate::secret::{OnionSecretKey, SecretString};
-use crate::transport::{Listener, Pipe, Service, ServiceState, set, tcp, wrong_key};
-use data_encoding::BASE64;
+use crate::transport::{
+    Audience, Listener, Pipe, SETTLED, Service, ServiceState, changed, crowded, set, tcp, wrong_key,
+};
+use data_encoding::{BASE32_NOPAD, BASE64};
 use futures::future::BoxFuture;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -39,13 +41,16 @@ impl TorService {
     /// # Errors
     /// `TransportUnavailable`, `ControlRefused` (not let in, or the address is published by someone else), `IdentityInvalid` when tor
     /// derives another address from the key.
-    pub(super) async fn publish(config: config::Tor, service: Service) -> Result<Self> {
+    pub(super) async fn publish(config: config::Tor, options: config::Onion, service: Service) -> Result<Self> {
         let listener = tcp::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
         let local = listener.local_addr().map_err(|error| {
             Error::new(ErrorKind::Io, "The port of a listening socket can not be read.", "Try again.").because(error)
         })?;
-        let Service { onion, address, port } = service;
-        let publication = Publication { config, onion, address, port, local };
+        let Service { onion, address, port, audience } = service;
+        if let Some(error) = crowded(&audience.borrow()) {
+            return Err(error);
+        }
+        let mut publication = Publication { config, options, onion, address, port, local, audience };
         let control = publication.publish().await?;
         let (sender, state) = watch::channel(ServiceState::Starting);
         let watch = AbortOnDropHandle::new(tokio::spawn(publication.keep(control, sender)));
@@ -66,15 +71,17 @@ impl Listener for TorService {
 /// What is published, and how tor is reached.
 struct Publication {
     config: config::Tor,
+    options: config::Onion,
     onion: OnionSecretKey,
     address: OnionAddress,
     port: u16,
     local: SocketAddr,
+    audience: watch::Receiver<Audience>,
 }
 
 impl Publication {
     /// Keeps the service published for ever.
-    async fn keep(self, mut control: Control, state: watch::Sender<ServiceState>) {
+    async fn keep(mut self, mut control: Control, state: watch::Sender<ServiceState>) {
         let mut pause = PAUSES[0];
         loop {
             let begin = Instant::now();
@@ -113,18 +120,27 @@ impl Publication {
     }
 
     /// Connects, authenticates, and adds the service. Every step has a deadline.
-    async fn publish(&self) -> Result<Control> {
+    async fn publish(&mut self) -> Result<Control> {
         let mut control = Control::connect(&self.config.control).await?;
         authenticate(&mut control, &self.config).await?;
         let reply = control.ask("SETEVENTS HS_DESC STATUS_CLIENT\r\n").await?;
         if reply.status != 250 {
             return Err(refused("refused to report events", reply.message()));
         }
+        self.add(&mut control).await?;
+        Ok(control)
+    }
+
+    async fn add(&mut self, control: &mut Control) -> Result<()> {
         let give_up = Instant::now() + COLLISION;
         loop {
-            let reply = control.ask(&self.command()).await?;
+            let audience = self.audience.borrow_and_update().clone();
+            if let Some(error) = crowded(&audience) {
+                return Err(error);
+            }
+            let reply = control.ask(&self.command(&audience)).await?;
             match (reply.status, reply.after("ServiceID=")) {
-                (250, Some(label)) if label == self.address.label() => return Ok(control),
+                (250, Some(label)) if label == self.address.label() => return Ok(()),
                 // The connection closes on return, which takes the wrong service back.
                 (250, _) => return Err(wrong_key(&self.address)),
                 (550, _) if reply.message().to_ascii_lowercase().contains("collision") => {
@@ -137,24 +153,68 @@ impl Publication {
                     }
                     sleep(COLLISION / 3).await;
                 }
+                (512 | 513, _) if self.options.proof_of_work => {
+                    return Err(Error::new(
+                        ErrorKind::ControlRefused,
+                        format!("tor did not publish the service: {}", sentence(reply.message())),
+                        "Its release may be without proof of work for such services: install tor 0.4.9.2 or later, or remove `proof-of-work` under [onion].",
+                    ));
+                }
                 _ => return Err(refused("did not publish the service", reply.message())),
             }
         }
     }
 
     /// `ADD_ONION` with the key (control-spec, section 3.27). Without the flag `Detach`, the service ends with the connection.
-    fn command(&self) -> SecretString {
-        let target = format!(" Port={},{}\r\n", self.port, self.local);
+    fn command(&self, audience: &Audience) -> SecretString {
+        let mut rest = String::from(" Flags=MaxStreamsCloseCircuit");
+        rest += if audience.is_some() { ",V3Auth" } else { "" };
+        let config::Onion { streams_per_circuit, proof_of_work, .. } = &self.options;
+        rest += &format!(" MaxStreams={streams_per_circuit}");
+        rest += if *proof_of_work { " PoWDefensesEnabled=1" } else { "" };
+        rest += &format!(" Port={},{}", self.port, self.local);
+        for key in audience.iter().flat_map(|keys| keys.iter()) {
+            rest += &format!(" ClientAuthV3={}", BASE32_NOPAD.encode(key.as_bytes()));
+        }
+        rest += "\r\n";
         // Reserved whole: a buffer that grows would leave a copy of the key behind.
-        let mut command = SecretString::new(String::with_capacity(128 + target.len()));
+        let mut command = SecretString::new(String::with_capacity(128 + rest.len()));
         command.push_str("ADD_ONION ED25519-V3:");
         BASE64.encode_append(self.onion.expose(), &mut command);
-        command.push_str(&target);
+        command.push_str(&rest);
         command
     }
 
+    /// Publishes the service to another audience. tor has no command for it: the service is taken away and added anew, which closes its introduction points and
+    /// leaves the circuits of those who are connected.
+    async fn readmit(&mut self, control: &mut Control) -> Result<()> {
+        // Several changes at once are one.
+        sleep(SETTLED).await;
+        let audience = self.audience.borrow_and_update().clone();
+        if let Some(error) = crowded(&audience) {
+            tracing::error!(
+                onion = self.address.redacted(),
+                reason = error.kind().as_str(),
+                hint = error.hint(),
+                "who finds the service has not changed: {error}"
+            );
+            return Ok(());
+        }
+        let reply = control.ask(&format!("DEL_ONION {}\r\n", self.address.label())).await?;
+        if reply.status != 250 {
+            return Err(refused("did not take the service away", reply.message()));
+        }
+        self.add(control).await?;
+        tracing::info!(
+            onion = self.address.redacted(),
+            keys = audience.map_or(0, |keys| keys.len()),
+            "who finds the service has changed"
+        );
+        Ok(())
+    }
+
     /// Follows tor's events into `state` until the connection ends, and says why it did.
-    async fn watch(&self, mut control: Control, state: &watch::Sender<ServiceState>) -> Error {
+    async fn watch(&mut self, mut control: Control, state: &watch::Sender<ServiceState>) -> Error {
         let mut seen = Seen::default();
         let mut probe = interval(PROBE);
         loop {
@@ -165,6 +225,10 @@ impl Publication {
                 },
                 _ = probe.tick() => match control.ask("GETINFO status/circuit-established\r\n").await {
                     Ok(reply) => seen.circuits = reply.after("status/circuit-established=") == Some("1"),
+                    Err(error) => return error,
+                },
+                () = changed(&mut self.audience) => match self.readmit(&mut control).await {
+                    Ok(()) => seen = Seen { circuits: seen.circuits, ..Seen::default() },
                     Err(error) => return error,
                 },
             }
@@ -227,7 +291,8 @@ fn refused(what: &str, message: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::OnionKeys;
+    use crate::identity::{ClientAuthPublic, OnionKeys};
+    use std::sync::Arc;
 
     #[test]
     fn events_become_states() {
@@ -256,11 +321,21 @@ mod tests {
         let keys = OnionKeys::generate().unwrap();
         let local = "127.0.0.1:65535".parse().unwrap();
         let (onion, address) = (keys.secret, keys.address);
-        let publication = Publication { config: config::Tor::default(), onion, address, port: 65535, local };
-        let command = publication.command();
-        let capacity =
-            SecretString::new(String::with_capacity(128 + " Port=65535,127.0.0.1:65535\r\n".len())).capacity();
-        assert_eq!(command.capacity(), capacity);
-        assert!(command.starts_with("ADD_ONION ED25519-V3:") && command.ends_with(" Port=65535,127.0.0.1:65535\r\n"));
+        let (config, audience) = (config::Tor::default(), crate::transport::everyone());
+        let options = config::Onion { proof_of_work: true, ..config::Onion::default() };
+        let publication = Publication { config, options, onion, address, port: 65535, local, audience };
+        let plain = " Flags=MaxStreamsCloseCircuit MaxStreams=256 PoWDefensesEnabled=1 Port=65535,127.0.0.1:65535\r\n";
+        let restricted = format!(
+            " Flags=MaxStreamsCloseCircuit,V3Auth MaxStreams=256 PoWDefensesEnabled=1 Port=65535,127.0.0.1:65535 ClientAuthV3={0} ClientAuthV3={1}\r\n",
+            BASE32_NOPAD.encode(&[7; 32]),
+            BASE32_NOPAD.encode(&[8; 32]),
+        );
+        let keys = [8, 7].map(|byte| ClientAuthPublic::from_bytes([byte; 32]));
+        for (audience, rest) in [(None, plain), (Some(Arc::new(keys.into())), &restricted)] {
+            let command = publication.command(&audience);
+            let capacity = SecretString::new(String::with_capacity(128 + rest.len())).capacity();
+            assert_eq!(command.capacity(), capacity);
+            assert!(command.starts_with("ADD_ONION ED25519-V3:") && command.ends_with(rest), "{}", &command[109..]);
+        }
     }
 }

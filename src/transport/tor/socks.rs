@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
+use crate::transport::NOT_FOR_US;
 use crate::transport::retry::{Attempt, Failure};
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
@@ -117,7 +118,7 @@ fn failed(
     source: tokio_socks::Error,
 ) -> Failure {
     use ErrorKind::{AddressRefused, OnionAuth, TransportUnavailable, Unreachable};
-    use Failure::{Final, Passing};
+    use Failure::{Doubtful, Final, Passing};
     const OFFLINE: &str = "See whether its claviger and its tor are running and online.";
     const TOR_LOG: &str = "See tor's log: `journalctl -u tor@default`.";
     const NOT_TOR: &str = "Set `socks` in [transport.tor] to tor's SOCKS port (`SocksPort` in /etc/tor/torrc).";
@@ -162,18 +163,8 @@ fn failed(
         ),
         0xf2 => (Passing, Unreachable, format!("The introduction to {name} failed."), OFFLINE),
         0xf3 => (Passing, Unreachable, format!("The rendezvous with {name} failed."), OFFLINE),
-        0xf4 => (
-            Final,
-            OnionAuth,
-            format!("{name} is published for other machines only."),
-            "Import this machine's card on the peer, and restart its claviger.",
-        ),
-        0xf5 => (
-            Final,
-            OnionAuth,
-            format!("{name} is published for another key than this machine's."),
-            "Export this machine's card again, import it on the peer, and restart its claviger.",
-        ),
+        // None of its keys, and not the one that tor was told.
+        0xf4 | 0xf5 => (Doubtful, OnionAuth, format!("{name} is published, and not for this machine."), NOT_FOR_US),
         0xf6 => (
             Final,
             AddressRefused,
@@ -220,7 +211,7 @@ mod tests {
     fn kind(outcome: Attempt<TcpStream>) -> (bool, ErrorKind) {
         match outcome {
             Ok(_) => panic!("connected"),
-            Err(Failure::Passing(error)) => (true, error.kind()),
+            Err(Failure::Passing(error) | Failure::Doubtful(error)) => (true, error.kind()),
             Err(Failure::Final(error)) => (false, error.kind()),
         }
     }
@@ -237,8 +228,8 @@ mod tests {
         assert_eq!(kind(replies!(0xf1)), (false, Unreachable));
         assert_eq!(kind(replies!(0xf2)), (true, Unreachable));
         assert_eq!(kind(replies!(0xf3)), (true, Unreachable));
-        assert_eq!(kind(replies!(0xf4)), (false, OnionAuth));
-        assert_eq!(kind(replies!(0xf5)), (false, OnionAuth));
+        assert_eq!(kind(replies!(0xf4)), (true, OnionAuth));
+        assert_eq!(kind(replies!(0xf5)), (true, OnionAuth));
         assert_eq!(kind(replies!(0xf6)), (false, AddressRefused));
         assert_eq!(kind(replies!(0xf7)), (true, Unreachable));
         assert_eq!(kind(replies!(0xff)), (true, Unreachable));

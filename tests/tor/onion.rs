@@ -1,0 +1,124 @@
+//! Who finds an onion service, on every pair of transports: peers; not who knows the address; those who are recorded while it is published.
+
+use crate::endpoints::through;
+use crate::net::{LONG, network, run, start};
+use crate::support::{Machine, talk};
+use claviger::ErrorKind;
+use claviger::config::{Pattern, TransportKind};
+use claviger::endpoint::Report;
+use claviger::transport::{self, ServiceState, Target};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, sleep, timeout};
+
+const KINDS: [TransportKind; 2] = [TransportKind::Arti, TransportKind::Tor];
+
+/// arti uploads a descriptor no more than once a minute, so that is how long those wait who are recorded just after it was.
+#[test]
+fn only_peers_find_the_service_by_arti() {
+    only_peers_find_the_service(TransportKind::Arti);
+}
+
+#[test]
+fn only_peers_find_the_service_by_tor() {
+    only_peers_find_the_service(TransportKind::Tor);
+}
+
+fn only_peers_find_the_service(hosted: TransportKind) {
+    let network = network();
+    // What a daemon was told for one machine opens descriptors for every program that uses it.
+    let (host, client, another) = (start(&network), start(&network), start(&network));
+    run(async {
+        let mut cosigner = Machine::software("cosigner");
+        through(&mut cosigner, hosted, &network, &host);
+        let mut wallet = Machine::software("wallet");
+        through(&mut wallet, TransportKind::Tor, &network, &client);
+        wallet.introduce(&mut cosigner);
+        let (answerer, caller) = (cosigner.endpoint(Pattern::Kk).await, wallet.endpoint(Pattern::Kk).await);
+        let seen: Arc<Mutex<Vec<Report>>> = Arc::default();
+        let reports = Arc::clone(&seen);
+        answerer.observe(move |report| reports.lock().unwrap().push(report.clone()));
+        let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
+        let mut state = listening.state();
+        let reachable = state.wait_for(|state| *state == ServiceState::Reachable);
+        timeout(LONG, reachable).await.expect("reachable in time").unwrap();
+        let name = cosigner.card.identifier.clone();
+        let (session, accepted) = tokio::join!(caller.connect_peer(&name, None), listening.accept());
+        let (session, accepted) = (session.unwrap(), accepted.unwrap());
+
+        // Know the address, and everything else that is on the card.
+        let mut late = KINDS.map(|kind| Machine::software(&format!("late-{}", kind.as_str())));
+        let mut callers = Vec::new();
+        for (machine, dialled) in late.iter_mut().zip(KINDS) {
+            through(machine, dialled, &network, &another);
+            machine.meet(&cosigner);
+            let caller = machine.endpoint(Pattern::Kk).await;
+            let error = caller.connect_peer(&name, None).await.err().expect("refused");
+            assert_eq!(error.kind(), ErrorKind::OnionAuth, "{} to {}: {error:?}", dialled.as_str(), hosted.as_str());
+            println!("{error} {}", error.hint());
+            callers.push(caller);
+        }
+
+        // Are recorded while the service is published.
+        for machine in &late {
+            cosigner.meet(machine);
+        }
+        let begin = Instant::now();
+        for (caller, dialled) in callers.iter().zip(KINDS) {
+            let found = async {
+                loop {
+                    match caller.connect_peer(&name, None).await {
+                        Ok(session) => break session,
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::OnionAuth, "{error:?}"),
+                    }
+                    sleep(Duration::from_millis(500)).await;
+                }
+            };
+            let _session = timeout(LONG, found).await.expect("found in time");
+            println!("{} finds {} after {:.1?}", dialled.as_str(), hosted.as_str(), begin.elapsed());
+        }
+        // Nobody was thrown out for it.
+        talk(&session, &accepted).await;
+        let reports = seen.lock().unwrap();
+        // A circuit may break before its caller has knocked.
+        let broken = [None, Some(ErrorKind::PacketInvalid)];
+        assert!(reports.iter().all(|report| broken.contains(&report.failure)), "{reports:?}");
+    });
+}
+
+/// Whoever has a peer's client authorization and not its key is a stranger, too: dropped after its knock.
+#[test]
+fn finding_the_service_opens_nothing() {
+    let network = network();
+    let host = start(&network);
+    run(async {
+        let mut cosigner = Machine::software("cosigner");
+        through(&mut cosigner, TransportKind::Tor, &network, &host);
+        let mut wallet = Machine::software("wallet");
+        through(&mut wallet, TransportKind::Arti, &network, &host);
+        wallet.introduce(&mut cosigner);
+        let answerer = cosigner.endpoint(Pattern::Kk).await;
+        let _listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
+        let before = answerer.token().operations();
+        let transport = transport::open(&wallet.config, Path::new(wallet.dir.path())).await.unwrap();
+        let target = Target {
+            onion: Some(cosigner.card.onion_address),
+            port: 4747,
+            tcp: None,
+            isolation: "stranger".into(),
+            client: Some(Arc::new(wallet.store().client_auth_secret().unwrap())),
+        };
+        let mut pipe = transport.dial(&target, Instant::now() + LONG).await.unwrap();
+        let mut knock = vec![1; 2 + 74];
+        knock[..2].copy_from_slice(&74u16.to_be_bytes());
+        pipe.write_all(&knock).await.unwrap();
+        pipe.flush().await.unwrap();
+        let mut answer = Vec::new();
+        let ended = timeout(LONG, pipe.read_to_end(&mut answer)).await.expect("dropped in time");
+        println!("{ended:?}");
+        assert!(answer.is_empty());
+        assert_eq!(answerer.token().operations(), before);
+    });
+}
