@@ -73,8 +73,8 @@ impl Page {
                     "waiting-for-touch" | "waiting-for-pin" | "locked" => Tint::Warning,
                     _ => Tint::Bad,
                 };
-                let kind = if token.is_software { ", a software key" } else { "" };
-                let more = format!("; {}{kind}", token.label);
+                // The label of a software key says so.
+                let more = format!("; {}", token.label);
                 self.said("token", tint, &token.state.replace('-', " "), &more)
             }
         });
