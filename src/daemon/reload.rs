@@ -129,7 +129,8 @@ pub(super) async fn take_over(shared: &Arc<Shared>, new: Config) -> Result<Vec<S
     }
     shared.confinement().map_or(Ok(()), |confinement| confinement.admits(&new))?;
     let mut told = changes(&old, &new);
-    let prepared = forwards::prepare(shared, &new)?;
+    // Before the store is open nothing listens, and the start opens what is configured then.
+    let prepared = shared.endpoint().map(|_| forwards::prepare(shared, &new)).transpose()?;
     shared.set_operators(&new)?;
     shared.set_config(new);
     let new = shared.config();
@@ -137,7 +138,10 @@ pub(super) async fn take_over(shared: &Arc<Shared>, new: Config) -> Result<Vec<S
         endpoint.set_limits(&new.limits);
     }
     shared.renew_policy();
-    told.extend(forwards::commit(shared, prepared));
+    told.extend(prepared.into_iter().flat_map(|prepared| forwards::commit(shared, prepared)));
+    if old.log.level != new.log.level {
+        shared.log_at(new.log.level);
+    }
     shared.relations.settle(shared);
     Ok(told)
 }
