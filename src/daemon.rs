@@ -33,16 +33,16 @@ mod splice;
 pub mod status;
 pub mod systemd;
 
-use crate::config::Config;
+use crate::config::{Config, Level};
 use crate::endpoint::{Endpoint, Listening};
 use crate::error::Result;
 use crate::identity::Identifier;
 use crate::policy::Policy;
 use crate::session::Why;
 use crate::token::TokenHandle;
-pub use forwards::{ForwardFailure, ForwardReport};
 #[doc(hidden)]
 pub use datagram::datagrams;
+pub use forwards::{ForwardFailure, ForwardReport};
 use sandbox::Confinement;
 pub use services::{Failure, ServiceReport};
 use shared::Shared;
@@ -166,6 +166,11 @@ impl Daemon {
     /// Where the configuration comes from when it is to be read again: through the control socket, or by [`reload`](Self::reload).
     pub fn reads(&self, source: impl Fn() -> Result<Config> + Send + Sync + 'static) {
         self.shared.set_source(Arc::new(source));
+    }
+
+    /// What sets how much is logged, when another configuration says so.
+    pub fn logs(&self, set: impl Fn(Level) + Send + Sync + 'static) {
+        self.shared.set_level(Arc::new(set));
     }
 
     /// Reads the configuration again, and takes over what another one says: services, policy, peers, forwards, limits. Sessions and streams that stay allowed go on.

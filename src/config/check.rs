@@ -28,25 +28,42 @@ impl Config {
     }
 }
 
-/// The text with the setting at `span` blanked out, so that what stands behind it keeps its place. `None` when that is no setting by itself.
+impl Config {
+    /// What a file that is wrong says of where the store and the control socket are; nothing else of it. Defaults where that can not be told.
+    pub fn where_to_ask(path: &Path) -> Self {
+        let table: toml::Table = super::read(path).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
+        let dir = path.parent().unwrap_or(Path::new(""));
+        let named = |of: &str, key: &str| Some(dir.join(table.get(of)?.get(key)?.as_str()?));
+        let mut config = Self::default();
+        (config.store.dir, config.daemon.control) = (named("store", "dir"), named("daemon", "control"));
+        config
+    }
+}
+
+/// The text with the setting, or the table, at `span` blanked out, so that what stands behind it keeps its place. `None` when what is left is no TOML.
 fn without(text: &str, span: Range<usize>) -> Option<String> {
-    let start = text.get(..span.start)?.rfind('\n').map_or(0, |at| at + 1);
-    let mut end = text.get(span.end..)?.find('\n').map_or(text.len(), |at| span.end + at);
+    let line_start = |at: usize| text.get(..at).map(|before| before.rfind('\n').map_or(0, |at| at + 1));
+    let mut start = line_start(span.start)?;
+    let is_table = text.get(start..)?.trim_start().starts_with('[');
+    // A value of a list stands on a line after its key's.
+    let line_end = text.get(span.end..)?.find('\n').map_or(text.len(), |at| span.end + at);
+    while !is_table && !text.get(start..line_end)?.contains('=') {
+        start = line_start(start.checked_sub(1)?)?;
+    }
+    let mut end = span.end;
     loop {
-        let setting = text.get(start..end)?;
-        if !setting.contains('=') || setting.trim_start().starts_with('[') {
-            return None;
-        }
-        let blank: String =
-            setting.chars().map(|c| if c == '\n' { "\n".to_owned() } else { " ".repeat(c.len_utf8()) }).collect();
+        end = text.get(end..)?.find('\n').map_or(text.len(), |at| end + at);
+        // A table goes on to the next one, a list over the next line.
+        let goes_on = is_table && text.get(end..)?.trim_start().chars().next().is_some_and(|next| next != '[');
+        let blank = |c: char| if c == '\n' { "\n".to_owned() } else { " ".repeat(c.len_utf8()) };
+        let blank: String = text.get(start..end)?.chars().map(blank).collect();
         let without = format!("{}{blank}{}", &text[..start], &text[end..]);
-        if without.parse::<toml::Table>().is_ok() {
+        if !goes_on && without.parse::<toml::Table>().is_ok() {
             return Some(without);
         }
-        // A list goes on over the next line.
-        end = text.get(end + 1..)?.find('\n').map_or(text.len(), |at| end + 1 + at);
-        if end >= text.len() {
+        if end == text.len() {
             return None;
         }
+        end += 1;
     }
 }

@@ -129,8 +129,8 @@ pub(super) async fn take_over(shared: &Arc<Shared>, new: Config) -> Result<Vec<S
     }
     shared.confinement().map_or(Ok(()), |confinement| confinement.admits(&new))?;
     let mut told = changes(&old, &new);
-    // Before the start there are no sockets; it opens those of the configuration that it finds.
-    let sockets = shared.endpoint().map(|_| forwards::prepare(shared, &new)).transpose()?;
+    // Before the store is open nothing listens, and the start opens what is configured then.
+    let prepared = shared.endpoint().map(|_| forwards::prepare(shared, &new)).transpose()?;
     shared.set_operators(&new)?;
     shared.set_config(new);
     let new = shared.config();
@@ -138,7 +138,10 @@ pub(super) async fn take_over(shared: &Arc<Shared>, new: Config) -> Result<Vec<S
         endpoint.set_limits(&new.limits);
     }
     shared.renew_policy();
-    told.extend(sockets.into_iter().flat_map(|sockets| forwards::commit(shared, sockets)));
+    told.extend(prepared.into_iter().flat_map(|prepared| forwards::commit(shared, prepared)));
+    if old.log.level != new.log.level {
+        shared.log_at(new.log.level);
+    }
     shared.relations.settle(shared);
     Ok(told)
 }

@@ -1,11 +1,12 @@
 //! What the parts of a daemon share.
 
+use super::connections::Event;
 use super::relations::Relations;
 use super::sandbox::Confinement;
 use super::status::{Configuration, Failure, Strangers, now};
 use super::systemd::Hearts;
 use super::{Phase, connections, control, forwards, policy, probe, reload, services};
-use crate::config::Config;
+use crate::config::{Config, Level};
 use crate::endpoint::{Endpoint, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Identifier;
@@ -50,6 +51,8 @@ pub(super) struct Shared {
     is_sealed: OnceLock<bool>,
     control: OnceLock<Weak<control::Guard>>,
     source: Mutex<Option<Source>>,
+    /// Sets how much is logged.
+    level: Mutex<Option<Arc<dyn Fn(Level) + Send + Sync>>>,
     reloading: tokio::sync::Mutex<()>,
     stop: CancellationToken,
 }
@@ -84,6 +87,7 @@ impl Shared {
             is_sealed: OnceLock::new(),
             control: OnceLock::new(),
             source: Mutex::default(),
+            level: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
         }))
@@ -134,6 +138,8 @@ impl Shared {
 
     pub(super) fn begin(self: &Arc<Self>, endpoint: Endpoint) {
         self.set_token(endpoint.token());
+        // Another configuration may have been taken over since it was made.
+        endpoint.set_limits(&self.config().limits);
         if let Ok(is_sealed) = endpoint.is_sealed() {
             let _ = self.is_sealed.set(is_sealed);
         }
@@ -240,6 +246,16 @@ impl Shared {
         *lock(&self.source) = Some(source);
     }
 
+    pub(super) fn set_level(&self, set: Arc<dyn Fn(Level) + Send + Sync>) {
+        *lock(&self.level) = Some(set);
+    }
+
+    pub(super) fn log_at(&self, level: Level) {
+        if let Some(set) = &*lock(&self.level) {
+            set(level);
+        }
+    }
+
     /// Reads the configuration again and takes it over. One at a time.
     pub(super) async fn reload_from_source(self: &Arc<Self>) -> Result<Vec<String>> {
         let _turn = self.reloading.lock().await;
@@ -255,12 +271,14 @@ impl Shared {
         match &outcome {
             Ok(changes) => {
                 *lock(&self.configuration) = Configuration { since: now(), refused: None };
+                self.connections.note(Event::Reloaded { changes: changes.clone() });
                 tracing::info!(target: "claviger::daemon", changes = changes.len(), "the configuration was read again");
                 for change in changes {
                     tracing::info!(target: "claviger::daemon", "{change}");
                 }
             }
             Err(error) => {
+                self.connections.note(Event::ReloadRefused { reason: error.kind().as_str().into() });
                 lock(&self.configuration).refused = Some(Failure::of("configuration", error, Some(now())));
                 tracing::error!(target: "claviger::daemon", reason = error.kind().as_str(), hint = error.hint(), "the configuration was not taken over: {error}");
             }

@@ -13,8 +13,10 @@ use crate::transport::ServiceState;
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use super::connections::Report as LogReport;
 pub use super::forwards::{ForwardFailure, ForwardReport};
 pub use super::relations::{PeerStatus, Relation, SessionStatus};
+pub use super::sandbox::Applied;
 pub use super::services::{Failure as ServiceFailure, ServiceReport};
 
 /// So long after a target failed its service is not well, in seconds.
@@ -55,9 +57,14 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// What peers may open streams to, by name.
     pub services: Vec<ServiceReport>,
-    /// Local sockets that lead to peers' services, in the configuration's order, and the SOCKS5 front.
-    #[serde(default)]
+    /// Streams that peers asked for by names that nothing is served by.
+    pub unknown_services: u64,
+    /// Local sockets that lead to peers' services, in the configuration's order; the front for SOCKS5 is one of them.
     pub forwards: Vec<ForwardReport>,
+    /// The log of connections.
+    pub log: LogReport,
+    /// What this process has given up.
+    pub sandbox: Vec<Applied>,
     /// Calls by nobody that the store knows.
     pub strangers: Strangers,
 }
@@ -66,7 +73,7 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Failure {
-    /// What it is about: `token`, `store`, `configuration`, `transport`, `onion`, `peer NAME`, `service NAME`.
+    /// What it is about: `token`, `store`, `configuration`, `transport`, `onion`, `peer NAME`, `service NAME`, `forward SOCKET`, `log`.
     pub about: String,
     /// An [`ErrorKind`]'s text.
     pub reason: String,
@@ -217,6 +224,16 @@ impl Status {
         troubles.extend(peers.iter().filter_map(PeerStatus::trouble));
         let services = services::reports(shared);
         troubles.extend(services.iter().filter_map(service_trouble));
+        let forwards = forwards::reports(shared);
+        troubles.extend(forwards.iter().filter_map(forward_trouble));
+        let log = shared.connections.report();
+        troubles.extend(log.trouble.as_ref().map(|trouble| Failure {
+            about: "log".into(),
+            reason: trouble.reason.clone(),
+            what: trouble.what.clone(),
+            hint: trouble.hint.clone(),
+            at: None,
+        }));
         Self {
             at: now(),
             machine: shared.machine.to_string(),
@@ -233,7 +250,10 @@ impl Status {
             onion,
             peers,
             services,
-            forwards: forwards::reports(shared),
+            unknown_services: services::unknown(shared),
+            forwards,
+            log,
+            sandbox: shared.confinement().map(|confinement| confinement.applied().to_vec()).unwrap_or_default(),
             strangers: shared.strangers(),
         }
     }
@@ -297,6 +317,18 @@ fn service_trouble(report: &ServiceReport) -> Option<Failure> {
     Some(Failure {
         about: format!("service {}", report.name),
         reason: ErrorKind::Io.as_str().into(),
+        what: failure.what.clone(),
+        hint: failure.hint.clone(),
+        at: Some(failure.at),
+    })
+}
+
+/// Of a socket that cut a connection not long ago. What a peer refused or is not there for is told of the peer, too.
+fn forward_trouble(report: &ForwardReport) -> Option<Failure> {
+    let failure = report.last_failure.as_ref().filter(|failure| now().saturating_sub(failure.at) < RECENT)?;
+    Some(Failure {
+        about: format!("forward {}", report.listen),
+        reason: failure.reason.clone(),
         what: failure.what.clone(),
         hint: failure.hint.clone(),
         at: Some(failure.at),

@@ -6,6 +6,7 @@
 
 mod cli;
 mod cuts;
+mod daemon_config;
 mod daemon_forwards;
 mod daemon_isolation;
 mod daemon_services;

@@ -9,7 +9,7 @@ use claviger::config::{self, Config as File};
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::program::{Terminal, shown};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use warnings::Warning;
 
 #[derive(Args)]
@@ -78,12 +78,12 @@ fn check(cli: &Cli, file: Option<PathBuf>, terminal: &Terminal) -> Result<()> {
         )
     })?;
     let text = config::read(&path)?;
-    let problems = File::problems(&text, &path);
+    let name = shown(&path);
+    let problems = File::problems(&text, Path::new(&name));
     let warnings = match problems.is_empty() {
         true => warnings::of(&File::parse(&text, &path)?, &path, &sources),
         false => Vec::new(),
     };
-    let name = shown(&path);
     let mut page = String::new();
     for problem in &problems {
         page.push_str(&format!("{problem} {}\n", problem.hint()));

@@ -17,7 +17,7 @@ use claviger::store::{Machine, Store};
 use claviger::token;
 use claviger::transport;
 use std::path::Path;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[derive(Args)]
 pub(crate) struct Run {}
@@ -25,7 +25,7 @@ pub(crate) struct Run {}
 pub(crate) fn run(cli: &Cli, _options: &Run, terminal: &Terminal) -> Result<()> {
     activation::take();
     let (dir, config) = run::configuration(cli)?;
-    logging::start_daemon(cli, &config.log);
+    let set_level = logging::start_daemon(cli, &config.log);
     let mut store = Store::open(&dir)?;
     let machine = store.machine()?;
     endpoint::is_sealed(&store, &config)?;
@@ -41,6 +41,9 @@ pub(crate) fn run(cli: &Cli, _options: &Run, terminal: &Terminal) -> Result<()> 
         daemon.waits_for(&token);
         let sources = run::Sources::of(cli);
         daemon.reads(move || Ok(sources.load()?.1));
+        daemon.logs(set_level);
+        // From now on the signal does not end the program.
+        let hangup = signal(SignalKind::hangup());
         let opening = async {
             run::open_seal(&mut store, &token, true, terminal).await?;
             let former = store.machine()?.former;
@@ -53,7 +56,7 @@ pub(crate) fn run(cli: &Cli, _options: &Run, terminal: &Terminal) -> Result<()> 
             opened = opening => opened?,
             stopped = &mut stop => return stopped,
         };
-        let reloading = tokio::spawn(reload(daemon.clone()));
+        let reloading = tokio::spawn(reload(daemon.clone(), hangup));
         let outcome = daemon.run(endpoint, async { drop(stop.await) }).await;
         reloading.abort();
         outcome
@@ -82,8 +85,8 @@ fn confine(cli: &Cli, config: &Config, dir: &Path, machine: &Machine, opener: &O
 }
 
 /// Takes over the configuration file whenever SIGHUP asks for it.
-async fn reload(daemon: Daemon) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+async fn reload(daemon: Daemon, hangup: std::io::Result<Signal>) {
+    let Ok(mut hangup) = hangup else { return };
     while hangup.recv().await.is_some() {
         // What comes of it is logged, and stands in the status.
         let _ = daemon.reload().await;

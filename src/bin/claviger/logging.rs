@@ -27,17 +27,22 @@ pub(crate) fn start(cli: &Cli) {
     begin(directives, cli.json);
 }
 
-/// Starts the daemon's logging, by `[log]`; the command line comes before it.
-pub(crate) fn start_daemon(cli: &Cli, log: &config::Log) {
-    let directives = match (cli.verbose, log.level) {
-        _ if cli.quiet => "warn,tor_netdir=error",
+/// Changes how much is told.
+pub(crate) type SetLevel = Box<dyn Fn(config::Level) + Send + Sync>;
+
+/// Starts the daemon's logging, by `[log]`; the command line comes before it, also when the level is changed later by what it gives.
+pub(crate) fn start_daemon(cli: &Cli, log: &config::Log) -> SetLevel {
+    let (quiet, verbose) = (cli.quiet, cli.verbose);
+    let directives = move |level| match (verbose, level) {
+        _ if quiet => "warn,tor_netdir=error",
         (0, config::Level::Error) => "error",
         (0, config::Level::Warn) => "warn,tor_netdir=error",
         (0, config::Level::Info) => told(0),
         (0, config::Level::Debug) => told(2),
         (verbose, _) => told(verbose),
     };
-    begin(directives, cli.json || log.json);
+    let set = begin(directives(log.level), cli.json || log.json);
+    Box::new(move |level| set(directives(level)))
 }
 
 /// The events of a number of `--verbose`.
@@ -49,22 +54,33 @@ fn told(verbose: u8) -> &'static str {
     }
 }
 
-fn begin(directives: &str, json: bool) {
+/// Begins, and gives what changes the directives.
+fn begin(directives: &str, json: bool) -> Box<dyn Fn(&str) + Send + Sync> {
     // Touches and PINs are shown as they are waited for, where there is somebody to see it.
     let waits = if json { "" } else { ",claviger::token::notice=off" };
     // What it has to say is said by whoever asked through it.
-    let waits = format!("{waits},pinentry=off");
+    let filter = move |directives: &str| EnvFilter::new(format!("{directives}{waits},pinentry=off"));
     let in_journal = is_journal();
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(format!("{directives}{waits}")))
+        .with_env_filter(filter(directives))
         .with_writer(Stderr { in_journal })
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
-    // Only a second subscriber could make this fail. The journal has the time of each line, and its level.
-    let _ = match (json, in_journal) {
-        (true, _) => subscriber.json().flatten_event(true).try_init(),
-        (false, true) => subscriber.without_time().with_level(false).try_init(),
-        (false, false) => subscriber.try_init(),
-    };
+    macro_rules! begin {
+        ($subscriber:expr) => {{
+            let subscriber = $subscriber.with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            // Only a second subscriber could make this fail.
+            let _ = subscriber.try_init();
+            // It lives as long as the process.
+            Box::new(move |directives: &str| drop(handle.reload(filter(directives))))
+        }};
+    }
+    // The journal has the time of each line, and its level.
+    match (json, in_journal) {
+        (true, _) => begin!(subscriber.json().flatten_event(true)),
+        (false, true) => begin!(subscriber.without_time().with_level(false)),
+        (false, false) => begin!(subscriber),
+    }
 }
 
 /// Whether stderr is the journal: `JOURNAL_STREAM` is its device and inode (systemd.exec(5)).

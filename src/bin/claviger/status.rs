@@ -5,6 +5,7 @@ mod screen;
 use crate::cli::Cli;
 use crate::run;
 use clap::Args;
+use claviger::config::Config;
 use claviger::daemon::client::{Client, Content, Request, control_path};
 use claviger::error::{Error, ErrorKind, Result};
 use claviger::program::Terminal;
@@ -69,8 +70,19 @@ impl Control {
         if let Some(path) = &self.control {
             return Ok(path.clone());
         }
-        let (dir, config) = run::configuration(cli)?;
+        let sources = run::Sources::of(cli);
+        let (dir, config, wrong) = match sources.load() {
+            Ok((dir, config)) => (dir, config, None),
+            // The daemon works by the file as it was: it says itself what is wrong with the new one.
+            Err(error) => {
+                let config = sources.file()?.map(|file| Config::where_to_ask(&file)).unwrap_or_default();
+                (sources.dir(&config)?, config, Some(error))
+            }
+        };
         let path = control_path(&config, &dir);
+        if let Some(error) = wrong.filter(|_| !path.exists()) {
+            return Err(error);
+        }
         // The socket that is there, unless the configuration names one.
         let packaged = Path::new(PACKAGED);
         let takes_packaged = config.daemon.control.is_none() && !path.exists() && packaged.exists();

@@ -83,7 +83,7 @@ fn modes(config: &Config, path: &Path, found: &mut Warnings) {
         found.add(
             "the file",
             "others than its owner may write to it, and so decide who may open what.",
-            format!("chmod go-w {}", path.display()),
+            format!("Run `chmod go-w {}`.", path.display()),
         );
     }
     for (key, secret) in [
@@ -100,7 +100,7 @@ fn modes(config: &Config, path: &Path, found: &mut Warnings) {
             Ok(mode) if mode & 0o077 != 0 => found.add(
                 key,
                 format!("others may read {}.", secret.display()),
-                format!("chmod 600 {}", secret.display()),
+                format!("Run `chmod 600 {}`.", secret.display()),
             ),
             Ok(_) => {}
         }

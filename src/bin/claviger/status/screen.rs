@@ -1,8 +1,10 @@
 //! A status as a page of text.
 
 use claviger::daemon::Phase;
+use claviger::daemon::sandbox::State;
 use claviger::daemon::status::{
-    Failure, ForwardReport, Onion, OnionState, PeerStatus, Progress, Relation, ServiceReport, SessionStatus, Status,
+    Applied, Failure, ForwardReport, Onion, OnionState, PeerStatus, Progress, Relation, ServiceReport, SessionStatus,
+    Status,
 };
 use claviger::program::{Tint, one_line, wrapped};
 
@@ -32,7 +34,7 @@ impl Page {
         }
         if !status.forwards.is_empty() {
             lines.push(String::new());
-            lines.extend(forwards(status));
+            lines.extend(self.forwards(status));
         }
         if !status.troubles.is_empty() {
             lines.push(String::new());
@@ -77,8 +79,8 @@ impl Page {
                     "waiting-for-touch" | "waiting-for-pin" | "locked" => Tint::Warning,
                     _ => Tint::Bad,
                 };
-                let kind = if token.is_software { ", a software key" } else { "" };
-                let more = format!("; {}{kind}", token.label);
+                // The label of a software key says so.
+                let more = format!("; {}", token.label);
                 self.said("token", tint, &token.state.replace('-', " "), &more)
             }
         });
@@ -101,6 +103,14 @@ impl Page {
             Some(onion) => self.onion(status, onion),
             None => self.said("service", Tint::Plain, "none: this machine only calls others", ""),
         });
+        let partly: Vec<String> =
+            status.sandbox.iter().filter(|applied| applied.state != State::Applied).map(unapplied).collect();
+        if !status.sandbox.is_empty() {
+            lines.extend(match partly.is_empty() {
+                true => self.said("sandbox", Tint::Good, "applied", ""),
+                false => self.said("sandbox", Tint::Warning, "not wholly applied", &format!(": {}", partly.join("; "))),
+            });
+        }
         if status.strangers.count > 0 {
             let last =
                 status.strangers.last.map_or_else(String::new, |last| format!(", the last one {}", ago(*at, last)));
@@ -167,12 +177,39 @@ impl Page {
         lines
     }
 
+    fn forwards(self, status: &Status) -> Vec<String> {
+        let to = |forward: &ForwardReport| match (&forward.peer, &forward.service) {
+            (Some(peer), Some(service)) => format!("{peer}/{service}"),
+            _ => "by SOCKS5".into(),
+        };
+        let mut lines =
+            vec![format!("{:30}  {:11}  {:>9}  {:>9}  {:>9}", "forward", "streams now", "in all", "sent", "received")];
+        for forward in &status.forwards {
+            let ForwardReport { open, opened, sent, received, .. } = forward;
+            let (sent, received) = (bytes(*sent), bytes(*received));
+            let to = shortened(&to(forward), 30);
+            lines.push(format!("{to:30}  {open:>11}  {opened:>9}  {sent:>9}  {received:>9}"));
+            let waiting = match forward.waiting {
+                0 => String::new(),
+                waiting => format!("; {waiting} wait for a stream"),
+            };
+            lines.extend(wrapped(&format!("  at {}{waiting}", one_line(&forward.listen)), 2, self.columns));
+        }
+        lines
+    }
+
     fn trouble(self, status: &Status, failure: &Failure) -> Vec<String> {
         let Failure { about, what, hint, at, .. } = failure;
         let when = at.map_or_else(String::new, |at| format!(" ({})", ago(status.at, at)));
         let text = format!("- {}{when}: {} {}", one_line(about), one_line(what), one_line(hint));
         wrapped(&text, 2, self.columns)
     }
+}
+
+fn unapplied(applied: &Applied) -> String {
+    let how = if applied.state == State::Partly { "partly" } else { "not" };
+    let why = applied.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+    format!("{} {how}{why}", applied.what)
 }
 
 fn services(status: &Status) -> Vec<String> {
