@@ -43,8 +43,8 @@ use tokio::task::JoinSet;
 /// What happened is in the file so much later, if it can be.
 const WRITTEN: Duration = Duration::from_secs(1);
 
-/// A file that could not be opened is tried again so much later.
-const AGAIN: Duration = Duration::from_secs(5);
+/// At the daemon's end what can not be written is tried again so often, and so much later.
+const TRIES: (u32, Duration) = (5, Duration::from_millis(200));
 
 /// How long the daemon's end waits for the last entries.
 const LAST: Duration = Duration::from_secs(5);
@@ -126,7 +126,7 @@ impl Books {
     /// [`ErrorKind::Internal`] when there can be no thread for it.
     pub(super) fn begin(&self) -> Result<()> {
         self.note(Event::Started { version: env!("CARGO_PKG_VERSION").to_owned() });
-        let writer = Writer { inner: Arc::clone(&self.0), file: None, pending: Vec::new(), tried: None, told: None };
+        let writer = Writer { inner: Arc::clone(&self.0), file: None, pending: Vec::new(), told: None };
         std::thread::Builder::new().name("claviger-log".into()).spawn(move || writer.run()).map(drop).map_err(|error| {
             Error::new(ErrorKind::Internal, "The log's thread could not be started.", "Check the limit on processes.")
                 .because(error)
@@ -241,8 +241,6 @@ struct Writer {
     file: Option<File>,
     /// What could not be written yet.
     pending: Vec<Dated>,
-    /// When the file could last not be opened.
-    tried: Option<Instant>,
     /// The trouble that was told.
     told: Option<ErrorKind>,
 }
@@ -250,6 +248,7 @@ struct Writer {
 impl Writer {
     fn run(mut self) {
         let _ended = Over(Arc::clone(&self.inner));
+        let mut tries = 0;
         loop {
             let (taken, ends) = {
                 let mut state = self.inner.lock();
@@ -257,14 +256,20 @@ impl Writer {
                 (state.queue.take(now(), Instant::now(), ends), ends)
             };
             self.take(taken);
-            self.write(ends);
-            let state = self.inner.lock();
-            if ends {
+            self.write();
+            let mut state = self.inner.lock();
+            if !ends {
+                if !state.ends {
+                    drop(self.inner.wake.wait_timeout(state, WRITTEN));
+                }
+                continue;
+            }
+            tries += 1;
+            if self.pending.is_empty() || tries > TRIES.0 {
                 return;
             }
-            if !state.ends {
-                drop(self.inner.wake.wait_timeout(state, WRITTEN));
-            }
+            state = self.inner.wake.wait_timeout(state, TRIES.1).unwrap_or_else(PoisonError::into_inner).0;
+            drop(state);
         }
     }
 
@@ -279,10 +284,10 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, ends: bool) {
+    fn write(&mut self) {
         let limit = self.inner.limit.load(Ordering::Relaxed);
         if limit == 0 {
-            (self.file, self.tried) = (None, None);
+            self.file = None;
             self.pending.clear();
             return;
         }
@@ -291,8 +296,7 @@ impl Writer {
             let why = "the file was taken away while the daemon ran".to_owned();
             self.pending.insert(0, (now(), Event::NewChain { why, kept: None }));
         }
-        let rests = self.tried.is_some_and(|tried| tried.elapsed() < AGAIN);
-        if self.pending.is_empty() || (self.file.is_none() && rests && !ends) {
+        if self.pending.is_empty() {
             return;
         }
         match self.append(limit) {
@@ -310,7 +314,7 @@ impl Writer {
                 }
                 // A file that was damaged while it was open is looked at again, and set aside.
                 if error.kind() != ErrorKind::StoreBusy {
-                    (self.file, self.tried) = (None, Some(Instant::now()));
+                    self.file = None;
                 }
                 self.inner.written.send_modify(|report| report.trouble = Some(Trouble::from(&error)));
             }

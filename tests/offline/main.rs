@@ -12,6 +12,7 @@ mod daemon_isolation;
 mod daemon_services;
 mod daemon_soak;
 mod daemon_status;
+mod daemon_log;
 mod foreign;
 mod handshakes;
 mod hostile;

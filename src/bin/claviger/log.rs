@@ -13,6 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How often a followed log is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Looks in vain before a followed log is given up.
+const PATIENCE: u32 = 20;
+
 /// Entries that are shown when nobody says how many.
 const USUAL: usize = 100;
 
@@ -184,32 +187,49 @@ fn show(dir: &Path, log: &File, options: &Log, terminal: &Terminal) -> Result<()
         failed: options.failed,
         limit: options.limit.map_or(usual, |limit| if limit == 0 { usize::MAX } else { limit }),
     };
-    // What comes while the first ones are read is after this.
-    let last = log.head()?.sequence;
-    let entries = log.entries(&filter)?;
-    filter.after = entries.last().map_or(last, |entry| entry.sequence.max(last));
+    let mut last = log.head()?;
+    let mut entries = log.entries(&filter)?;
+    if options.follow {
+        // What comes while they are read is seen the next time.
+        entries.retain(|entry| entry.sequence <= last.sequence);
+    }
     if entries.is_empty() && !options.follow {
         terminal.note("No entry fits.");
     }
     print(&entries, terminal)?;
     if options.follow {
         (filter.limit, filter.since) = (usize::MAX, 0);
+        let mut failures = 0;
         loop {
             std::thread::sleep(LOOK);
-            // Opened anew: the daemon may have begun another one, whose first entry says why.
-            let log = match File::open(dir) {
-                Err(error) if error.kind() == ErrorKind::StoreAbsent => continue,
-                log => log?,
+            // Opened anew: the daemon may have begun another one, whose first entry says why. Until it has, there is something else, or nothing.
+            let entries = match came(dir, &filter, &mut last) {
+                Err(_) if failures < PATIENCE => {
+                    failures += 1;
+                    continue;
+                }
+                entries => entries?,
             };
-            if log.head()?.sequence < filter.after {
-                filter.after = 0;
-            }
-            let entries = log.entries(&filter)?;
-            filter.after = entries.last().map_or(filter.after, |entry| entry.sequence);
+            failures = 0;
             print(&entries, terminal)?;
         }
     }
     Ok(())
+}
+
+/// What came after `last`, in a log that may be another one.
+fn came(dir: &Path, filter: &Filter, last: &mut Head) -> Result<Vec<Entry>> {
+    let log = File::open(dir)?;
+    let after = if log.goes_on_from(last)? { last.sequence } else { 0 };
+    let head = log.head()?;
+    if head == *last {
+        return Ok(Vec::new());
+    }
+    let mut entries = log.entries(&Filter { after, ..filter.clone() })?;
+    // What comes while these are read is seen the next time.
+    entries.retain(|entry| entry.sequence <= head.sequence);
+    *last = head;
+    Ok(entries)
 }
 
 fn print(entries: &[Entry], terminal: &Terminal) -> Result<()> {

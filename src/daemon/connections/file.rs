@@ -288,8 +288,10 @@ pub(super) fn integer(number: u64) -> i64 {
 fn private(path: &Path) -> Result<u64> {
     let io = |what: &str, error: std::io::Error| failed(path, &format!("{what}: {error}"), Some(error));
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        // What lies beside a file that is gone is not this one's.
+        Ok(_) => ["-wal", "-shm"].iter().for_each(|suffix| drop(fs::remove_file(with(path, suffix)))),
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(io("could not be made", error)),
-        _ => {}
+        Err(_) => {}
     }
     let meta = fs::symlink_metadata(path).map_err(|error| io("could not be looked at", error))?;
     let us = rustix::process::geteuid().as_raw();
@@ -307,17 +309,18 @@ fn private(path: &Path) -> Result<u64> {
     Ok(meta.ino())
 }
 
+fn with(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
 /// Gives a damaged log another name, and the last of those before it to nobody.
 fn set_aside(path: &Path) -> Result<String> {
     let io = |error: std::io::Error| failed(path, &format!("could not be set aside: {error}"), Some(error));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let prefix = format!("{FILE_NAME}.damaged-");
     let kept = format!("{prefix}{now}");
-    let with = |path: &Path, suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
     let to = path.with_file_name(&kept);
     fs::rename(path, &to).map_err(io)?;
     // What was written last is in there. Without it the file is as old as it was.

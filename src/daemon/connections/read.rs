@@ -132,6 +132,17 @@ impl Log {
         verify(&self.connection, noted).map_err(|error| sql(&self.path, error))
     }
 
+    /// Whether the log goes on from that head, or is another one. `true` also when that entry was pruned meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StoreIo`], [`ErrorKind::StoreCorrupt`].
+    pub fn goes_on_from(&self, head: &Head) -> Result<bool> {
+        let hash = "SELECT hash FROM entries WHERE sequence = ?1";
+        let hash = self.connection.query_row(hash, params![integer(head.sequence)], |row| row.get::<_, [u8; 32]>(0));
+        let hash = hash.optional().map_err(|error| sql(&self.path, error))?;
+        Ok(hash.map_or(self.head()?.sequence >= head.sequence, |hash| hash == head.hash))
+    }
+
     /// The last entry's number and hash, as the file has them.
     ///
     /// # Errors

@@ -194,6 +194,28 @@ fn a_file_that_is_taken_away_is_begun_anew() {
     );
 }
 
+#[test]
+fn whoever_reads_is_in_nobodys_way_when_it_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let _ = Log::open(dir.path()).and_then(|log| log.entries(&Filter { limit: 9, ..Filter::default() }));
+            }
+        });
+        let (mut file, _) = File::open(dir.path()).unwrap();
+        for round in 0..200 {
+            let began = file.append(&events(1), 10).and_then(|()| {
+                std::fs::remove_file(dir.path().join(FILE_NAME)).unwrap();
+                File::open(dir.path())
+            });
+            file = began.unwrap_or_else(|error| panic!("{round}: {error} {:?}", error.cause())).0;
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
 /// As it is left on a medium that can not be written.
 #[test]
 fn it_is_read_where_nothing_can_be_written() {
