@@ -4,6 +4,7 @@
 
 use super::Phase;
 use super::relations;
+use super::sandbox::Applied;
 use super::services;
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind};
@@ -55,6 +56,9 @@ pub struct Status {
     pub services: Vec<ServiceReport>,
     /// Calls by nobody that the store knows.
     pub strangers: Strangers,
+    /// What the process was to give up, and how far it did.
+    #[serde(default)]
+    pub sandbox: Vec<Applied>,
 }
 
 /// Something that went wrong, and its remedy.
@@ -229,6 +233,7 @@ impl Status {
             peers,
             services,
             strangers: shared.strangers(),
+            sandbox: shared.confinement().map(|confinement| confinement.applied().to_vec()).unwrap_or_default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A status as a page of text.
 
 use claviger::daemon::Phase;
+use claviger::daemon::sandbox::{Applied, State};
 use claviger::daemon::status::{
     Failure, Onion, OnionState, PeerStatus, Progress, Relation, ServiceReport, SessionStatus, Status,
 };
@@ -97,6 +98,11 @@ impl Page {
             Some(onion) => self.onion(status, onion),
             None => self.said("service", Tint::Plain, "none: this machine only calls others", ""),
         });
+        for Applied { what, state, why } in &status.sandbox {
+            let Some(why) = why else { continue };
+            let state = if *state == State::Not { "not given up" } else { "given up in part" };
+            lines.extend(self.said("sandbox", Tint::Warning, state, &format!(": {what}: {why}")));
+        }
         if status.strangers.count > 0 {
             let last =
                 status.strangers.last.map_or_else(String::new, |last| format!(", the last one {}", ago(*at, last)));
