@@ -183,7 +183,6 @@ impl Daemon {
     /// [`ErrorKind::ConfigInvalid`]: crate::ErrorKind::ConfigInvalid
     /// [`ErrorKind::RestartNeeded`]: crate::ErrorKind::RestartNeeded
     pub async fn reload(&self) -> Result<Vec<String>> {
-        let _told = systemd::reloading();
         self.shared.reload_from_source().await
     }
 }

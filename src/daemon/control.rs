@@ -13,6 +13,7 @@ pub use socket::control_path;
 
 use super::shared::Shared;
 use super::status::Status;
+use super::systemd::Hearts;
 use crate::error::{Error, ErrorKind, Result};
 use futures::StreamExt as _;
 use std::io;
@@ -79,7 +80,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Guard> {
 
 async fn serve(shared: Weak<Shared>, listener: UnixListener) {
     let [full, looking] = [(); 2].map(|()| Arc::new(Semaphore::new(CONNECTIONS)));
-    let mut connections = JoinSet::new();
+    let (mut connections, mut ticks) = (JoinSet::new(), Hearts::ticks());
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -91,6 +92,11 @@ async fn serve(shared: Weak<Shared>, listener: UnixListener) {
                 }
             },
             Some(_) = connections.join_next() => continue,
+            _ = ticks.tick() => {
+                let Some(shared) = shared.upgrade() else { return };
+                shared.hearts.control.beat();
+                continue;
+            }
         };
         let Some(shared) = shared.upgrade() else { return };
         let operators = &shared.config().daemon.operators;

@@ -47,7 +47,13 @@ fn fixed(old: &Config, new: &Config) -> Vec<String> {
     differing!(found, "store", old.store, new.store, [dir, allow_unsealed, keys]);
     differing!(found, "onion", old.onion, new.onion, [restricted]);
     differing!(found, "metrics", old.metrics, new.metrics, [listen]);
-    differing!(found, "sandbox", old.sandbox, new.sandbox, [landlock, seccomp, lock_memory, require, read]);
+    differing!(
+        found,
+        "sandbox",
+        old.sandbox,
+        new.sandbox,
+        [landlock, seccomp, lock_memory, require, read, write, connect]
+    );
     let limits = [
         ("limits.pending", old.limits.pending == new.limits.pending),
         ("limits.per-peer", old.limits.per_peer == new.limits.per_peer),

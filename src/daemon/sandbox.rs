@@ -122,14 +122,14 @@ impl Confinement {
     /// Whether a configuration can be taken over without a new start.
     ///
     /// # Errors
-    /// [`ErrorKind::ConfigInvalid`], with what it needs that was given up.
+    /// [`ErrorKind::RestartNeeded`], with what it needs that was given up.
     pub fn admits(&self, config: &Config) -> Result<()> {
         let mut needs = Needs::of(config, &self.place);
         let program = if self.starts_none { needs.programs.pop() } else { None };
         let lacks = program.or_else(|| self.left.as_ref().and_then(|left| left.lacks(&needs)));
         lacks.map_or(Ok(()), |what| {
             Err(Error::new(
-                ErrorKind::ConfigInvalid,
+                ErrorKind::RestartNeeded,
                 format!("The new configuration needs what this daemon gave up when it started: {what}."),
                 "Start the daemon again, with `systemctl restart claviger` where it is a service; sessions that can be resumed go on.",
             ))

@@ -5,7 +5,7 @@ use super::relations::Relations;
 use super::sandbox::Confinement;
 use super::status::{Configuration, Failure, Strangers, now};
 use super::systemd::Hearts;
-use super::{Phase, connections, control, forwards, policy, probe, reload, services};
+use super::{Phase, connections, control, forwards, policy, probe, reload, services, systemd};
 use crate::config::{Config, Level};
 use crate::endpoint::{Endpoint, Report};
 use crate::error::{Error, ErrorKind, Result};
@@ -259,6 +259,7 @@ impl Shared {
     /// Reads the configuration again and takes it over. One at a time.
     pub(super) async fn reload_from_source(self: &Arc<Self>) -> Result<Vec<String>> {
         let _turn = self.reloading.lock().await;
+        let _told = systemd::reloading(&self.hearts);
         let source = lock(&self.source).clone();
         let outcome = match source {
             None => Err(no_source()),

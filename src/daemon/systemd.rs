@@ -11,7 +11,7 @@ use crate::token::{TokenHandle, TokenState};
 use crate::transport::ServiceState;
 use sd_notify::NotifyState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -50,6 +50,8 @@ pub(super) struct Hearts {
     pub(super) follow: Heart,
     /// Answers on the control socket.
     pub(super) control: Heart,
+    /// Whether the service manager was told that the daemon is ready.
+    is_ready: AtomicBool,
 }
 
 impl Hearts {
@@ -89,7 +91,7 @@ async fn tell(shared: Arc<Shared>) {
     let watchdog = sd_notify::watchdog_enabled();
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut is_ready, mut told) = (false, String::new());
+    let mut told = String::new();
     let (mut patience, mut pinged) = (None::<Instant>, (Instant::now(), shared.hearts.beats(None)));
     let mut stands_still = None;
     loop {
@@ -100,8 +102,10 @@ async fn tell(shared: Arc<Shared>) {
             send(&[NotifyState::Status(&status)]);
             told = status;
         }
+        let mut is_ready = shared.hearts.is_ready.load(Ordering::Relaxed);
         if !is_ready && is_published(phase, service.as_ref()) {
             is_ready = true;
+            shared.hearts.is_ready.store(true, Ordering::Relaxed);
             send(&[NotifyState::Ready]);
         }
         if !is_ready && phase != Phase::Stopping && patience.is_none_or(|at| at.elapsed() >= TOLD) {
@@ -157,19 +161,26 @@ fn status(phase: Phase, token: Option<&TokenHandle>, service: Option<&ServiceSta
 }
 
 /// Between it and its end the daemon takes over another configuration.
-pub(super) struct Reloading(());
+pub(super) struct Reloading {
+    is_told: bool,
+}
 
 /// Tells that another configuration is being taken over (`Type=notify-reload`).
-pub(super) fn reloading() -> Reloading {
-    if let Ok(now) = NotifyState::monotonic_usec_now() {
+pub(super) fn reloading(hearts: &Hearts) -> Reloading {
+    // Whoever is not ready yet would be by the end of this.
+    let now = NotifyState::monotonic_usec_now().ok().filter(|_| hearts.is_ready.load(Ordering::Relaxed));
+    let is_told = now.is_some();
+    if let Some(now) = now {
         send(&[NotifyState::Reloading, now]);
     }
-    Reloading(())
+    Reloading { is_told }
 }
 
 impl Drop for Reloading {
     fn drop(&mut self) {
-        send(&[NotifyState::Ready]);
+        if self.is_told {
+            send(&[NotifyState::Ready]);
+        }
     }
 }
 

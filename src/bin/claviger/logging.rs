@@ -24,7 +24,8 @@ pub(crate) fn start(cli: &Cli) {
         (0, _) if !cli.json => "warn,tor_netdir=error,claviger::connection=off",
         (verbose, _) => told(verbose),
     };
-    begin(directives, cli.json);
+    // It stays at what the command line says.
+    drop(begin(directives, cli.json));
 }
 
 /// Changes how much is told.

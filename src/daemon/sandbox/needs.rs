@@ -137,7 +137,8 @@ impl Needs {
                 Local::Udp(_) | Local::Systemd(_) => {}
             }
         }
-        self.sockets.extend(config.daemon.control.as_deref().map(parent));
+        // A file beside it says whether its daemon lives.
+        self.write.extend(config.daemon.control.as_deref().map(parent));
     }
 
     fn connect(&mut self, ports: impl IntoIterator<Item = u16>) {

@@ -91,7 +91,7 @@ fn what_is_given_up_is_gone() {
         ];
         for (more, what) in more {
             let refused = confinement.admits(&config(&format!("{text}\n{more}"))).unwrap_err();
-            assert_eq!(refused.kind(), ErrorKind::ConfigInvalid);
+            assert_eq!(refused.kind(), ErrorKind::RestartNeeded);
             assert!(refused.to_string().ends_with(&format!("{what}.")), "{refused}");
         }
         assert!(confinement.allows(&dir.join("sockets/t")) && !confinement.allows(&dir.join("elsewhere")));
