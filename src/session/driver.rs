@@ -112,6 +112,10 @@ impl Driver {
             if line.turns() {
                 cx.waker().wake_by_ref();
             }
+            if line.streams() == 0 {
+                line.rest();
+                self.shared.queue().rest();
+            }
             return Poll::Pending;
         }
     }

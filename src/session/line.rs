@@ -173,6 +173,19 @@ impl Line {
         self.control = Vec::new();
     }
 
+    /// Keeps no room for streams while there is none.
+    pub(super) fn rest(&mut self) {
+        if self.streams.is_empty() {
+            self.streams = HashMap::new();
+            if let Some(writer) = &mut self.writer {
+                writer.rest();
+            }
+        }
+        if self.announced.is_empty() {
+            self.announced = VecDeque::new();
+        }
+    }
+
     /// Streams of which this end still has something to do.
     pub(super) fn streams(&self) -> usize {
         self.streams.len()

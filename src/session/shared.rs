@@ -56,6 +56,16 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Keeps no room for streams while there is none.
+    pub(super) fn rest(&mut self) {
+        if self.opens.is_empty() {
+            self.opens = VecDeque::new();
+        }
+        if self.accepts.is_empty() {
+            self.accepts = VecDeque::new();
+        }
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.ended.is_some()
     }

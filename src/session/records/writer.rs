@@ -146,6 +146,13 @@ impl RecordWriter {
         self.waiting + self.open
     }
 
+    /// Keeps no room for more while nothing waits.
+    pub(crate) fn rest(&mut self) {
+        if self.batches.is_empty() {
+            self.batches = VecDeque::new();
+        }
+    }
+
     /// Bytes that the pipe took.
     pub(crate) fn bytes_written(&self) -> u64 {
         self.bytes
