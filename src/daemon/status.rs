@@ -5,7 +5,6 @@
 use super::Phase;
 use super::forwards;
 use super::relations;
-use super::sandbox::Applied;
 use super::services;
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind};
@@ -68,9 +67,6 @@ pub struct Status {
     pub sandbox: Vec<Applied>,
     /// Calls by nobody that the store knows.
     pub strangers: Strangers,
-    /// What the process was to give up, and how far it did.
-    #[serde(default)]
-    pub sandbox: Vec<Applied>,
 }
 
 /// Something that went wrong, and its remedy.
@@ -259,7 +255,6 @@ impl Status {
             log,
             sandbox: shared.confinement().map(|confinement| confinement.applied().to_vec()).unwrap_or_default(),
             strangers: shared.strangers(),
-            sandbox: shared.confinement().map(|confinement| confinement.applied().to_vec()).unwrap_or_default(),
         }
     }
 }
