@@ -8,6 +8,7 @@ mod cli;
 mod cuts;
 mod daemon_forwards;
 mod daemon_isolation;
+mod daemon_programs;
 mod daemon_services;
 mod daemon_soak;
 mod daemon_status;
