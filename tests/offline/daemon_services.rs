@@ -4,8 +4,7 @@ use crate::cli::{Listener, text};
 use crate::servers::Server;
 use crate::support::{Machine, pin_file};
 use aws_lc_rs::digest::{SHA256, digest};
-use claviger::config::{Config, Pattern};
-use claviger::daemon::Daemon;
+use claviger::config::Pattern;
 use claviger::session::{Reset, Session, Stream, error_of, reset_of};
 use claviger::{Endpoint, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,6 +32,16 @@ pub(crate) fn serve(services: &str) -> Served {
     let more = format!("{}\n{services}", pin_file(&cosigner));
     let daemon = start(&mut cosigner, &more);
     Served { wallet, tower, cosigner, daemon }
+}
+
+impl Served {
+    /// Gives the daemon other services.
+    fn reload(&mut self, services: &str) {
+        let more = format!("{}\n{services}", pin_file(&self.cosigner));
+        let store = self.cosigner.configure(&more);
+        let output = crate::cli::run(&["--store", text(&store), "reload"], b"");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 /// A machine's daemon, once it listens.
@@ -363,30 +372,10 @@ fn limits() {
 fn permissions_that_are_taken_back() {
     run(async {
         let (listener, address) = bound().await;
-        let [mut wallet, mut tower, mut cosigner] = ["wallet", "tower", "cosigner"].map(Machine::software);
-        for machine in [&mut wallet, &mut tower] {
-            machine.introduce(&mut cosigner);
-        }
-        let mut configured = |services: &str| {
-            let store = cosigner.configure(services);
-            Config::load(&store.join("claviger.toml")).unwrap()
-        };
         let service =
             |name: &str, allow: &str| format!("[service.{name}]\ntarget = \"tcp:{address}\"\nallow = {allow}\n");
-        let config = configured(&format!("{}{}", service("web", "[\"*\"]"), service("other", "[\"*\"]")));
-        let fewer = configured(&format!("{}{}", service("web", "[\"wallet\"]"), service("other", "[\"*\"]")));
-        let gone = configured(&service("web", "[\"wallet\"]"));
-        let endpoint = cosigner.endpoint(Pattern::Kk1).await;
-        let daemon = Daemon::new(cosigner.card.identifier.clone(), config, cosigner.dir.path()).unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let running = tokio::spawn({
-            let daemon = daemon.clone();
-            async move { daemon.run(endpoint, async { drop(stopped.await) }).await }
-        });
-        while TcpStream::connect(cosigner.address()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let (wallet, tower) = (Caller::new(&mut wallet).await, Caller::new(&mut tower).await);
+        let mut served = serve(&format!("{}{}", service("web", "[\"*\"]"), service("other", "[\"*\"]")));
+        let (wallet, tower) = (Caller::new(&mut served.wallet).await, Caller::new(&mut served.tower).await);
         let connected = async |caller: &Caller, service: &str| {
             let mut stream = caller.open(service).await;
             stream.write_all(b"x").await.unwrap();
@@ -397,22 +386,17 @@ fn permissions_that_are_taken_back() {
         let (mut kept, mut kept_local) = connected(&wallet, "web").await;
         let (mut other, _other_local) = connected(&tower, "other").await;
         let (mut forbidden, mut local) = connected(&tower, "web").await;
-        daemon.reads(move || Ok(fewer.clone()));
-        daemon.reload().await.unwrap();
+        served.reload(&format!("{}{}", service("web", "[\"wallet\"]"), service("other", "[\"*\"]")));
         let broken = outcome(&mut forbidden).await.1.unwrap();
         assert_eq!((broken.kind(), reset_of(&broken)), (ErrorKind::ServiceRefused, Some(Reset::NotAllowed)));
         let read = timeout(SOON, local.read_u8()).await.expect("a break");
         assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(tower.refused("web").await, Some(Reset::NotAllowed));
-        daemon.reads(move || Ok(gone.clone()));
-        daemon.reload().await.unwrap();
+        served.reload(&service("web", "[\"wallet\"]"));
         let reason = reset_of(&outcome(&mut other).await.1.unwrap());
         assert!(matches!(reason, Some(Reset::NoSuchService | Reset::NotAllowed)), "{reason:?}");
         kept.write_all(b"y").await.unwrap();
         assert_eq!(timeout(SOON, kept_local.read_u8()).await.expect("it goes on").unwrap(), b'y');
-        drop((kept, kept_local));
-        stop.send(()).unwrap();
-        timeout(SOON, running).await.expect("it ends").unwrap().unwrap();
     });
 }
 
