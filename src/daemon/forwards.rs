@@ -29,6 +29,8 @@ pub(super) struct Books {
 /// Sockets of one name in the configuration.
 struct Open {
     local: Local,
+    /// One of its sockets is for datagrams.
+    datagrams: bool,
     front: watch::Sender<Arc<Front>>,
     /// Its sockets are closed when this goes; the streams of connections that came before go on.
     _listening: DropGuard,
@@ -89,11 +91,9 @@ pub(super) fn prepare(shared: &Shared, config: &Config) -> Result<Prepared> {
                 "Give each a `listen` of its own.",
             ));
         }
-        let is_open = lock(&shared.forwards.open).iter().any(|open| open.local == local);
-        let sockets = if is_open { None } else { Some(listeners::open(&local)?) };
-        if let (To::Socks, Some(sockets)) = (&to, &sockets)
-            && sockets.iter().any(|listener| matches!(listener.socket, Socket::Datagrams(_)))
-        {
+        let open = lock(&shared.forwards.open).iter().find(|open| open.local == local).map(|open| open.datagrams);
+        let sockets = if open.is_some() { None } else { Some(listeners::open(&local)?) };
+        if to == To::Socks && open.unwrap_or_else(|| has_datagrams(sockets.as_deref().unwrap_or_default())) {
             return Err(Error::new(
                 ErrorKind::ConfigInvalid,
                 format!("{local} is a socket for datagrams, and SOCKS5 needs connections."),
@@ -103,6 +103,10 @@ pub(super) fn prepare(shared: &Shared, config: &Config) -> Result<Prepared> {
         wanted.push(Wanted { local, to, sockets });
     }
     Ok(Prepared(wanted))
+}
+
+fn has_datagrams(sockets: &[Listener]) -> bool {
+    sockets.iter().any(|listener| matches!(listener.socket, Socket::Datagrams(_)))
 }
 
 /// Second step: can not fail. New sockets are served, those that are not wanted any more are closed, and those that lead elsewhere do so for the connections that come from now on. Connections
@@ -131,10 +135,12 @@ pub(super) fn commit(shared: &Arc<Shared>, Prepared(wanted): Prepared) -> Vec<St
         let listening = CancellationToken::new();
         let mut tasks = lock(&shared.forwards.tasks);
         while tasks.try_join_next().is_some() {}
-        for listener in sockets.into_iter().flatten() {
+        let sockets = sockets.unwrap_or_default();
+        let datagrams = has_datagrams(&sockets);
+        for listener in sockets {
             tasks.spawn(serve(Arc::clone(shared), listener, front.subscribe(), listening.clone()));
         }
-        open.push(Open { local, front, _listening: listening.drop_guard() });
+        open.push(Open { local, datagrams, front, _listening: listening.drop_guard() });
     }
     told
 }

@@ -240,6 +240,87 @@ fn a_thousand_connections() {
     drop(served);
 }
 
+/// Forwards come, go and lead elsewhere while streams go on; a configuration of which one can not be opened changes nothing.
+#[test]
+fn reload() {
+    let mut two = Two::new();
+    let named = |name: &'static str| {
+        backend(move |mut connection| {
+            connection.write_all(name.as_bytes()).unwrap();
+            let _ = connection.read(&mut [0]);
+        })
+    };
+    let served = two.serve(&(service("one", &named("one")) + &service("two", &named("two"))));
+    let ports: [u16; 3] = std::array::from_fn(|_| free());
+    let listen = |port: u16| format!("tcp:127.0.0.1:{port}");
+    // Landlock gives up the ports that the first configuration has not.
+    let file = |forwards: String| forwards + "[sandbox]\nlandlock = false\n";
+    let daemon = two.forward(&file(forward(&listen(ports[0]), "one") + &forward(&listen(ports[1]), "one")));
+    let says = |connection: &mut TcpStream, name: &str| {
+        let mut heard = vec![0; name.len()];
+        connection.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, name.as_bytes());
+    };
+    let mut kept: Vec<TcpStream> = ports[..2].iter().map(|port| tcp(*port)).collect();
+    kept.iter_mut().for_each(|connection| says(connection, "one"));
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let bad = forward(&listen(ports[2]), "two") + &forward(&listen(taken.local_addr().unwrap().port()), "two");
+    let store = two.configure(&file(bad));
+    let output = run(&["--store", &store, "reload"], b"");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && told.contains("is in use by another program"), "{told}");
+    assert!(TcpStream::connect(("127.0.0.1", ports[2])).is_err(), "it was closed again");
+    says(&mut tcp(ports[1]), "one");
+
+    two.configure(&file(forward(&listen(ports[0]), "two") + &forward(&listen(ports[2]), "one")));
+    let output = run(&["--store", &store, "reload"], b"");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}");
+    for line in
+        [format!("{} listens no more.", listen(ports[1])), format!("{} leads to cosigner/two.", listen(ports[0]))]
+    {
+        assert!(told.contains(&line), "{told}");
+    }
+    says(&mut tcp(ports[0]), "two");
+    says(&mut tcp(ports[2]), "one");
+    let began = Instant::now();
+    while TcpStream::connect(("127.0.0.1", ports[1])).is_ok() {
+        assert!(began.elapsed() < SOON, "it still listens");
+    }
+    // Those that were there before are, and end when they end.
+    for mut connection in kept {
+        connection.write_all(b"x").unwrap();
+        let mut rest = Vec::new();
+        connection.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty());
+    }
+    let output = run(&["--store", &store, "status", "--json"], b"");
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let forwards = status["forwards"].as_array().unwrap();
+    assert_eq!(forwards.len(), 2, "{status}");
+    assert_eq!([&forwards[0]["service"], &forwards[0]["opened"]], [&serde_json::json!("two"), &serde_json::json!(1)]);
+    drop((daemon, served));
+}
+
+/// Out of file descriptors it waits, says so, and goes on when there are some again.
+#[test]
+fn no_file_descriptors_left() {
+    let mut two = Two::new();
+    let port = free();
+    let served = two.serve(&service("echo", &echo()));
+    let store = two.configure(&forward(&format!("tcp:127.0.0.1:{port}"), "echo"));
+    let script = format!("ulimit -n 100; exec {PROGRAM} --store {store} run");
+    let daemon = Listener::of(Command::new("sh").args(["-c", &script]));
+    echoes(&tcp(port), b"there are enough");
+    let many: Vec<TcpStream> = (0..150).map(|_| tcp(port)).collect();
+    let told = daemon.says("nothing can be accepted here for now");
+    assert!(told.contains("LimitNOFILE"), "{told}");
+    drop(many);
+    echoes(&tcp(port), b"there are enough again");
+    drop((daemon, served));
+}
+
 /// Datagrams from several sources at once find back to theirs; a flow that was idle begins anew.
 #[test]
 fn datagrams() {

@@ -56,7 +56,6 @@ pub(super) struct Counts {
     /// They have one.
     pub(super) open: AtomicU32,
     opened: AtomicU64,
-    /// Of all that have ended; those that are open count when they end.
     pub(super) traffic: Traffic,
     failures: Mutex<Failures>,
 }
@@ -115,7 +114,7 @@ pub struct ForwardFailure {
 }
 
 impl Front {
-    /// `former`: what was there before, whose counts go on if it led to the same service.
+    /// `former`: what was there before, whose counts go on if it led to the same service. Its connections keep their places and take none of these.
     pub(super) fn new(local: Local, to: To, former: Option<&Self>) -> Self {
         let most = match &to {
             To::Service(forward) => forward.streams,
