@@ -147,7 +147,8 @@ pub struct Tor {
     /// tor's SOCKS port, on loopback. Whoever sits between could see which onion addresses are dialled. Default: 127.0.0.1:9050.
     #[serde(deserialize_with = "value::loopback")]
     pub socks: SocketAddr,
-    /// tor's control port, on loopback, or `unix:PATH`. The onion service's secret key travels over it. Default: 127.0.0.1:9051.
+    /// tor's control port, on loopback, or `unix:PATH`. The onion service's secret key travels over it. `none`: there is none for this program, which then
+    /// only dials, and peers' services by the keys in tor's `ClientOnionAuthDir`, or listens for a service of torrc. Default: 127.0.0.1:9051.
     pub control: ControlAddress,
     /// The file with the control port's cookie, as `CookieAuthFile` says in torrc. It is never taken from the control port's own answer: a
     /// program that took the port while tor was down would name a file of its own, and be sent the onion service's key. Default:
@@ -156,6 +157,23 @@ pub struct Tor {
     /// A file, mode 0600, with the control port's password on its first line; used instead of the cookie. Unlike the cookie, the password does
     /// not prove that it is tor who listens. Default: none.
     pub password_file: Option<PathBuf>,
+    /// Who publishes this machine's onion service. Default: [`TorService::Control`].
+    pub service: TorService,
+    /// With `service = "torrc"`, the local socket to which `HiddenServicePort` leads, `unix:PATH` or `tcp:ADDRESS:PORT` on loopback. Any program of this
+    /// machine that may open it is as much of a stranger as whoever comes through Tor. Default: none.
+    #[serde(deserialize_with = "value::local_stream")]
+    pub listen: Option<Local>,
+}
+
+/// Who publishes the onion service of a tor daemon.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TorService {
+    /// This program, by the control port.
+    #[default]
+    Control,
+    /// tor by itself, from a `HiddenServiceDir` in torrc, whose files `claviger onion service` writes.
+    Torrc,
 }
 
 impl Default for Tor {
@@ -165,6 +183,8 @@ impl Default for Tor {
             control: ControlAddress::Tcp((Ipv4Addr::LOCALHOST, 9051).into()),
             cookie_file: "/run/tor/control.authcookie".into(),
             password_file: None,
+            service: TorService::default(),
+            listen: None,
         }
     }
 }
@@ -439,6 +459,13 @@ impl Config {
         let files = [&mut arti.config, &mut arti.state, &mut tor.password_file, &mut token.pin_file];
         for file in files.into_iter().flatten() {
             *file = dir.join(&*file);
+        }
+        if let Some(Local::Unix(socket)) = &mut tor.listen {
+            *socket = dir.join(&*socket);
+        }
+        if tor.service == TorService::Torrc && tor.listen.is_none() {
+            let what = "has `service = \"torrc\"` in [transport.tor] and no `listen`, where HiddenServicePort leads to";
+            return Err(problem::at(path, None, what.into(), None));
         }
         if let ControlAddress::Unix(socket) = &mut tor.control {
             *socket = dir.join(&*socket);

@@ -94,6 +94,11 @@ pub trait Transport: Send + Sync {
         true
     }
 
+    /// Whether it goes through Tor, so that even this machine's own service is outside.
+    fn is_tor(&self) -> bool {
+        true
+    }
+
     /// How far the Tor below it is, to watch. Must be called in a tokio runtime.
     fn progress(&self) -> watch::Receiver<Progress> {
         watch::channel(Progress::ready()).1

@@ -25,6 +25,8 @@ pub enum ControlAddress {
     Tcp(SocketAddr),
     /// A unix socket, written `unix:PATH`. The file system says who may open it, so no other program can take its place while tor is down.
     Unix(PathBuf),
+    /// There is none, written `none`: services are dialled by the SOCKS port alone.
+    None,
 }
 
 impl std::fmt::Display for ControlAddress {
@@ -32,6 +34,7 @@ impl std::fmt::Display for ControlAddress {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::None => f.write_str("none"),
         }
     }
 }
@@ -42,6 +45,7 @@ impl<'de> Deserialize<'de> for ControlAddress {
         match text.strip_prefix("unix:") {
             Some("") => Err(D::Error::custom("`unix:` needs the path of a socket")),
             Some(path) => Ok(Self::Unix(path.into())),
+            None if text == "none" => Ok(Self::None),
             None => parse_loopback(&text).map(Self::Tcp).map_err(D::Error::custom),
         }
     }
@@ -177,6 +181,16 @@ pub(super) fn fingerprints<'de, D: Deserializer<'de>>(deserializer: D) -> Result
             .map_err(|error| D::Error::custom(error.to_string().trim_end_matches('.')))?;
     }
     Ok(texts)
+}
+
+pub(super) fn local_stream<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Local>, D::Error> {
+    match Local::deserialize(deserializer)? {
+        Local::Tcp(address) if !address.ip().is_loopback() => {
+            Err(D::Error::custom(format!("{address} is not on loopback")))
+        }
+        local @ (Local::Tcp(_) | Local::Unix(_)) => Ok(Some(local)),
+        _ => Err(D::Error::custom("tor connects to `tcp:ADDRESS:PORT` or `unix:PATH`")),
+    }
 }
 
 pub(super) fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {

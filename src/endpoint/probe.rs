@@ -60,13 +60,13 @@ impl Probes {
 
 impl Endpoint {
     /// Dials this machine's own onion address through fresh circuits, and returns how long it took until the listening side had heard of it. It must be
-    /// [listening](Self::listen). `None` with a transport that has no addresses of its own: there is no outside.
+    /// [listening](Self::listen). `None` with a transport that does not go through Tor: there is no outside.
     ///
     /// # Errors
     /// The transport's; [`ErrorKind::Unreachable`] when it was connected and nothing arrived: another machine publishes this address, too.
     pub async fn probe(&self) -> Result<Option<Duration>> {
         let Inner { shared, own, transport, config, .. } = &*self.0;
-        if !transport.addresses() {
+        if !transport.is_tor() {
             return Ok(None);
         }
         let began = Instant::now();

@@ -35,6 +35,10 @@ impl Transport for Tcp {
         false
     }
 
+    fn is_tor(&self) -> bool {
+        false
+    }
+
     fn dial<'a>(&'a self, target: &'a Target, deadline: Instant) -> BoxFuture<'a, Result<Pipe>> {
         Box::pin(async move {
             let Some(address) = target.tcp else {

@@ -13,10 +13,13 @@ mod progress;
 mod reply;
 mod service;
 mod socks;
+mod torrc;
+
+pub use torrc::{AUTHORIZED, ClientAuthFile, ServiceFiles};
 
 use super::retry::{self, Attempt, Failure};
 use super::{Listener, Pipe, Progress, Service, Target, Transport};
-use crate::config;
+use crate::config::{self, ControlAddress, TorService};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::OnionAddress;
 use futures::future::BoxFuture;
@@ -42,7 +45,7 @@ impl Tor {
     /// # Errors
     /// `ConfigInvalid` when `onion` asks for what the control port can not do; `Internal` when there is no randomness.
     pub fn new(config: config::Tor, onion: config::Onion) -> Result<Self> {
-        check(&onion)?;
+        check(&config, &onion)?;
         let line = line::Line::new(config.clone());
         let (isolation, progress) = (socks::Isolation::new()?, watch::Sender::new(Progress::idle()));
         Ok(Self { config, onion, isolation, line, progress, following: Mutex::default() })
@@ -53,8 +56,14 @@ impl Tor {
         let connect = || socks::connect(self.config.socks, onion, target.port, &user, &self.isolation);
         let Some(secret) = &target.client else { return connect().await };
         // A service that everyone finds is reached without: what keeps the secret from tor is told when it turns out to be needed.
-        let told = self.line.authorize(onion, secret).await;
+        let told = match self.config.control {
+            ControlAddress::None => Err(no_client_auth()),
+            _ => self.line.authorize(onion, secret).await,
+        };
         match (connect().await, told) {
+            (Err(failure), Err(error)) if failure.kind() == ErrorKind::OnionAuth && error.kind() == ErrorKind::OnionAuth => {
+                Err(Failure::Doubtful(error))
+            }
             (Err(failure), Err(error)) if failure.kind() == ErrorKind::OnionAuth => Err(Failure::Passing(error)),
             (outcome, _) => outcome,
         }
@@ -66,8 +75,16 @@ impl Transport for Tor {
         "tor"
     }
 
-    /// By a control connection of its own, which is made when this is first called.
+    /// A service of torrc leads to one place, whatever its address.
+    fn addresses(&self) -> bool {
+        self.config.service == TorService::Control
+    }
+
+    /// By a control connection of its own, which is made when this is first called. Without a control port nobody knows, and it is taken for ready.
     fn progress(&self) -> watch::Receiver<Progress> {
+        if self.config.control == ControlAddress::None {
+            return watch::channel(Progress { summary: "not known without a control port".into(), ..Progress::ready() }).1;
+        }
         let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
         if following.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
             let follow = progress::follow(self.config.clone(), self.progress.clone());
@@ -86,6 +103,11 @@ impl Transport for Tor {
 
     fn listen(&self, service: Service) -> BoxFuture<'_, Result<Box<dyn Listener>>> {
         Box::pin(async move {
+            if self.config.service == TorService::Torrc {
+                let listen = self.config.listen.as_ref().ok_or_else(torrc::nowhere)?;
+                let listener: Box<dyn Listener> = Box::new(torrc::TorrcService::listen(listen).await?);
+                return Ok(listener);
+            }
             let listener: Box<dyn Listener> =
                 Box::new(service::TorService::publish(self.config.clone(), self.onion.clone(), service).await?);
             Ok(listener)
@@ -93,12 +115,37 @@ impl Transport for Tor {
     }
 }
 
+fn no_control() -> Error {
+    Error::new(
+        ErrorKind::ConfigInvalid,
+        "Without tor's control port nothing can be published.",
+        "Set `control` in [transport.tor]; or `service = \"torrc\"` there, with the files that `claviger onion service` writes.",
+    )
+}
+
+fn no_client_auth() -> Error {
+    Error::new(
+        ErrorKind::OnionAuth,
+        "The peer's service is not found by any key that tor has for it.",
+        "Write the keys with `claviger onion client-auth DIR`, set `ClientOnionAuthDir DIR` in torrc, and run `systemctl reload tor`; the peer must have recorded this machine's card.",
+    )
+}
+
 /// What `ADD_ONION` has no word for.
-fn check(onion: &config::Onion) -> Result<()> {
+fn check(config: &config::Tor, onion: &config::Onion) -> Result<()> {
+    if onion.vanguards == Some(config::Vanguards::Full) {
+        return Err(Error::new(
+            ErrorKind::ConfigInvalid,
+            "tor has no full vanguards of its own.",
+            "Use `--transport arti`; or run the addon `vanguards` beside tor and remove `vanguards` under [onion].",
+        ));
+    }
+    // What is in torrc is tor's own to do; `claviger onion service` writes the lines.
+    let by_control = config.service == config::TorService::Control;
     let lacks = [
-        (onion.introduction_points.is_some(), "introduction-points", "HiddenServiceNumIntroductionPoints"),
-        (onion.introduction_limit.is_some(), "introduction-limit", "HiddenServiceEnableIntroDoSDefense"),
-        (onion.vanguards.is_some(), "vanguards", "VanguardsLiteEnabled"),
+        (by_control && onion.introduction_points.is_some(), "introduction-points", "HiddenServiceNumIntroductionPoints"),
+        (by_control && onion.introduction_limit.is_some(), "introduction-limit", "HiddenServiceEnableIntroDoSDefense"),
+        (by_control && onion.vanguards.is_some(), "vanguards", "VanguardsLiteEnabled"),
     ];
     let Some((_, key, option)) = lacks.into_iter().find(|(is_set, ..)| *is_set) else { return Ok(()) };
     Err(Error::new(

@@ -6,7 +6,7 @@ use crate::support::{Machine, talk};
 use claviger::ErrorKind;
 use claviger::config::{Pattern, TransportKind};
 use claviger::endpoint::Report;
-use claviger::transport::{self, ServiceState, Target};
+use claviger::transport::{self, ServiceState, Stage, Target};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -120,5 +120,65 @@ fn finding_the_service_opens_nothing() {
         println!("{ended:?}");
         assert!(answer.is_empty());
         assert_eq!(answerer.token().operations(), before);
+    });
+}
+
+/// Through circuits of its own, dropped as a stranger and counted as none; and told when tor is gone.
+#[test]
+fn the_own_service_is_probed_from_outside() {
+    let network = network();
+    let mut host = start(&network);
+    run(async {
+        for kind in KINDS {
+            let mut machine = Machine::software("cosigner");
+            through(&mut machine, kind, &network, &host);
+            machine.config.transport.dial_timeout = Duration::from_secs(60);
+            let endpoint = machine.endpoint(Pattern::Kk).await;
+            let seen: Arc<Mutex<Vec<Report>>> = Arc::default();
+            let reports = Arc::clone(&seen);
+            endpoint.observe(move |report| reports.lock().unwrap().push(report.clone()));
+            let mut progress = endpoint.progress();
+            let listening = endpoint.listen(&machine.card.onion_address, 4747).await.unwrap();
+            let mut state = listening.state();
+            let reachable = state.wait_for(|state| *state == ServiceState::Reachable);
+            timeout(LONG, reachable).await.expect("reachable in time").unwrap();
+            let ready = progress.wait_for(|progress| progress.stage == Stage::Ready && progress.percent == 100);
+            timeout(LONG, ready).await.expect("ready in time").unwrap();
+            for _ in 0..2 {
+                let took = endpoint.probe().await.unwrap().expect("there is an outside");
+                println!("{}: probed in {took:.1?}", kind.as_str());
+            }
+            let reports = seen.lock().unwrap().clone();
+            let broken = |report: &Report| report.failure == Some(ErrorKind::PacketInvalid);
+            assert!(reports.iter().all(broken), "{reports:?}");
+            assert_eq!(endpoint.token().operations(), 0);
+            if kind == TransportKind::Tor {
+                host.kill();
+                let gone = progress.wait_for(|progress| progress.stage == Stage::Unavailable);
+                let gone = timeout(Duration::from_secs(5), gone).await.expect("told at once").unwrap().clone();
+                let blocked = gone.blocked.unwrap();
+                println!("{} {}", blocked.what, blocked.hint);
+                assert!(blocked.hint.contains("systemctl start tor"), "{}", blocked.hint);
+                assert!(endpoint.probe().await.is_err());
+                // Its data are gone, too: guards, descriptors, the state.
+                for entry in std::fs::read_dir(host.dir()).unwrap() {
+                    let path = entry.unwrap().path();
+                    match path.file_name().and_then(|name| name.to_str()) {
+                        _ if path.is_dir() => std::fs::remove_dir_all(path).unwrap(),
+                        Some("torrc" | "notice.log") => {}
+                        _ => std::fs::remove_file(path).unwrap(),
+                    }
+                }
+                tokio::task::block_in_place(|| host.restart()).unwrap();
+                let back = state.wait_for(|state| *state == ServiceState::Reachable);
+                timeout(LONG, back).await.expect("published again").unwrap();
+                let ready = progress.wait_for(|progress| progress.stage == Stage::Ready);
+                timeout(LONG, ready).await.expect("ready in time").unwrap();
+            } else {
+                // What arti has on disk goes while it runs.
+                std::fs::remove_dir_all(machine.dir.path().join("arti")).unwrap();
+            }
+            println!("{}: probed again in {:.1?}", kind.as_str(), endpoint.probe().await.unwrap());
+        }
     });
 }

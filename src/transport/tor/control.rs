@@ -29,10 +29,14 @@ impl Control {
     /// # Errors
     /// `TransportUnavailable` when nothing listens there.
     pub(super) async fn connect(address: &ControlAddress) -> Result<Self> {
+        if *address == ControlAddress::None {
+            return Err(super::no_control());
+        }
         let connect = async {
             Ok(match address {
                 ControlAddress::Tcp(address) => Pipe::from(TcpStream::connect(address).await?),
                 ControlAddress::Unix(path) => Pipe::from(UnixStream::connect(path).await?),
+                ControlAddress::None => return Err(std::io::ErrorKind::Unsupported.into()),
             })
         };
         let connected = timeout(ANSWER, connect).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
