@@ -19,12 +19,17 @@ impl Config {
         let mut left = text.to_owned();
         while found.len() < MOST {
             let Err(error) = toml::from_str::<Self>(&left) else { break };
-            found.push(problem::of_toml(path, text, &error));
-            let Some(without) = error.span().and_then(|span| without(&left, span)) else { return found };
+            let at = error.span().map_or(usize::MAX, |span| span.start);
+            found.push((at, problem::of_toml(path, text, &error)));
+            let Some(without) = error.span().and_then(|span| without(&left, span)) else { break };
             left = without;
         }
-        found.extend(Self::parse(&left, path).err());
-        found
+        if toml::from_str::<Self>(&left).is_ok() {
+            // Of values that do not fit each other.
+            found.extend(Self::parse(&left, path).err().map(|error| (usize::MAX, error)));
+        }
+        found.sort_by_key(|(at, _)| *at);
+        found.into_iter().map(|(_, error)| error).collect()
     }
 }
 

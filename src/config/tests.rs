@@ -202,7 +202,7 @@ fn every_problem_is_told_with_its_place() {
     let text = "[transport]\nport = 0\nknd = \"tor\"\n[handshake]\nallow = [\n  \"kk\",\n  \"nn\",\n]\n[limits]\npending = 1\nstreams-per-peer = 400\nbuffer-per-peer = 1\n[service.a]\n";
     let found = Config::problems(text, Path::new("claviger.toml"));
     let told: Vec<String> = found.iter().map(ToString::to_string).collect();
-    assert_eq!(found.len(), 4, "{told:#?}");
+    assert_eq!(found.len(), 5, "{told:#?}");
     for place in ["line 2, column 8", "line 3, column 1", "line 7, column 3", "needs a `target`"] {
         assert!(told.iter().any(|what| what.contains(place)), "{place}: {told:#?}");
     }
