@@ -170,8 +170,7 @@ impl Book {
         Some(Place(Arc::clone(self)))
     }
 
-    fn failed(&self, peer: &Peer, service: &ServiceName, error: &Error) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
+    fn tell(&self, peer: &Peer, service: &ServiceName, error: &Error) {
         *lock(&self.last) = Some(Failure::of(error));
         if let Some(untold) = self.failures.tell() {
             tracing::warn!(target: "claviger::service", %service, peer = %peer.identifier, hint = error.hint(), untold, "a stream failed here: {error}");
@@ -211,6 +210,12 @@ async fn one(shared: Arc<Shared>, stream: Stream) {
     let configured = config.service.get(&name);
     let book = configured.map(|_| shared.services.of(&name));
     let refused = |stream: Stream, reason: Reset| {
+        let logged = match reason {
+            Reset::NotAllowed => "not-allowed",
+            Reset::Limit => "limit",
+            _ => "no-such-service",
+        };
+        shared.connections.refused(&peer.identifier, &name, logged);
         if let Some(untold) = shared.services.refusals_of(&peer.identifier).tell() {
             tracing::warn!(target: "claviger::service", peer = %peer.identifier, role = %peer.role, service = %name, %reason, untold, "a stream was refused");
         }
@@ -246,7 +251,9 @@ async fn one(shared: Arc<Shared>, stream: Stream) {
             reason.to_string()
         }
         Err(Broken::Local(error)) => {
-            book.failed(&peer, &name, &error);
+            book.failed.fetch_add(1, Ordering::Relaxed);
+            shared.connections.refused(&peer.identifier, &name, "backend");
+            book.tell(&peer, &name, &error);
             error.kind().to_string()
         }
     };
@@ -323,7 +330,7 @@ impl Target<'_> {
     fn lost(&self, error: io::Error) {
         self.book.traffic.dropped.fetch_add(1, Ordering::Relaxed);
         let what = format!("A datagram did not reach {}: {error}.", self.target);
-        self.book.failed(
+        self.book.tell(
             self.peer,
             self.service,
             &Error::new(ErrorKind::Io, what, "Look at the program behind the service."),

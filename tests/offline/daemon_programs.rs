@@ -5,6 +5,7 @@ use crate::daemon_services::start;
 use crate::servers::{Server, free, program};
 use crate::support::{Machine, pin_file};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -252,4 +253,34 @@ fn openssh_scp_and_rsync() {
         assert!(std::fs::read(mirror.join("backup.tar")).unwrap() == content);
     }
     drop(pair);
+}
+
+#[test]
+fn a_name_server_and_dig() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, local): (SocketAddr, SocketAddr) = (free(), free());
+    let long = format!("txt-record=long.test,{}\n", "x".repeat(250));
+    let config = format!(
+        "port={}\nlisten-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\npid-file\nedns-packet-max=4096\naddress=/cosigner.test/192.0.2.7\n",
+        address.port(),
+    );
+    let config = config + &(0..10).map(|at| long.replacen("xxx", &format!("{at:03}"), 1)).collect::<String>();
+    let mut dnsmasq = Server::start("dnsmasq", dir.path(), &config, &["-k", "-C"]);
+    dnsmasq.listens_at(address);
+    let _pair = Pair::new("dns", &[("127.0.0.1:5353", local.to_string()), ("127.0.0.1:53\"", format!("{address}\""))]);
+    let port = local.port().to_string();
+    let dig = |arguments: &[&str]| {
+        let mut command = program("dig");
+        command.args(["@127.0.0.1", "-p", &port, "+notcp", "+short", "+time=2", "+tries=10"]).args(arguments);
+        command
+    };
+    assert_eq!(said(&mut dig(&["cosigner.test"])), "192.0.2.7\n");
+    // Longer than any packet of the network below.
+    let long = said(&mut dig(&["+bufsize=4096", "long.test", "TXT"]));
+    assert_eq!(long.matches('x').count(), 10 * 247, "{long}");
+    let asking: Vec<_> =
+        (0..20).map(|at| dig(&[&format!("{at}.cosigner.test")]).stdout(Stdio::piped()).spawn().unwrap()).collect();
+    for child in asking {
+        assert_eq!(child.wait_with_output().unwrap().stdout, b"192.0.2.7\n");
+    }
 }
