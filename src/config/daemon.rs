@@ -24,6 +24,8 @@ pub struct Service {
     pub proxy_protocol: bool,
     /// Streams at once, of all peers; one more is reset. Default: 256.
     pub streams: u32,
+    /// Streams of one peer at once; one more is reset, and there is room for others. Default: 64.
+    pub streams_per_peer: u32,
     /// How long the backend may take to accept a connection; 1 s to 1 h. Default: 10 s.
     pub dial_timeout: Duration,
     /// After so long without a datagram in either direction a flow of datagrams ends; 1 s to 1 h. Default: 60 s.
@@ -284,6 +286,8 @@ struct RawService {
     proxy_protocol: bool,
     #[serde(deserialize_with = "value::count")]
     streams: u32,
+    #[serde(deserialize_with = "value::count")]
+    streams_per_peer: u32,
     #[serde(deserialize_with = "value::seconds")]
     dial_timeout: Duration,
     #[serde(deserialize_with = "value::seconds")]
@@ -300,6 +304,7 @@ impl Default for RawService {
             deny: Vec::new(),
             proxy_protocol: false,
             streams: 256,
+            streams_per_peer: 64,
             dial_timeout: Duration::from_secs(10),
             datagram_idle: Duration::from_secs(60),
             unsafe_target: false,
@@ -344,6 +349,7 @@ impl TryFrom<RawService> for Service {
             deny: raw.deny.into_iter().map(named).collect(),
             proxy_protocol: raw.proxy_protocol,
             streams: raw.streams,
+            streams_per_peer: raw.streams_per_peer,
             dial_timeout: raw.dial_timeout,
             datagram_idle: raw.datagram_idle,
         })

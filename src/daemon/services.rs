@@ -13,7 +13,7 @@ use crate::session::{Peer, Reset, Session, Stream};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -39,7 +39,8 @@ pub(super) struct Books {
 }
 
 struct Book {
-    open: AtomicU32,
+    /// Streams that are open, by peer.
+    open: Mutex<HashMap<Identifier, u32>>,
     total: AtomicU64,
     not_allowed: AtomicU64,
     limit: AtomicU64,
@@ -106,7 +107,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Default for Book {
     fn default() -> Self {
         Self {
-            open: AtomicU32::new(0),
+            open: Mutex::default(),
             total: AtomicU64::new(0),
             not_allowed: AtomicU64::new(0),
             limit: AtomicU64::new(0),
@@ -149,7 +150,7 @@ impl Book {
         ServiceReport {
             name: name.to_string(),
             target: service.backend.to_string(),
-            open: self.open.load(Ordering::Relaxed),
+            open: lock(&self.open).values().sum(),
             streams: service.streams,
             total: of(&self.total),
             not_allowed: of(&self.not_allowed),
@@ -163,11 +164,15 @@ impl Book {
     }
 
     /// `None`: there are as many as there may be.
-    fn enter(self: &Arc<Self>, streams: u32) -> Option<Place> {
-        let more = |open: u32| (open < streams).then_some(open + 1);
-        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+    fn enter(self: &Arc<Self>, service: &Service, peer: &Identifier) -> Option<Place> {
+        let mut open = lock(&self.open);
+        let (all, own) = (open.values().sum::<u32>(), open.get(peer).copied().unwrap_or(0));
+        if all >= service.streams || own >= service.streams_per_peer {
+            return None;
+        }
+        open.insert(peer.clone(), own + 1);
         self.total.fetch_add(1, Ordering::Relaxed);
-        Some(Place(Arc::clone(self)))
+        Some(Place(Arc::clone(self), peer.clone()))
     }
 
     fn tell(&self, peer: &Peer, service: &ServiceName, error: &Error) {
@@ -179,11 +184,17 @@ impl Book {
 }
 
 /// One of the streams that may be open at once.
-struct Place(Arc<Book>);
+struct Place(Arc<Book>, Identifier);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        let mut open = lock(&self.0.open);
+        if let Some(own) = open.get_mut(&self.1) {
+            *own -= 1;
+            if *own == 0 {
+                open.remove(&self.1);
+            }
+        }
     }
 }
 
@@ -236,7 +247,7 @@ async fn one(shared: Arc<Shared>, stream: Stream) {
         shared.services.unknown.fetch_add(1, Ordering::Relaxed);
         return refused(stream, Reset::NoSuchService);
     };
-    let Some(_place) = book.enter(service.streams) else {
+    let Some(_place) = book.enter(service, &peer.identifier) else {
         book.limit.fetch_add(1, Ordering::Relaxed);
         return refused(stream, Reset::Limit);
     };
