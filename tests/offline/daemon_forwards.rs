@@ -189,6 +189,10 @@ fn what_breaks_is_cut() {
     drop(served.take());
     assert_eq!(is_cut(reading), b"");
     let told = daemon.says("session-interrupted");
+    let page =
+        String::from_utf8(run(&["--store", text(&two.wallet.dir.path().join("store")), "status"], b"").stdout).unwrap();
+    let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(page.contains("; 51 cut") && page.contains("does not serve that to this machine"), "{page}");
     let lines: Vec<String> = daemon.so_far().collect();
     assert!(lines.iter().filter(|line| line.contains("service-refused")).count() < 5, "{told}\n{lines:?}");
 }
@@ -216,6 +220,34 @@ fn connections_wait_for_a_place() {
     third.read_exact(&mut heard).unwrap();
     assert_eq!(&heard, b"third");
     drop((daemon, served));
+}
+
+/// A place is not kept for somebody who has given up.
+#[test]
+fn who_gives_up_is_not_waited_for() {
+    let mut two = Two::new();
+    let port = free();
+    // The cosigner's port is kept for it by a socket from which nobody accepts.
+    let store = two.configure(&forward(&format!("tcp:127.0.0.1:{port}"), "echo"));
+    let daemon = Listener::start(&["--store", &store, "run"]);
+    daemon.says("listens and leads to");
+    let waiting = |wanted: u64| {
+        let began = Instant::now();
+        loop {
+            let output = run(&["--store", &store, "status", "--json"], b"");
+            let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            if status["forwards"][0]["waiting"] == wanted {
+                return status;
+            }
+            assert!(began.elapsed() < SOON, "{status}");
+        }
+    };
+    let connection = tcp(port);
+    waiting(1);
+    rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO)).unwrap();
+    drop(connection);
+    let status = waiting(0);
+    assert_eq!(status["forwards"][0]["failures"], serde_json::json!({}));
 }
 
 #[test]

@@ -193,7 +193,11 @@ impl Page {
                 0 => String::new(),
                 waiting => format!("; {waiting} wait for a stream"),
             };
-            lines.extend(wrapped(&format!("  at {}{waiting}", one_line(&forward.listen)), 2, self.columns));
+            let cut = match forward.failures.values().sum::<u64>() {
+                0 => String::new(),
+                cut => format!("; {cut} cut"),
+            };
+            lines.extend(wrapped(&format!("  at {}{waiting}{cut}", one_line(&forward.listen)), 2, self.columns));
         }
         lines
     }
@@ -223,24 +227,6 @@ fn services(status: &Status) -> Vec<String> {
         let (refused, sent, received) = (not_allowed + limit, bytes(*sent), bytes(*received));
         let name = shortened(&service.name, names);
         format!("{name:names$}  {open:>11}  {total:>9}  {refused:>7}  {sent:>9}  {received:>9}")
-    }));
-    lines
-}
-
-fn forwards(status: &Status) -> Vec<String> {
-    let mut lines = vec![format!(
-        "{:26}  {:22}  {:>4}  {:>7}  {:>6}  {:>4}",
-        "listens at", "leads to", "now", "waiting", "in all", "cut"
-    )];
-    lines.extend(status.forwards.iter().map(|forward| {
-        let ForwardReport { open, waiting, opened, .. } = forward;
-        let to = match (&forward.peer, &forward.service) {
-            (Some(peer), Some(service)) => format!("{peer}/{service}"),
-            _ => "SERVICE.PEER.claviger".to_owned(),
-        };
-        let cut: u64 = forward.failures.values().sum();
-        let (listen, to) = (shortened(&one_line(&forward.listen), 26), shortened(&to, 22));
-        format!("{listen:26}  {to:22}  {open:>4}  {waiting:>7}  {opened:>6}  {cut:>4}")
     }));
     lines
 }
