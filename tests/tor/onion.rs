@@ -8,6 +8,7 @@ use claviger::config::{ControlAddress, Local, Pattern, TorService, TransportKind
 use claviger::endpoint::Report;
 use claviger::transport::{self, ServiceState, Stage, Target};
 use claviger_testkit::tornet::TorDaemon;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -241,5 +242,53 @@ fn tor_without_a_control_port() {
         println!("{error} {}", error.hint());
         assert_eq!(error.kind(), ErrorKind::OnionAuth);
         assert!(error.hint().contains("claviger onion client-auth"), "{}", error.hint());
+    });
+}
+
+/// Neither arti nor tor touches the network but by the bridge: without it the connection is gone.
+#[test]
+fn bridges() {
+    let network = network();
+    let relay = "ORPort 127.0.0.1:auto IPv4Only\nAddress 127.0.0.1\nBridgeRelay 1\nPublishServerDescriptor 0\nAssumeReachable 1\nExitPolicy reject *:*\nNumCPUs 1\n";
+    let relay = TorDaemon { socks: false, control: false, more: relay.into(), ..TorDaemon::default() };
+    let (mut bridge, host) = (network.start_tor(&relay).unwrap(), start(&network));
+    let log = bridge.log();
+    let port = log
+        .lines()
+        .find_map(|line| line.split_once("Opened OR listener connection (ready) on ")?.1.parse::<SocketAddr>().ok());
+    let fingerprint = std::fs::read_to_string(bridge.dir().join("fingerprint")).unwrap();
+    let line = format!("{} {}", port.unwrap(), fingerprint.split_whitespace().nth(1).unwrap());
+    let tor = TorDaemon { more: format!("UseBridges 1\nBridge {line}\n"), ..TorDaemon::default() };
+    let tor = network.start_tor(&tor).unwrap();
+    run(async {
+        let mut cosigner = Machine::software("cosigner");
+        through(&mut cosigner, TransportKind::Tor, &network, &host);
+        let name = cosigner.card.identifier.clone();
+        let mut wallets = KINDS.map(|kind| Machine::software(&format!("wallet-{}", kind.as_str())));
+        for (wallet, kind) in wallets.iter_mut().zip(KINDS) {
+            through(wallet, kind, &network, &tor);
+            wallet.introduce(&mut cosigner);
+            let file = wallet.dir.path().join("arti.toml");
+            let text = std::fs::read_to_string(network.arti_config()).unwrap();
+            std::fs::write(&file, format!("{text}\n[bridges]\nenabled = true\nbridges = [\"{line}\"]\n")).unwrap();
+            wallet.config.transport.arti.config = Some(file);
+        }
+        let answerer = cosigner.endpoint(Pattern::Kk).await;
+        let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
+        let mut sessions = Vec::new();
+        for wallet in &mut wallets {
+            let caller = wallet.endpoint(Pattern::Kk).await;
+            let begin = Instant::now();
+            let meeting = async { tokio::join!(caller.connect_peer(&name, None), listening.accept()) };
+            let (session, accepted) = timeout(LONG, meeting).await.expect("in time");
+            let (session, accepted) = (session.unwrap(), accepted.unwrap());
+            talk(&session, &accepted).await;
+            println!("{} by a bridge in {:.1?}", caller.transport_name(), begin.elapsed());
+            sessions.push((caller, session, accepted));
+        }
+        bridge.kill();
+        for (_, session, _) in &sessions {
+            timeout(LONG, session.ended()).await.expect("broken with the bridge");
+        }
     });
 }
