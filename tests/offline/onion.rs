@@ -73,7 +73,7 @@ fn files_for_tor() {
     std::fs::write(service.join("hostname"), format!("{}\n", cosigner.card.onion_address)).unwrap();
     assert_eq!(asked(&["onion", "service", text(&service)]), Some(1));
     std::fs::write(service.join("hostname"), before).unwrap();
-    assert_eq!(asked(&["onion", "service", text(&service), "--former"]), Some(7));
+    assert_eq!(asked(&["onion", "service", text(&service), "--former"]), Some(6));
     assert_eq!(asked(&["onion", "client-auth", text(&auth)]), Some(0));
     assert_eq!(tree(&auth), [name("past.auth_private")]);
     assert_eq!(asked(&["onion", "client-auth", "/nonexistent/below"]), Some(1));
