@@ -107,6 +107,15 @@ fn wrong_values_are_refused_where_they_stand() {
         ("[transport.tor]\nsocks = \"localhost:9050\"", "line 2, column 9"),
         ("[transport.tor]\ncontrol = \"10.0.0.1:9051\"", "line 2, column 11"),
         ("[transport.tor]\ncontrol = \"unix:\"", "line 2, column 11"),
+        ("[transport.tor]\nlisten = \"tcp:10.0.0.1:80\"", "line 2, column 10"),
+        ("[transport.tor]\nlisten = \"udp:127.0.0.1:80\"", "line 2, column 10"),
+        ("[transport.tor]\nservice = \"torrc\"", "no `listen`"),
+        ("[onion]\nintroduction-points = 2", "line 2, column 23"),
+        ("[onion]\nintroduction-points = 21", "line 2, column 23"),
+        ("[onion]\nstreams-per-circuit = 0", "line 2, column 23"),
+        ("[onion]\nintroduction-limit = { rate = 0, burst = 1 }", "line 2, column 31"),
+        ("[onion]\nintroduction-limit = { rate = 1 }", "missing field `burst`"),
+        ("[onion]\nvanguards = \"none\"", "line 2, column 13"),
         ("[transport.tcp]\npeers = { \"Bad Name\" = \"127.0.0.1:1\" }", "line 2, column 9"),
         ("[transport.tcp]\nlisten = \"example.com:1\"", "line 2, column 10"),
         ("[handshake]\nallow = []", "line 2, column 9"),
@@ -137,6 +146,10 @@ fn relative_paths_begin_at_the_file() {
     assert_eq!(transport.arti.state.as_deref(), Some(Path::new("/etc/claviger/x/arti")));
     assert_eq!(transport.tor.control, ControlAddress::Unix("/etc/claviger/run/control".into()));
     assert_eq!(transport.tor.cookie_file, Path::new("/c"));
+    let text = "[transport.tor]\ncontrol = \"none\"\nservice = \"torrc\"\nlisten = \"unix:run/onion.sock\"";
+    let tor = parse(text).unwrap().transport.tor;
+    assert_eq!(tor.control, ControlAddress::None);
+    assert_eq!(tor.listen, Some(Local::Unix("/etc/claviger/run/onion.sock".into())));
 }
 
 #[test]

@@ -7,9 +7,10 @@ use super::forwards;
 use super::relations;
 use super::services;
 use super::shared::Shared;
+use crate::config::TransportKind;
 use crate::error::{Error, ErrorKind};
 use crate::token::TokenState;
-use crate::transport::ServiceState;
+use crate::transport::{self, ServiceState};
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -169,6 +170,9 @@ pub struct Onion {
     pub why: Option<String>,
     /// Whether only peers find it.
     pub restricted: bool,
+    /// Whether it was reached from outside.
+    #[serde(default)]
+    pub probe: super::probe::Report,
 }
 
 /// Whether others can reach a service, as far as the transport knows.
@@ -212,13 +216,16 @@ impl Status {
         let config = shared.config();
         let token = shared.token().map(Token::of);
         let store = Store::of(shared);
-        let onion = shared.service().map(|state| Onion::of(state, config.onion.restricted));
+        let probe = super::probe::report(shared);
+        let onion = shared.service().map(|state| Onion::of(state, config.onion.restricted, probe));
+        let transport = Transport::of(shared);
         let peers = relations::reports(shared);
         let configuration = shared.configuration();
         let phase = *shared.phase().borrow();
         let mut troubles: Vec<Failure> = Vec::new();
         troubles.extend(token.as_ref().and_then(|token| token.trouble.clone()));
         troubles.extend(store.trouble.clone());
+        troubles.extend(transport.progress.as_ref().and_then(|progress| progress.blocked.clone()));
         troubles.extend(onion.as_ref().and_then(Onion::trouble));
         troubles.extend(configuration.refused.clone());
         troubles.extend(peers.iter().filter_map(PeerStatus::trouble));
@@ -246,7 +253,7 @@ impl Status {
             configuration,
             token,
             store,
-            transport: Transport { kind: config.transport.kind.as_str().into(), progress: None },
+            transport,
             onion,
             peers,
             services,
@@ -286,18 +293,48 @@ impl Store {
     }
 }
 
+impl Transport {
+    fn of(shared: &Shared) -> Self {
+        let kind = shared.config().transport.kind;
+        let endpoint = shared.endpoint().filter(|_| kind != TransportKind::Tcp);
+        let progress = endpoint.map(|endpoint| {
+            let transport::Progress { stage, percent, summary, blocked } = endpoint.progress().borrow().clone();
+            let blocked = blocked.map(|blocked| Failure {
+                about: "transport".into(),
+                reason: stage.as_str().into(),
+                what: blocked.what,
+                hint: blocked.hint,
+                at: None,
+            });
+            Progress { percent, summary, blocked }
+        });
+        Self { kind: kind.as_str().into(), progress }
+    }
+}
+
 impl Onion {
-    fn of(state: ServiceState, restricted: bool) -> Self {
+    fn of(state: ServiceState, restricted: bool, probe: super::probe::Report) -> Self {
         let (state, why) = match state {
             ServiceState::Starting => (OnionState::Starting, None),
             ServiceState::Publishing => (OnionState::Publishing, None),
             ServiceState::Reachable => (OnionState::Reachable, None),
             ServiceState::Interrupted(why) => (OnionState::Interrupted, Some(why)),
         };
-        Self { state, why, restricted }
+        Self { state, why, restricted, probe }
     }
 
     fn trouble(&self) -> Option<Failure> {
+        if let (OnionState::Reachable, Some(false), Some(failure)) =
+            (self.state, self.probe.is_reached(), &self.probe.failure)
+        {
+            return Some(Failure {
+                about: "onion".into(),
+                reason: failure.reason.clone(),
+                what: format!("This machine did not reach its own onion service from outside: {}", failure.what),
+                hint: failure.hint.clone(),
+                at: Some(failure.time),
+            });
+        }
         (self.state == OnionState::Interrupted).then(|| Failure {
             about: "onion".into(),
             reason: ErrorKind::TransportUnavailable.as_str().into(),

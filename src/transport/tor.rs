@@ -190,3 +190,32 @@ fn not_running(what: &str, address: &dyn std::fmt::Display, key: &str, source: s
     )
     .because(source)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{IntroductionLimit, Onion, Vanguards};
+
+    fn refused(service: TorService, onion: Onion) -> Option<Error> {
+        let config = config::Tor { service, ..config::Tor::default() };
+        Tor::new(config, onion).err()
+    }
+
+    #[test]
+    fn what_the_control_port_can_not_do_is_refused() {
+        let points = Onion { introduction_points: Some(5), ..Onion::default() };
+        let limit = Onion { introduction_limit: Some(IntroductionLimit { rate: 1, burst: 2 }), ..Onion::default() };
+        let [lite, full] = [Vanguards::Lite, Vanguards::Full].map(|v| Onion { vanguards: Some(v), ..Onion::default() });
+        for onion in [&points, &limit, &lite, &full] {
+            let error = refused(TorService::Control, onion.clone()).unwrap();
+            assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+        }
+        let error = refused(TorService::Control, points.clone()).unwrap();
+        assert!(error.to_string().contains("`introduction-points`"), "{error}");
+        assert!(error.hint().contains("HiddenServiceNumIntroductionPoints"), "{}", error.hint());
+        for onion in [points, limit, lite, Onion { proof_of_work: true, ..Onion::default() }] {
+            assert!(refused(TorService::Torrc, onion).is_none());
+        }
+        assert!(refused(TorService::Torrc, full).is_some(), "tor has no full vanguards");
+    }
+}

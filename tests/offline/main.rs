@@ -23,6 +23,7 @@ mod lab;
 mod life;
 #[path = "../load.rs"]
 mod load;
+mod onion;
 mod reconnecting;
 mod resumption;
 mod rollcall;

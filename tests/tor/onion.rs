@@ -2,11 +2,13 @@
 
 use crate::endpoints::through;
 use crate::net::{LONG, network, run, start};
-use crate::support::{Machine, talk};
+use crate::support::{Machine, pin_file, talk};
 use claviger::ErrorKind;
-use claviger::config::{Pattern, TransportKind};
+use claviger::config::{ControlAddress, Local, Pattern, TorService, TransportKind};
 use claviger::endpoint::Report;
 use claviger::transport::{self, ServiceState, Stage, Target};
+use claviger_testkit::tornet::TorDaemon;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -179,6 +181,114 @@ fn the_own_service_is_probed_from_outside() {
                 std::fs::remove_dir_all(machine.dir.path().join("arti")).unwrap();
             }
             println!("{}: probed again in {:.1?}", kind.as_str(), endpoint.probe().await.unwrap());
+        }
+    });
+}
+
+/// Runs the program on a machine's store with these lines of a configuration; what it writes to stdout.
+fn program(machine: &mut Machine, more: &str, arguments: &[&str]) -> String {
+    let store = machine.configure(&format!("{}\n{more}", pin_file(machine)));
+    let mut command = std::process::Command::new("setsid");
+    command.args(["--wait", env!("CARGO_BIN_EXE_claviger")]).args(arguments).arg("--store").arg(store);
+    let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+    println!("{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Both ends by a tor that takes no orders: the service by the files of a `HiddenServiceDir`, dialled by those of a `ClientOnionAuthDir`.
+#[test]
+fn tor_without_a_control_port() {
+    let network = network();
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cosigner, mut wallet) = (Machine::software("cosigner"), Machine::software("wallet"));
+    wallet.introduce(&mut cosigner);
+    let socket = dir.path().join("onion.sock");
+    let torrc = format!("[transport.tor]\nservice = \"torrc\"\nlisten = \"unix:{}\"", socket.display());
+    let service = dir.path().join("service");
+    let lines = program(&mut cosigner, &torrc, &["onion", "service", service.to_str().unwrap()]);
+    println!("{lines}");
+    let daemon = |more| TorDaemon { control: false, more, ..TorDaemon::default() };
+    let _host = network.start_tor(&daemon(lines)).unwrap();
+    let auth = dir.path().join("auth");
+    let lines = program(&mut wallet, "", &["onion", "client-auth", auth.to_str().unwrap()]);
+    let (client, stranger) =
+        (network.start_tor(&daemon(lines)).unwrap(), network.start_tor(&daemon(String::new())).unwrap());
+    run(async {
+        for machine in [&mut cosigner, &mut wallet] {
+            machine.config.transport.kind = TransportKind::Tor;
+            machine.config.transport.dial_timeout = LONG;
+            machine.config.transport.tor.control = ControlAddress::None;
+        }
+        cosigner.config.transport.tor.service = TorService::Torrc;
+        cosigner.config.transport.tor.listen = Some(Local::Unix(socket.clone()));
+        let answerer = cosigner.endpoint(Pattern::Kk).await;
+        let address = cosigner.card.onion_address;
+        let mut listening = answerer.listen(&address, 4747).await.unwrap();
+        assert_eq!(*listening.state().borrow(), ServiceState::Reachable);
+
+        let name = cosigner.card.identifier.clone();
+        wallet.config.transport.tor.socks = client.socks_addr().unwrap();
+        let caller = wallet.endpoint(Pattern::Kk).await;
+        let meeting = async { tokio::join!(caller.connect_peer(&name, None), listening.accept()) };
+        let (session, accepted) = timeout(LONG, meeting).await.expect("in time");
+        talk(&session.unwrap(), &accepted.unwrap()).await;
+        let error = caller.listen(&wallet.card.onion_address, 4747).await.err().unwrap();
+        println!("{error} {}", error.hint());
+        assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+
+        wallet.config.transport.tor.socks = stranger.socks_addr().unwrap();
+        let error = wallet.endpoint(Pattern::Kk).await.connect_peer(&name, None).await.err().unwrap();
+        println!("{error} {}", error.hint());
+        assert_eq!(error.kind(), ErrorKind::OnionAuth);
+        assert!(error.hint().contains("claviger onion client-auth"), "{}", error.hint());
+    });
+}
+
+/// Neither arti nor tor touches the network but by the bridge: without it the connection is gone.
+#[test]
+fn bridges() {
+    let network = network();
+    let relay = "ORPort 127.0.0.1:auto IPv4Only\nAddress 127.0.0.1\nBridgeRelay 1\nPublishServerDescriptor 0\nAssumeReachable 1\nExitPolicy reject *:*\nNumCPUs 1\n";
+    let relay = TorDaemon { socks: false, control: false, more: relay.into(), ..TorDaemon::default() };
+    let (mut bridge, host) = (network.start_tor(&relay).unwrap(), start(&network));
+    let log = bridge.log();
+    let port = log
+        .lines()
+        .find_map(|line| line.split_once("Opened OR listener connection (ready) on ")?.1.parse::<SocketAddr>().ok());
+    let fingerprint = std::fs::read_to_string(bridge.dir().join("fingerprint")).unwrap();
+    let line = format!("{} {}", port.unwrap(), fingerprint.split_whitespace().nth(1).unwrap());
+    let tor = TorDaemon { more: format!("UseBridges 1\nBridge {line}\n"), ..TorDaemon::default() };
+    let tor = network.start_tor(&tor).unwrap();
+    run(async {
+        let mut cosigner = Machine::software("cosigner");
+        through(&mut cosigner, TransportKind::Tor, &network, &host);
+        let name = cosigner.card.identifier.clone();
+        let mut wallets = KINDS.map(|kind| Machine::software(&format!("wallet-{}", kind.as_str())));
+        for (wallet, kind) in wallets.iter_mut().zip(KINDS) {
+            through(wallet, kind, &network, &tor);
+            wallet.introduce(&mut cosigner);
+            let file = wallet.dir.path().join("arti.toml");
+            let text = std::fs::read_to_string(network.arti_config()).unwrap();
+            std::fs::write(&file, format!("{text}\n[bridges]\nenabled = true\nbridges = [\"{line}\"]\n")).unwrap();
+            wallet.config.transport.arti.config = Some(file);
+        }
+        let answerer = cosigner.endpoint(Pattern::Kk).await;
+        let mut listening = answerer.listen(&cosigner.card.onion_address, 4747).await.unwrap();
+        let mut sessions = Vec::new();
+        for wallet in &mut wallets {
+            let caller = wallet.endpoint(Pattern::Kk).await;
+            let begin = Instant::now();
+            let meeting = async { tokio::join!(caller.connect_peer(&name, None), listening.accept()) };
+            let (session, accepted) = timeout(LONG, meeting).await.expect("in time");
+            let (session, accepted) = (session.unwrap(), accepted.unwrap());
+            talk(&session, &accepted).await;
+            println!("{} by a bridge in {:.1?}", caller.transport_name(), begin.elapsed());
+            sessions.push((caller, session, accepted));
+        }
+        bridge.kill();
+        for (_, session, _) in &sessions {
+            timeout(LONG, session.ended()).await.expect("broken with the bridge");
         }
     });
 }

@@ -156,7 +156,7 @@ impl ServiceFiles {
     /// The lines of torrc for the files in `dir`, with callers led to `listen`.
     pub fn torrc(&self, dir: &Path, listen: &Local, onion: &config::Onion) -> String {
         let target = match listen {
-            Local::Unix(path) => format!("\"unix:{}\"", quoted(path)),
+            Local::Unix(path) => format!("unix:\"{}\"", quoted(path)),
             Local::Tcp(address) => address.to_string(),
             other => other.to_string(),
         };
@@ -242,7 +242,7 @@ mod tests {
         let torrc = service.torrc(Path::new("/var/lib/tor/a \"b\""), &Local::Unix("/run/c".into()), &options);
         assert_eq!(
             torrc,
-            "HiddenServiceDir \"/var/lib/tor/a \\\"b\\\"\"\nHiddenServicePort 4747 \"unix:/run/c\"\nHiddenServiceMaxStreams 256\n\
+            "HiddenServiceDir \"/var/lib/tor/a \\\"b\\\"\"\nHiddenServicePort 4747 unix:\"/run/c\"\nHiddenServiceMaxStreams 256\n\
              HiddenServiceMaxStreamsCloseCircuit 1\nHiddenServiceNumIntroductionPoints 5\nHiddenServiceEnableIntroDoSDefense 1\n\
              HiddenServiceEnableIntroDoSRatePerSec 10\nHiddenServiceEnableIntroDoSBurstPerSec 50\nHiddenServicePoWDefensesEnabled 1\n"
         );

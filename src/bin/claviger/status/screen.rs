@@ -130,14 +130,24 @@ impl Page {
         self.said("transport", tint, &bar, &format!(" {summary}"))
     }
 
-    fn onion(self, _status: &Status, onion: &Onion) -> Vec<String> {
+    fn onion(self, status: &Status, onion: &Onion) -> Vec<String> {
         let (tint, state) = match onion.state {
             OnionState::Starting => (Tint::Warning, "not reachable yet: the transport starts"),
             OnionState::Publishing => (Tint::Warning, "not reachable yet: it is being published"),
+            OnionState::Reachable if onion.probe.is_reached() == Some(false) => {
+                (Tint::Bad, "published, and not reached")
+            }
             OnionState::Reachable => (Tint::Good, "reachable"),
             OnionState::Interrupted => (Tint::Bad, "not reachable"),
         };
-        let why = onion.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        let seen = onion.probe.success.as_ref().map(|seen| ago(status.at, seen.time));
+        let why = match (&onion.why, seen, onion.probe.is_reached()) {
+            (Some(why), ..) => format!(": {why}"),
+            (None, Some(seen), Some(true)) => format!(", from outside {seen}"),
+            (None, Some(seen), _) => format!(" from outside, last {seen}"),
+            (None, None, Some(_)) => " from outside yet".to_owned(),
+            (None, None, None) => String::new(),
+        };
         self.said("service", tint, state, &why)
     }
 

@@ -38,11 +38,13 @@ pub struct TorDaemon {
     pub auth: Auth,
     /// The data directory, made when missing and left behind. Default: a temporary one, deleted with the process.
     pub dir: Option<PathBuf>,
+    /// Further lines of its torrc, each with its end.
+    pub more: String,
 }
 
 impl Default for TorDaemon {
     fn default() -> Self {
-        Self { socks: true, control: true, auth: Auth::default(), dir: None }
+        Self { socks: true, control: true, auth: Auth::default(), dir: None, more: String::new() }
     }
 }
 
@@ -87,6 +89,7 @@ impl TorProcess {
                 Auth::Null => {}
             }
         }
+        head += &daemon.more;
         // tor chooses the ports itself and logs them: no moment in which another program could take them.
         let wanted = |on: bool| on.then_some("auto".to_owned());
         let (socks, control) = (wanted(daemon.socks), wanted(daemon.control));
