@@ -45,7 +45,13 @@ fn fixed(old: &Config, new: &Config) -> Vec<String> {
         [timeout, touch_timeout, pin_timeout, keep_pin, pin_file, pinentry]
     );
     differing!(found, "store", old.store, new.store, [dir, allow_unsealed, keys]);
-    differing!(found, "onion", old.onion, new.onion, [restricted, introduction_points, introduction_limit, proof_of_work, streams_per_circuit, vanguards]);
+    differing!(
+        found,
+        "onion",
+        old.onion,
+        new.onion,
+        [restricted, introduction_points, introduction_limit, proof_of_work, streams_per_circuit, vanguards]
+    );
     differing!(found, "metrics", old.metrics, new.metrics, [listen]);
     differing!(
         found,

@@ -4,6 +4,7 @@
 
 use super::Phase;
 use super::forwards;
+use super::probe;
 use super::relations;
 use super::services;
 use super::shared::Shared;
@@ -15,9 +16,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use super::connections::Report as LogReport;
 pub use super::forwards::{ForwardFailure, ForwardReport};
+pub use super::probe::Report as ProbeReport;
 pub use super::relations::{PeerStatus, Relation, SessionStatus};
 pub use super::sandbox::Applied;
 pub use super::services::{Failure as ServiceFailure, ServiceReport};
+pub use crate::transport::{Blocked, Progress, Stage};
 
 /// So long after a target failed its service is not well, in seconds.
 const RECENT: u64 = 300;
@@ -75,7 +78,7 @@ pub struct Status {
 pub struct Failure {
     /// What it is about: `token`, `store`, `configuration`, `transport`, `onion`, `peer NAME`, `service NAME`, `forward SOCKET`, `log`.
     pub about: String,
-    /// An [`ErrorKind`]'s text.
+    /// An [`ErrorKind`]'s text; a [`Stage`]'s for the transport; `degraded` for a peer.
     pub reason: String,
     /// What happened.
     pub what: String,
@@ -143,20 +146,8 @@ pub struct Store {
 pub struct Transport {
     /// `arti`, `tor` or `tcp`.
     pub kind: String,
-    /// How far its bootstrap is; `None` where that is not known.
+    /// How far the Tor below it is; `None` before the store is open.
     pub progress: Option<Progress>,
-}
-
-/// How far a bootstrap is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Progress {
-    /// From 0 to 100.
-    pub percent: u8,
-    /// What it is at.
-    pub summary: String,
-    /// What it can not get past.
-    pub blocked: Option<Failure>,
 }
 
 /// How other machines reach this one.
@@ -169,6 +160,8 @@ pub struct Onion {
     pub why: Option<String>,
     /// Whether only peers find it.
     pub restricted: bool,
+    /// Whether it was reached from outside. Nothing of it where the transport has no outside.
+    pub probe: probe::Report,
 }
 
 /// Whether others can reach a service, as far as the transport knows.
@@ -212,13 +205,15 @@ impl Status {
         let config = shared.config();
         let token = shared.token().map(Token::of);
         let store = Store::of(shared);
-        let onion = shared.service().map(|state| Onion::of(state, config.onion.restricted));
+        let onion = shared.service().map(|state| Onion::of(state, config.onion.restricted, probe::report(shared)));
+        let transport = Transport { kind: config.transport.kind.as_str().into(), progress: shared.progress() };
         let peers = relations::reports(shared);
         let configuration = shared.configuration();
         let phase = *shared.phase().borrow();
         let mut troubles: Vec<Failure> = Vec::new();
         troubles.extend(token.as_ref().and_then(|token| token.trouble.clone()));
         troubles.extend(store.trouble.clone());
+        troubles.extend(transport.trouble());
         troubles.extend(onion.as_ref().and_then(Onion::trouble));
         troubles.extend(configuration.refused.clone());
         troubles.extend(peers.iter().filter_map(PeerStatus::trouble));
@@ -246,7 +241,7 @@ impl Status {
             configuration,
             token,
             store,
-            transport: Transport { kind: config.transport.kind.as_str().into(), progress: None },
+            transport,
             onion,
             peers,
             services,
@@ -287,25 +282,47 @@ impl Store {
 }
 
 impl Onion {
-    fn of(state: ServiceState, restricted: bool) -> Self {
+    fn of(state: ServiceState, restricted: bool, probe: probe::Report) -> Self {
         let (state, why) = match state {
             ServiceState::Starting => (OnionState::Starting, None),
             ServiceState::Publishing => (OnionState::Publishing, None),
             ServiceState::Reachable => (OnionState::Reachable, None),
             ServiceState::Interrupted(why) => (OnionState::Interrupted, Some(why)),
         };
-        Self { state, why, restricted }
+        Self { state, why, restricted, probe }
     }
 
     fn trouble(&self) -> Option<Failure> {
-        (self.state == OnionState::Interrupted).then(|| Failure {
+        if self.state == OnionState::Interrupted {
+            let why = self.why.as_deref().unwrap_or("the transport does not say why");
+            return Some(Failure {
+                about: "onion".into(),
+                reason: ErrorKind::TransportUnavailable.as_str().into(),
+                what: format!("Peers can not reach this machine: {why}."),
+                hint: "It is tried again by itself; `claviger doctor` says what it stands on.".into(),
+                at: None,
+            });
+        }
+        let failure = self.probe.failure.as_ref().filter(|_| self.probe.failures > 0)?;
+        Some(Failure {
             about: "onion".into(),
-            reason: ErrorKind::TransportUnavailable.as_str().into(),
-            what: format!(
-                "Peers can not reach this machine: {}.",
-                self.why.as_deref().unwrap_or("the transport does not say why")
-            ),
-            hint: "It is tried again by itself; `claviger doctor` says what it stands on.".into(),
+            reason: failure.reason.clone(),
+            what: format!("This machine's onion service was not reached from outside. {}", failure.what),
+            hint: failure.hint.clone(),
+            at: Some(failure.time),
+        })
+    }
+}
+
+impl Transport {
+    fn trouble(&self) -> Option<Failure> {
+        let progress = self.progress.as_ref()?;
+        let blocked = progress.blocked.as_ref()?;
+        Some(Failure {
+            about: "transport".into(),
+            reason: progress.stage.as_str().into(),
+            what: blocked.what.clone(),
+            hint: blocked.hint.clone(),
             at: None,
         })
     }

@@ -61,7 +61,9 @@ impl Tor {
             _ => self.line.authorize(onion, secret).await,
         };
         match (connect().await, told) {
-            (Err(failure), Err(error)) if failure.kind() == ErrorKind::OnionAuth && error.kind() == ErrorKind::OnionAuth => {
+            (Err(failure), Err(error))
+                if failure.kind() == ErrorKind::OnionAuth && error.kind() == ErrorKind::OnionAuth =>
+            {
                 Err(Failure::Doubtful(error))
             }
             (Err(failure), Err(error)) if failure.kind() == ErrorKind::OnionAuth => Err(Failure::Passing(error)),
@@ -83,7 +85,11 @@ impl Transport for Tor {
     /// By a control connection of its own, which is made when this is first called. Without a control port nobody knows, and it is taken for ready.
     fn progress(&self) -> watch::Receiver<Progress> {
         if self.config.control == ControlAddress::None {
-            return watch::channel(Progress { summary: "not known without a control port".into(), ..Progress::ready() }).1;
+            return watch::channel(Progress {
+                summary: "not known without a control port".into(),
+                ..Progress::ready()
+            })
+            .1;
         }
         let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
         if following.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
@@ -143,7 +149,11 @@ fn check(config: &config::Tor, onion: &config::Onion) -> Result<()> {
     // What is in torrc is tor's own to do; `claviger onion service` writes the lines.
     let by_control = config.service == config::TorService::Control;
     let lacks = [
-        (by_control && onion.introduction_points.is_some(), "introduction-points", "HiddenServiceNumIntroductionPoints"),
+        (
+            by_control && onion.introduction_points.is_some(),
+            "introduction-points",
+            "HiddenServiceNumIntroductionPoints",
+        ),
         (by_control && onion.introduction_limit.is_some(), "introduction-limit", "HiddenServiceEnableIntroDoSDefense"),
         (by_control && onion.vanguards.is_some(), "vanguards", "VanguardsLiteEnabled"),
     ];

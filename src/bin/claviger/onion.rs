@@ -90,8 +90,7 @@ pub(crate) fn run(cli: &Cli, options: &Onion, terminal: &Terminal) -> Result<()>
             let (card, secret) = own(&store, *former)?;
             check(&dir, &card)?;
             let clients = config.onion.restricted.then(|| clients(&store, now)).transpose()?;
-            let files =
-                ServiceFiles::new((&card.onion_address, &secret), config.transport.port, clients.as_deref());
+            let files = ServiceFiles::new((&card.onion_address, &secret), config.transport.port, clients.as_deref());
             make(&dir)?;
             let mut removed = Vec::new();
             let authorized = dir.join(AUTHORIZED);
@@ -158,11 +157,8 @@ fn opened(cli: &Cli, dir: &Path, config: &Config, terminal: &Terminal) -> Result
     let mut store = Store::open(dir)?;
     let machine = store.machine()?;
     if endpoint::is_sealed(&store, config)? {
-        let token = Opener::new(terminal, config, &machine).token(
-            machine.locator(),
-            machine.key(),
-            cli.waits_for_token(),
-        )?;
+        let token =
+            Opener::new(terminal, config, &machine).token(machine.locator(), machine.key(), cli.waits_for_token())?;
         let runtime = run::runtime()?;
         let outcome = runtime.block_on(run::open_seal(&mut store, &token, cli.waits_for_token(), terminal));
         prompts_are_over();

@@ -161,7 +161,14 @@ impl ServiceFiles {
             other => other.to_string(),
         };
         let mut text = format!("HiddenServiceDir \"{}\"\nHiddenServicePort {} {target}\n", quoted(dir), self.port);
-        let config::Onion { introduction_points, introduction_limit, proof_of_work, streams_per_circuit, vanguards, .. } = onion;
+        let config::Onion {
+            introduction_points,
+            introduction_limit,
+            proof_of_work,
+            streams_per_circuit,
+            vanguards,
+            ..
+        } = onion;
         let _ = write!(text, "HiddenServiceMaxStreams {streams_per_circuit}\nHiddenServiceMaxStreamsCloseCircuit 1\n");
         if let Some(count) = introduction_points {
             let _ = writeln!(text, "HiddenServiceNumIntroductionPoints {count}");

@@ -4,7 +4,7 @@ use claviger::daemon::Phase;
 use claviger::daemon::sandbox::State;
 use claviger::daemon::status::{
     Applied, Failure, ForwardReport, Onion, OnionState, PeerStatus, Progress, Relation, ServiceReport, SessionStatus,
-    Status,
+    Stage, Status,
 };
 use claviger::program::{Tint, one_line, wrapped};
 
@@ -120,25 +120,35 @@ impl Page {
     }
 
     fn progress(self, kind: &str, progress: &Progress) -> Vec<String> {
-        let Progress { percent, summary, blocked } = progress;
-        let (tint, filled) = match (percent, blocked) {
-            (_, Some(_)) => (Tint::Bad, usize::from(*percent) * BAR / 100),
-            (100.., None) => return self.said("transport", Tint::Good, kind, ", ready"),
-            _ => (Tint::Warning, usize::from(*percent) * BAR / 100),
-        };
-        let bar = format!("{kind} [{}{}] {percent} %", "#".repeat(filled), ".".repeat(BAR.saturating_sub(filled)));
-        self.said("transport", tint, &bar, &format!(" {summary}"))
+        let Progress { percent, summary, blocked, stage, .. } = progress;
+        if *stage == Stage::Ready && blocked.is_none() {
+            return self.said("transport", Tint::Good, kind, ", ready");
+        }
+        let filled = usize::from(*percent).min(100) * BAR / 100;
+        let bar = format!("{kind} [{}{}] {percent} %", "#".repeat(filled), ".".repeat(BAR - filled));
+        let tint = if blocked.is_some() { Tint::Bad } else { Tint::Warning };
+        self.said("transport", tint, &bar, &format!(", {}: {summary}", stage.as_str().replace('-', " ")))
     }
 
-    fn onion(self, _status: &Status, onion: &Onion) -> Vec<String> {
+    fn onion(self, status: &Status, onion: &Onion) -> Vec<String> {
         let (tint, state) = match onion.state {
             OnionState::Starting => (Tint::Warning, "not reachable yet: the transport starts"),
             OnionState::Publishing => (Tint::Warning, "not reachable yet: it is being published"),
+            OnionState::Reachable if onion.probe.failures > 0 => (Tint::Warning, "published"),
             OnionState::Reachable => (Tint::Good, "reachable"),
             OnionState::Interrupted => (Tint::Bad, "not reachable"),
         };
-        let why = onion.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-        self.said("service", tint, state, &why)
+        let mut more = onion.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        if onion.restricted && status.transport.kind != "tcp" {
+            more.push_str(", for peers only");
+        }
+        if let Some(success) = &onion.probe.success {
+            more.push_str(&format!("; reached from outside {}", ago(status.at, success.time)));
+        }
+        if let Some(failure) = onion.probe.failure.as_ref().filter(|_| onion.probe.failures > 0) {
+            more.push_str(&format!("; not reached from outside {}", ago(status.at, failure.time)));
+        }
+        self.said("service", tint, state, &more)
     }
 
     fn peers(self, status: &Status) -> Vec<String> {
