@@ -9,7 +9,7 @@ const NAME: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
 
 /// What more is known of keys.
 fn more(path: &str) -> Option<Value> {
-    let seconds = |least: u64, most: u64| json!({ "minimum": least, "maximum": most });
+    let between = |least: u64, most: u64| json!({ "minimum": least, "maximum": most });
     let address = r"^(tcp:.+:[0-9]+|unix:.+|systemd:.+)$";
     let any_address = r"^((tcp|udp):.+:[0-9]+|(unix|unixgram|systemd):.+)$";
     let who = format!(r"^(\*|role:{0}|{0})$", NAME.trim_matches(['^', '$']));
@@ -24,10 +24,10 @@ fn more(path: &str) -> Option<Value> {
         }),
         "handshake.pattern" | "peer.pattern" => json!({ "enum": ["kk", "kk1", "xk"] }),
         "handshake.allow" => json!({ "items": { "enum": ["kk", "kk1", "xk"] }, "minItems": 1 }),
-        "session.max-age" => seconds(60, 2_592_000),
-        "session.drain" => seconds(1, 86_400),
-        "session.resume-for" => seconds(0, 86_400),
-        "session.idle" => seconds(0, 2_592_000),
+        "session.max-age" => between(60, 2_592_000),
+        "session.drain" => between(1, 86_400),
+        "session.resume-for" => between(0, 86_400),
+        "session.idle" => between(0, 2_592_000),
         "transport.dial-timeout"
         | "handshake.timeout"
         | "handshake.knock-window"
@@ -39,8 +39,19 @@ fn more(path: &str) -> Option<Value> {
         | "service.dial-timeout"
         | "service.datagram-idle"
         | "forward.datagram-idle"
-        | "daemon.shutdown" => seconds(1, 3600),
-        "daemon.probe" => json!({ "anyOf": [{ "const": 0 }, seconds(60, 86_400)] }),
+        | "daemon.shutdown" => between(1, 3600),
+        "daemon.probe" => json!({ "anyOf": [{ "const": 0 }, between(60, 86_400)] }),
+        "onion.introduction-points" => between(3, 20),
+        "onion.introduction-limit" => json!({
+            "properties": {
+                "rate": { "type": "integer", "minimum": 1, "maximum": 1_000_000 },
+                "burst": { "type": "integer", "minimum": 1, "maximum": 1_000_000 },
+            },
+            "required": ["rate", "burst"],
+            "additionalProperties": false,
+        }),
+        "onion.streams-per-circuit" => between(1, 65535),
+        "onion.vanguards" => json!({ "enum": ["lite", "full"] }),
         "token.keep-pin" => json!({ "enum": ["once", "always", "never-keep"] }),
         "limits.streams-per-peer" => json!({ "minimum": 1, "maximum": 4096 }),
         "service.target" => json!({ "pattern": r"^((tcp|udp):.+:[0-9]+|(unix|unixgram):.+)$" }),

@@ -105,12 +105,12 @@ async fn serve(shared: Weak<Shared>, listener: UnixListener) {
             Rights::Everything => &full,
             Rights::Looking => &looking,
             Rights::Nothing => {
-                refuse(&stream, &not_allowed());
+                refuse(stream, &not_allowed());
                 continue;
             }
         };
         let Ok(place) = Arc::clone(room).try_acquire_owned() else {
-            refuse(&stream, &too_many());
+            refuse(stream, &too_many());
             continue;
         };
         connections.spawn(async move {
@@ -122,8 +122,11 @@ async fn serve(shared: Weak<Shared>, listener: UnixListener) {
 }
 
 /// One line for who is not listened to; it is not waited for.
-fn refuse(stream: &UnixStream, error: &Error) {
-    let _ = stream.try_write(&Answer::from(Content::from(error)).line());
+fn refuse(stream: UnixStream, error: &Error) {
+    // tokio's own does not know yet that it can be written to.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = io::Write::write(&mut stream, &Answer::from(Content::from(error)).line());
+    }
 }
 
 async fn attend(shared: Arc<Shared>, stream: UnixStream, rights: Rights) -> io::Result<()> {

@@ -113,9 +113,8 @@ impl Relations {
         if endpoint.peer(peer).is_none() {
             return Err(unknown(peer));
         }
-        let mut options = ReconnectOptions::default();
-        options.pattern = shared.config().peer.get(peer).and_then(|wanted| wanted.pattern).map(Into::into);
-        let sessions = endpoint.reconnecting(peer, options);
+        let sessions = endpoint.reconnecting(peer, ReconnectOptions::default());
+        sessions.set_pattern(shared.config().peer.get(peer).and_then(|wanted| wanted.pattern).map(Into::into));
         let task = AbortOnDropHandle::new(tokio::spawn(serve(Arc::clone(shared), sessions.clone())));
         held.insert(peer.clone(), Held { sessions: sessions.clone(), _task: task });
         Ok(sessions)

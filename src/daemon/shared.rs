@@ -13,7 +13,7 @@ use crate::identity::Identifier;
 use crate::policy::Policy;
 use crate::session::{Session, WeakSession};
 use crate::token::TokenHandle;
-use crate::transport::ServiceState;
+use crate::transport::{Progress, ServiceState};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Reads the configuration.
 pub(super) type Source = Arc<dyn Fn() -> Result<Config> + Send + Sync>;
+
+/// Sets how much is logged.
+pub(super) type SetLevel = Arc<dyn Fn(Level) + Send + Sync>;
 
 pub(super) struct Shared {
     /// This machine's name.
@@ -49,10 +52,12 @@ pub(super) struct Shared {
     strangers: Mutex<Strangers>,
     configuration: Mutex<Configuration>,
     is_sealed: OnceLock<bool>,
+    /// How far the Tor below the transport is.
+    progress: OnceLock<watch::Receiver<Progress>>,
     control: OnceLock<Weak<control::Guard>>,
     source: Mutex<Option<Source>>,
     /// Sets how much is logged.
-    level: Mutex<Option<Arc<dyn Fn(Level) + Send + Sync>>>,
+    level: Mutex<Option<SetLevel>>,
     reloading: tokio::sync::Mutex<()>,
     stop: CancellationToken,
 }
@@ -85,6 +90,7 @@ impl Shared {
             strangers: Mutex::default(),
             configuration: Mutex::new(Configuration { since: now(), refused: None }),
             is_sealed: OnceLock::new(),
+            progress: OnceLock::new(),
             control: OnceLock::new(),
             source: Mutex::default(),
             level: Mutex::default(),
@@ -140,6 +146,7 @@ impl Shared {
         self.set_token(endpoint.token());
         // Another configuration may have been taken over since it was made.
         endpoint.set_limits(&self.config().limits);
+        let _ = self.progress.set(endpoint.progress());
         if let Ok(is_sealed) = endpoint.is_sealed() {
             let _ = self.is_sealed.set(is_sealed);
         }
@@ -180,6 +187,11 @@ impl Shared {
     /// Whether the store is; `None` before it is open.
     pub(super) fn is_sealed(&self) -> Option<bool> {
         self.is_sealed.get().copied()
+    }
+
+    /// How far the Tor below the transport is; `None` before the store is open.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        self.progress.get().map(|progress| progress.borrow().clone())
     }
 
     /// An attempt to connect is over.
@@ -246,7 +258,7 @@ impl Shared {
         *lock(&self.source) = Some(source);
     }
 
-    pub(super) fn set_level(&self, set: Arc<dyn Fn(Level) + Send + Sync>) {
+    pub(super) fn set_level(&self, set: SetLevel) {
         *lock(&self.level) = Some(set);
     }
 

@@ -4,21 +4,23 @@
 
 use super::Phase;
 use super::forwards;
+use super::probe;
 use super::relations;
 use super::services;
 use super::shared::Shared;
-use crate::config::TransportKind;
 use crate::error::{Error, ErrorKind};
 use crate::token::TokenState;
-use crate::transport::{self, ServiceState};
+use crate::transport::ServiceState;
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use super::connections::Report as LogReport;
 pub use super::forwards::{ForwardFailure, ForwardReport};
+pub use super::probe::Report as ProbeReport;
 pub use super::relations::{PeerStatus, Relation, SessionStatus};
 pub use super::sandbox::Applied;
 pub use super::services::{Failure as ServiceFailure, ServiceReport};
+pub use crate::transport::{Blocked, Progress, Stage};
 
 /// So long after a target failed its service is not well, in seconds.
 const RECENT: u64 = 300;
@@ -76,7 +78,7 @@ pub struct Status {
 pub struct Failure {
     /// What it is about: `token`, `store`, `configuration`, `transport`, `onion`, `peer NAME`, `service NAME`, `forward SOCKET`, `log`.
     pub about: String,
-    /// An [`ErrorKind`]'s text.
+    /// An [`ErrorKind`]'s text; a [`Stage`]'s for the transport; `degraded` for a peer.
     pub reason: String,
     /// What happened.
     pub what: String,
@@ -144,20 +146,8 @@ pub struct Store {
 pub struct Transport {
     /// `arti`, `tor` or `tcp`.
     pub kind: String,
-    /// How far its bootstrap is; `None` where that is not known.
+    /// How far the Tor below it is; `None` before the store is open.
     pub progress: Option<Progress>,
-}
-
-/// How far a bootstrap is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Progress {
-    /// From 0 to 100.
-    pub percent: u8,
-    /// What it is at.
-    pub summary: String,
-    /// What it can not get past.
-    pub blocked: Option<Failure>,
 }
 
 /// How other machines reach this one.
@@ -170,9 +160,8 @@ pub struct Onion {
     pub why: Option<String>,
     /// Whether only peers find it.
     pub restricted: bool,
-    /// Whether it was reached from outside.
-    #[serde(default)]
-    pub probe: super::probe::Report,
+    /// Whether it was reached from outside. Nothing of it where the transport has no outside.
+    pub probe: probe::Report,
 }
 
 /// Whether others can reach a service, as far as the transport knows.
@@ -216,16 +205,15 @@ impl Status {
         let config = shared.config();
         let token = shared.token().map(Token::of);
         let store = Store::of(shared);
-        let probe = super::probe::report(shared);
-        let onion = shared.service().map(|state| Onion::of(state, config.onion.restricted, probe));
-        let transport = Transport::of(shared);
+        let onion = shared.service().map(|state| Onion::of(state, config.onion.restricted, probe::report(shared)));
+        let transport = Transport { kind: config.transport.kind.as_str().into(), progress: shared.progress() };
         let peers = relations::reports(shared);
         let configuration = shared.configuration();
         let phase = *shared.phase().borrow();
         let mut troubles: Vec<Failure> = Vec::new();
         troubles.extend(token.as_ref().and_then(|token| token.trouble.clone()));
         troubles.extend(store.trouble.clone());
-        troubles.extend(transport.progress.as_ref().and_then(|progress| progress.blocked.clone()));
+        troubles.extend(transport.trouble());
         troubles.extend(onion.as_ref().and_then(Onion::trouble));
         troubles.extend(configuration.refused.clone());
         troubles.extend(peers.iter().filter_map(PeerStatus::trouble));
@@ -293,27 +281,8 @@ impl Store {
     }
 }
 
-impl Transport {
-    fn of(shared: &Shared) -> Self {
-        let kind = shared.config().transport.kind;
-        let endpoint = shared.endpoint().filter(|_| kind != TransportKind::Tcp);
-        let progress = endpoint.map(|endpoint| {
-            let transport::Progress { stage, percent, summary, blocked } = endpoint.progress().borrow().clone();
-            let blocked = blocked.map(|blocked| Failure {
-                about: "transport".into(),
-                reason: stage.as_str().into(),
-                what: blocked.what,
-                hint: blocked.hint,
-                at: None,
-            });
-            Progress { percent, summary, blocked }
-        });
-        Self { kind: kind.as_str().into(), progress }
-    }
-}
-
 impl Onion {
-    fn of(state: ServiceState, restricted: bool, probe: super::probe::Report) -> Self {
+    fn of(state: ServiceState, restricted: bool, probe: probe::Report) -> Self {
         let (state, why) = match state {
             ServiceState::Starting => (OnionState::Starting, None),
             ServiceState::Publishing => (OnionState::Publishing, None),
@@ -324,25 +293,36 @@ impl Onion {
     }
 
     fn trouble(&self) -> Option<Failure> {
-        if let (OnionState::Reachable, Some(false), Some(failure)) =
-            (self.state, self.probe.is_reached(), &self.probe.failure)
-        {
+        if self.state == OnionState::Interrupted {
+            let why = self.why.as_deref().unwrap_or("the transport does not say why");
             return Some(Failure {
                 about: "onion".into(),
-                reason: failure.reason.clone(),
-                what: format!("This machine did not reach its own onion service from outside: {}", failure.what),
-                hint: failure.hint.clone(),
-                at: Some(failure.time),
+                reason: ErrorKind::TransportUnavailable.as_str().into(),
+                what: format!("Peers can not reach this machine: {why}."),
+                hint: "It is tried again by itself; `claviger doctor` says what it stands on.".into(),
+                at: None,
             });
         }
-        (self.state == OnionState::Interrupted).then(|| Failure {
+        let failure = self.probe.failure.as_ref().filter(|_| self.probe.failures > 0)?;
+        Some(Failure {
             about: "onion".into(),
-            reason: ErrorKind::TransportUnavailable.as_str().into(),
-            what: format!(
-                "Peers can not reach this machine: {}.",
-                self.why.as_deref().unwrap_or("the transport does not say why")
-            ),
-            hint: "It is tried again by itself; `claviger doctor` says what it stands on.".into(),
+            reason: failure.reason.clone(),
+            what: format!("This machine's onion service was not reached from outside. {}", failure.what),
+            hint: failure.hint.clone(),
+            at: Some(failure.time),
+        })
+    }
+}
+
+impl Transport {
+    fn trouble(&self) -> Option<Failure> {
+        let progress = self.progress.as_ref()?;
+        let blocked = progress.blocked.as_ref()?;
+        Some(Failure {
+            about: "transport".into(),
+            reason: progress.stage.as_str().into(),
+            what: blocked.what.clone(),
+            hint: blocked.hint.clone(),
             at: None,
         })
     }

@@ -327,3 +327,106 @@ fn next_try(state: ReconnectState) -> Option<u64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> SessionStatus {
+        SessionStatus {
+            direction: "outgoing".into(),
+            age: 60,
+            silent: 5,
+            streams: 1,
+            sent: 100,
+            received: 100,
+            is_resumed: false,
+            token_age: 60,
+            protocol: "Noise_KK_25519_ChaChaPoly_BLAKE2s".into(),
+            is_former: false,
+            is_draining: false,
+        }
+    }
+
+    fn facts(sessions: Vec<SessionStatus>) -> Facts {
+        let config = crate::config::Session::default();
+        Facts {
+            sessions,
+            keepalive: config.keepalive,
+            max_age: config.max_age,
+            resume_for: config.resume_for,
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn without_a_session() {
+        let of = |wanted, kept, had_session, trying| {
+            relation(&Facts { wanted, kept, had_session, trying, ..facts(Vec::new()) })
+        };
+        for (wanted, kept, had_session, trying, expected) in [
+            (false, false, false, false, Relation::Known),
+            // A stream is asked for by the front for SOCKS5.
+            (false, false, false, true, Relation::Known),
+            (true, false, false, false, Relation::Needed),
+            (true, true, false, true, Relation::Needed),
+            // It was closed, and nobody wants another one now.
+            (true, false, true, false, Relation::Known),
+            (false, false, true, false, Relation::Known),
+            (true, false, true, true, Relation::Interrupted),
+            (false, false, true, true, Relation::Interrupted),
+            (true, true, true, false, Relation::Interrupted),
+        ] {
+            assert_eq!(
+                of(wanted, kept, had_session, trying),
+                (expected, vec![]),
+                "{wanted} {kept} {had_session} {trying}"
+            );
+        }
+    }
+
+    #[test]
+    fn with_a_session() {
+        assert_eq!(relation(&facts(vec![session()])), (Relation::Operational, vec![]));
+        let resumed = SessionStatus { is_resumed: true, ..session() };
+        assert_eq!(relation(&facts(vec![resumed])).0, Relation::Operational, "it is there, and the token too");
+
+        let degraded = |facts: Facts, what: &str| {
+            let (relation, why) = relation(&facts);
+            assert_eq!(relation, Relation::Degraded, "{what}");
+            assert!(why.len() == 1 && why[0].contains(what), "{why:?}");
+        };
+        degraded(facts(vec![SessionStatus { silent: 91, ..session() }]), "nothing was heard of it for 91 s");
+        degraded(facts(vec![SessionStatus { is_draining: true, ..session() }]), "no new streams");
+        degraded(facts(vec![SessionStatus { is_former: true, ..session() }]), "before a rotation");
+        let lost = |token_age| Facts { token_lost: true, ..facts(vec![SessionStatus { token_age, ..session() }]) };
+        degraded(lost(60), "it can be resumed for 14 min more");
+        degraded(lost(901), "it can not be resumed");
+        let old = SessionStatus { token_age: 86_400 - 149, ..session() };
+        degraded(Facts { kept: true, ..facts(vec![old.clone()]) }, "it was not renewed");
+        assert_eq!(relation(&facts(vec![old])).0, Relation::Operational, "it ends, and nobody minds");
+
+        // One that is well is enough.
+        let bad = SessionStatus { silent: 500, is_draining: true, is_former: true, ..session() };
+        assert_eq!(relation(&facts(vec![bad, session()])).0, Relation::Operational);
+    }
+
+    #[test]
+    fn what_is_remembered() {
+        let peer: Identifier = "tower".parse().unwrap();
+        let ended = |kind| Error::new(kind, "It ended.", "Look.");
+        let mut seen = Seen::default();
+        seen.meets();
+        for kind in
+            [ErrorKind::SessionClosed, ErrorKind::SessionIdle, ErrorKind::SessionAged, ErrorKind::SessionReplaced]
+        {
+            seen.parts(&peer, &ended(kind));
+            assert_eq!(seen.last_error, None, "{kind}");
+        }
+        seen.parts(&peer, &ended(ErrorKind::SessionTruncated));
+        assert_eq!(seen.last_error.as_ref().unwrap().reason, "session-truncated");
+        seen.fails(&peer, Direction::Incoming, ErrorKind::RateLimited);
+        let error = seen.last_error.unwrap();
+        assert!(error.reason == "rate-limited" && error.what.starts_with("`tower` called"), "{error:?}");
+    }
+}

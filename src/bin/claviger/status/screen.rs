@@ -4,7 +4,7 @@ use claviger::daemon::Phase;
 use claviger::daemon::sandbox::State;
 use claviger::daemon::status::{
     Applied, Failure, ForwardReport, Onion, OnionState, PeerStatus, Progress, Relation, ServiceReport, SessionStatus,
-    Status,
+    Stage, Status,
 };
 use claviger::program::{Tint, one_line, wrapped};
 
@@ -120,35 +120,35 @@ impl Page {
     }
 
     fn progress(self, kind: &str, progress: &Progress) -> Vec<String> {
-        let Progress { percent, summary, blocked } = progress;
-        let (tint, filled) = match (percent, blocked) {
-            (_, Some(_)) => (Tint::Bad, usize::from(*percent) * BAR / 100),
-            (100.., None) => return self.said("transport", Tint::Good, kind, ", ready"),
-            _ => (Tint::Warning, usize::from(*percent) * BAR / 100),
-        };
-        let bar = format!("{kind} [{}{}] {percent} %", "#".repeat(filled), ".".repeat(BAR.saturating_sub(filled)));
-        self.said("transport", tint, &bar, &format!(" {summary}"))
+        let Progress { percent, summary, blocked, stage, .. } = progress;
+        if *stage == Stage::Ready && blocked.is_none() {
+            return self.said("transport", Tint::Good, kind, ", ready");
+        }
+        let filled = usize::from(*percent).min(100) * BAR / 100;
+        let bar = format!("{kind} [{}{}] {percent} %", "#".repeat(filled), ".".repeat(BAR - filled));
+        let tint = if blocked.is_some() { Tint::Bad } else { Tint::Warning };
+        self.said("transport", tint, &bar, &format!(", {}: {summary}", stage.as_str().replace('-', " ")))
     }
 
     fn onion(self, status: &Status, onion: &Onion) -> Vec<String> {
         let (tint, state) = match onion.state {
             OnionState::Starting => (Tint::Warning, "not reachable yet: the transport starts"),
             OnionState::Publishing => (Tint::Warning, "not reachable yet: it is being published"),
-            OnionState::Reachable if onion.probe.is_reached() == Some(false) => {
-                (Tint::Bad, "published, and not reached")
-            }
+            OnionState::Reachable if onion.probe.failures > 0 => (Tint::Warning, "published"),
             OnionState::Reachable => (Tint::Good, "reachable"),
             OnionState::Interrupted => (Tint::Bad, "not reachable"),
         };
-        let seen = onion.probe.success.as_ref().map(|seen| ago(status.at, seen.time));
-        let why = match (&onion.why, seen, onion.probe.is_reached()) {
-            (Some(why), ..) => format!(": {why}"),
-            (None, Some(seen), Some(true)) => format!(", from outside {seen}"),
-            (None, Some(seen), _) => format!(" from outside, last {seen}"),
-            (None, None, Some(_)) => " from outside yet".to_owned(),
-            (None, None, None) => String::new(),
-        };
-        self.said("service", tint, state, &why)
+        let mut more = onion.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        if onion.restricted && status.transport.kind != "tcp" {
+            more.push_str(", for peers only");
+        }
+        if let Some(success) = &onion.probe.success {
+            more.push_str(&format!("; reached from outside {}", ago(status.at, success.time)));
+        }
+        if let Some(failure) = onion.probe.failure.as_ref().filter(|_| onion.probe.failures > 0) {
+            more.push_str(&format!("; not reached from outside {}", ago(status.at, failure.time)));
+        }
+        self.said("service", tint, state, &more)
     }
 
     fn peers(self, status: &Status) -> Vec<String> {
@@ -203,11 +203,7 @@ impl Page {
                 0 => String::new(),
                 waiting => format!("; {waiting} wait for a stream"),
             };
-            let cut = match forward.failures.values().sum::<u64>() {
-                0 => String::new(),
-                cut => format!("; {cut} cut"),
-            };
-            lines.extend(wrapped(&format!("  at {}{waiting}{cut}", one_line(&forward.listen)), 2, self.columns));
+            lines.extend(wrapped(&format!("  at {}{waiting}", one_line(&forward.listen)), 2, self.columns));
         }
         lines
     }
@@ -237,6 +233,24 @@ fn services(status: &Status) -> Vec<String> {
         let (refused, sent, received) = (not_allowed + limit, bytes(*sent), bytes(*received));
         let name = shortened(&service.name, names);
         format!("{name:names$}  {open:>11}  {total:>9}  {refused:>7}  {sent:>9}  {received:>9}")
+    }));
+    lines
+}
+
+fn forwards(status: &Status) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{:26}  {:22}  {:>4}  {:>7}  {:>6}  {:>4}",
+        "listens at", "leads to", "now", "waiting", "in all", "cut"
+    )];
+    lines.extend(status.forwards.iter().map(|forward| {
+        let ForwardReport { open, waiting, opened, .. } = forward;
+        let to = match (&forward.peer, &forward.service) {
+            (Some(peer), Some(service)) => format!("{peer}/{service}"),
+            _ => "SERVICE.PEER.claviger".to_owned(),
+        };
+        let cut: u64 = forward.failures.values().sum();
+        let (listen, to) = (shortened(&one_line(&forward.listen), 26), shortened(&to, 22));
+        format!("{listen:26}  {to:22}  {open:>4}  {waiting:>7}  {opened:>6}  {cut:>4}")
     }));
     lines
 }
