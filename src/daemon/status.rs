@@ -55,13 +55,16 @@ pub struct Status {
     pub services: Vec<ServiceReport>,
     /// Calls by nobody that the store knows.
     pub strangers: Strangers,
+    /// The log of connections.
+    #[serde(default)]
+    pub log: super::connections::Report,
 }
 
 /// Something that went wrong, and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Failure {
-    /// What it is about: `token`, `store`, `configuration`, `transport`, `onion`, `peer NAME`, `service NAME`.
+    /// What it is about: `token`, `store`, `configuration`, `transport`, `onion`, `log`, `peer NAME`, `service NAME`.
     pub about: String,
     /// An [`ErrorKind`]'s text.
     pub reason: String,
@@ -191,6 +194,7 @@ impl Status {
             for session in still.peers.iter_mut().flat_map(|peer| &mut peer.sessions) {
                 (session.age, session.silent, session.token_age) = (0, 0, 0);
             }
+            still.log.last = 0;
             still
         };
         still(self) == still(other)
@@ -210,6 +214,14 @@ impl Status {
         troubles.extend(onion.as_ref().and_then(Onion::trouble));
         troubles.extend(configuration.refused.clone());
         troubles.extend(peers.iter().filter_map(PeerStatus::trouble));
+        let log = shared.connections.report();
+        troubles.extend(log.trouble.as_ref().map(|trouble| Failure {
+            about: "log".into(),
+            reason: trouble.reason.clone(),
+            what: trouble.what.clone(),
+            hint: trouble.hint.clone(),
+            at: None,
+        }));
         let services = services::reports(shared);
         troubles.extend(services.iter().filter_map(service_trouble));
         Self {
@@ -229,6 +241,7 @@ impl Status {
             peers,
             services,
             strangers: shared.strangers(),
+            log,
         }
     }
 }
