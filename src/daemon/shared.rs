@@ -4,7 +4,7 @@ use super::relations::Relations;
 use super::sandbox::Confinement;
 use super::status::{Configuration, Failure, Strangers, now};
 use super::systemd::Hearts;
-use super::{Phase, connections, control, forwards, policy, reload, services};
+use super::{Phase, connections, control, forwards, metrics, policy, reload, services};
 use crate::config::Config;
 use crate::endpoint::{Endpoint, Report};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,6 +43,7 @@ pub(super) struct Shared {
     pub(super) services: services::Books,
     pub(super) forwards: forwards::Books,
     pub(super) connections: connections::Books,
+    pub(super) metrics: metrics::Books,
     sessions: Mutex<Vec<WeakSession>>,
     strangers: Mutex<Strangers>,
     configuration: Mutex<Configuration>,
@@ -76,6 +77,7 @@ impl Shared {
             relations: Relations::default(),
             services: services::Books::default(),
             forwards: forwards::Books::default(),
+            metrics: metrics::Books::default(),
             sessions: Mutex::default(),
             strangers: Mutex::default(),
             configuration: Mutex::new(Configuration { since: now(), refused: None }),
@@ -177,6 +179,7 @@ impl Shared {
             strangers.last = Some(now());
         }
         self.connections.attempt(report);
+        self.metrics.attempt(report);
         self.relations.observe(report);
     }
 
