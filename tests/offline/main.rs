@@ -9,6 +9,7 @@ mod cuts;
 mod daemon_forwards;
 mod daemon_isolation;
 mod daemon_log;
+mod daemon_metrics;
 mod daemon_services;
 mod daemon_soak;
 mod daemon_status;
