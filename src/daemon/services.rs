@@ -221,21 +221,10 @@ async fn one(shared: Arc<Shared>, stream: Stream) {
     let configured = config.service.get(&name);
     let book = configured.map(|_| shared.services.of(&name));
     let refused = |stream: Stream, reason: Reset| {
-        let logged = match reason {
-            Reset::NotAllowed => "not-allowed",
-            Reset::Limit => "limit",
-            _ => "no-such-service",
-        };
-        shared.connections.refused(&peer.identifier, &name, logged);
         if let Some(untold) = shared.services.refusals_of(&peer.identifier).tell() {
             tracing::warn!(target: "claviger::service", peer = %peer.identifier, role = %peer.role, service = %name, %reason, untold, "a stream was refused");
         }
-        let told = match reason {
-            Reset::NotAllowed => "not-allowed",
-            Reset::Limit => "limit",
-            _ => "no-such-service",
-        };
-        shared.connections.refused(&peer.identifier, &name, told);
+        shared.connections.refused(&peer.identifier, &name, reason);
         stream.reset(reason);
     };
     // Who may not open it does not learn whether it is there.
@@ -263,7 +252,7 @@ async fn one(shared: Arc<Shared>, stream: Stream) {
         }
         Err(Broken::Local(error)) => {
             book.failed.fetch_add(1, Ordering::Relaxed);
-            shared.connections.refused(&peer.identifier, &name, "backend");
+            shared.connections.refused(&peer.identifier, &name, Reset::Internal);
             book.tell(&peer, &name, &error);
             error.kind().to_string()
         }

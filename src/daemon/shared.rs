@@ -1,11 +1,10 @@
 //! What the parts of a daemon share.
 
-use super::connections::Event;
 use super::relations::Relations;
 use super::sandbox::Confinement;
 use super::status::{Configuration, Failure, Strangers, now};
 use super::systemd::Hearts;
-use super::{Phase, connections, control, forwards, policy, probe, reload, services, systemd};
+use super::{Phase, connections, control, forwards, metrics, policy, probe, reload, services, systemd};
 use crate::config::{Config, Level};
 use crate::endpoint::{Endpoint, Report};
 use crate::error::{Error, ErrorKind, Result};
@@ -48,6 +47,7 @@ pub(super) struct Shared {
     pub(super) forwards: forwards::Books,
     pub(super) connections: connections::Books,
     pub(super) probes: probe::Books,
+    pub(super) metrics: metrics::Books,
     sessions: Mutex<Vec<WeakSession>>,
     strangers: Mutex<Strangers>,
     configuration: Mutex<Configuration>,
@@ -86,6 +86,7 @@ impl Shared {
             probes: probe::Books::default(),
             services: services::Books::default(),
             forwards: forwards::Books::default(),
+            metrics: metrics::Books::default(),
             sessions: Mutex::default(),
             strangers: Mutex::default(),
             configuration: Mutex::new(Configuration { since: now(), refused: None }),
@@ -201,6 +202,8 @@ impl Shared {
             strangers.count += 1;
             strangers.last = Some(now());
         }
+        self.connections.attempt(report);
+        self.metrics.attempt(report);
         self.relations.observe(report);
     }
 
@@ -284,14 +287,14 @@ impl Shared {
         match &outcome {
             Ok(changes) => {
                 *lock(&self.configuration) = Configuration { since: now(), refused: None };
-                self.connections.note(Event::Reloaded { changes: changes.clone() });
+                self.connections.note(connections::Event::reloaded(changes));
                 tracing::info!(target: "claviger::daemon", changes = changes.len(), "the configuration was read again");
                 for change in changes {
                     tracing::info!(target: "claviger::daemon", "{change}");
                 }
             }
             Err(error) => {
-                self.connections.note(Event::ReloadRefused { reason: error.kind().as_str().into() });
+                self.connections.note(connections::Event::ReloadRefused { reason: error.kind().as_str().to_owned() });
                 lock(&self.configuration).refused = Some(Failure::of("configuration", error, Some(now())));
                 tracing::error!(target: "claviger::daemon", reason = error.kind().as_str(), hint = error.hint(), "the configuration was not taken over: {error}");
             }

@@ -237,24 +237,6 @@ fn services(status: &Status) -> Vec<String> {
     lines
 }
 
-fn forwards(status: &Status) -> Vec<String> {
-    let mut lines = vec![format!(
-        "{:26}  {:22}  {:>4}  {:>7}  {:>6}  {:>4}",
-        "listens at", "leads to", "now", "waiting", "in all", "cut"
-    )];
-    lines.extend(status.forwards.iter().map(|forward| {
-        let ForwardReport { open, waiting, opened, .. } = forward;
-        let to = match (&forward.peer, &forward.service) {
-            (Some(peer), Some(service)) => format!("{peer}/{service}"),
-            _ => "SERVICE.PEER.claviger".to_owned(),
-        };
-        let cut: u64 = forward.failures.values().sum();
-        let (listen, to) = (shortened(&one_line(&forward.listen), 26), shortened(&to, 22));
-        format!("{listen:26}  {to:22}  {open:>4}  {waiting:>7}  {opened:>6}  {cut:>4}")
-    }));
-    lines
-}
-
 /// What there is to say of a peer beside its line.
 fn details(status: &Status, peer: &PeerStatus) -> Vec<String> {
     let mut details = Vec::new();
