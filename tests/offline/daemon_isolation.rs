@@ -1,12 +1,13 @@
 //! The daemon closed in, and what it tells the service manager.
 
-use crate::cli::text;
+use crate::cli::{run, text};
 use crate::support::{Machine, pin_file};
 use claviger::identity::Curve;
 use claviger_testkit::cards::{self, Card, Pcscd};
 use claviger_testkit::token::{PIN, SO_PIN, SoftHsm, isolated};
-use std::io::{BufRead as _, BufReader};
-use std::os::unix::net::UnixDatagram;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -135,4 +136,109 @@ fn not_ready_without_its_token() {
         daemon.signal(rustix::process::Signal::TERM);
         assert_eq!(daemon.ends().0, Some(0));
     });
+}
+
+/// Everything that a daemon does, done inside: its token, its sockets, its store, its log, and another configuration.
+#[test]
+fn it_works_inside() {
+    isolated(|| {
+        let hsm = SoftHsm::new();
+        let locators = ["wallet", "cosigner"].map(|name| hsm.init_token(name, SO_PIN, PIN).uri_with_pin("noise"));
+        let [mut wallet, mut cosigner] = [("wallet", &locators[0]), ("cosigner", &locators[1])]
+            .map(|(name, locator)| Machine::hybrid(name, Some(locator.clone()), Curve::X25519, "ChaChaPoly_BLAKE2s"));
+        wallet.introduce(&mut cosigner);
+        let dir = cosigner.dir.path().to_owned();
+        let sockets = dir.join("sockets");
+        std::fs::create_dir(&sockets).unwrap();
+        let conf = PathBuf::from(std::env::var("SOFTHSM2_CONF").unwrap());
+        let inside =
+            format!("[sandbox]\nrequire = true\nlock-memory = false\nwrite = [{:?}]\n", text(conf.parent().unwrap()));
+        let backend = UnixListener::bind(dir.join("backend")).unwrap();
+        std::thread::spawn(move || {
+            for connection in backend.incoming() {
+                let mut connection = connection.unwrap();
+                let mut said = Vec::new();
+                connection.read_to_end(&mut said).unwrap();
+                said.reverse();
+                connection.write_all(&said).unwrap();
+            }
+        });
+        let service = |allow: &str| {
+            format!("{inside}[service.echo]\ntarget = \"unix:{}\"\nallow = {allow}\n", text(&dir.join("backend")))
+        };
+        let served = cosigner.configure(&service("[\"wallet\"]"));
+        let answerer = Daemon::start(&served, &[]);
+        let (tcp, unix) = (free(), sockets.join("forward"));
+        let forwards = format!(
+            "{inside}[metrics]\nlisten = \"unix:{}\"\n[[forward]]\nlisten = \"tcp:127.0.0.1:{tcp}\"\nto = \"cosigner/echo\"\n[[forward]]\nlisten = \"unix:{}\"\nto = \"cosigner/echo\"\n",
+            text(&sockets.join("metrics")),
+            text(&unix)
+        );
+        let called = wallet.configure(&forwards);
+        let caller = Daemon::start(&called, &[]);
+        until("the caller listens", || unix.exists() && TcpStream::connect(("127.0.0.1", tcp)).is_ok());
+        until("the answerer listens", || TcpStream::connect(cosigner.address()).is_ok());
+        for daemon in [&answerer, &caller] {
+            assert_eq!((field(daemon, "Seccomp"), field(daemon, "NoNewPrivs")), ("2".into(), "1".into()));
+        }
+        let ask = |mut connection: UnixStream| {
+            connection.write_all(b"abc").unwrap();
+            connection.shutdown(Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer).map(|_| answer)
+        };
+        assert_eq!(ask(UnixStream::connect(&unix).unwrap()).unwrap(), "cba");
+        let mut connection = TcpStream::connect(("127.0.0.1", tcp)).unwrap();
+        connection.write_all(b"xyz").unwrap();
+        connection.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "zyx");
+
+        // Another configuration, read from another file in the old one's place; and one that needs what was given up.
+        let cli = |store: &Path, arguments: &[&str]| run(&[&["--store", text(store)], arguments].concat(), b"");
+        cosigner.configure(&service("[]"));
+        assert!(cli(&served, &["reload"]).status.success());
+        until("nobody is served", || {
+            ask(UnixStream::connect(&unix).unwrap()).is_ok_and(|answer| answer.is_empty())
+                || ask(UnixStream::connect(&unix).unwrap()).is_err()
+        });
+        cosigner.configure(&format!("{}[service.b]\ntarget = \"tcp:127.0.0.1:9\"\n", service("[\"wallet\"]")));
+        let refused = cli(&served, &["reload"]);
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(3), "{told}");
+        assert!(told.contains("gave up when it started: to connect to TCP port 9."), "{told}");
+        cosigner.configure(&service("[\"wallet\"]"));
+        assert!(cli(&served, &["reload"]).status.success());
+        assert_eq!(ask(UnixStream::connect(&unix).unwrap()).unwrap(), "cba");
+
+        // The store, changed by the ceremony meanwhile; and the log that the daemon writes.
+        let tower = Machine::software("tower");
+        cosigner.meet(&tower);
+        until("the new peer is seen", || {
+            String::from_utf8_lossy(&cli(&served, &["status", "--json"]).stdout).contains("\"tower\"")
+        });
+        let status: serde_json::Value = serde_json::from_slice(&cli(&served, &["status", "--json"]).stdout).unwrap();
+        let states: Vec<_> =
+            status["sandbox"].as_array().unwrap().iter().map(|applied| applied["state"].as_str().unwrap()).collect();
+        assert_eq!(states, ["applied"; 3], "{status}");
+        assert!(String::from_utf8_lossy(&cli(&served, &["log"]).stdout).contains("wallet"));
+        for daemon in [caller, answerer] {
+            daemon.signal(rustix::process::Signal::TERM);
+            let (code, said) = daemon.ends();
+            assert_eq!(code, Some(0), "{said:?}");
+        }
+    });
+}
+
+fn free() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < SOON, "never: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use claviger::config::Config;
 use claviger::daemon::client::{Client, Content, Request, control_path};
 use claviger::error::{Error, ErrorKind, Result};
-use claviger::program::Terminal;
+use claviger::program::{Terminal, store_dir};
 use screen::Page;
 use std::path::{Path, PathBuf};
 
@@ -70,6 +70,11 @@ impl Control {
         if let Some(path) = &self.control {
             return Ok(path.clone());
         }
+        // Root in a script, and a program of the system, may have no home, and so no store of their own.
+        let packaged = Path::new(PACKAGED);
+        if cli.config.is_none() && store_dir(cli.store.as_deref()).is_err() && packaged.exists() {
+            return Ok(packaged.to_owned());
+        }
         let sources = run::Sources::of(cli);
         let (dir, config, wrong) = match sources.load() {
             Ok((dir, config)) => (dir, config, None),
@@ -84,7 +89,6 @@ impl Control {
             return Err(error);
         }
         // The socket that is there, unless the configuration names one.
-        let packaged = Path::new(PACKAGED);
         let takes_packaged = config.daemon.control.is_none() && !path.exists() && packaged.exists();
         Ok(if takes_packaged { packaged.to_owned() } else { path })
     }

@@ -1,9 +1,10 @@
 //! What a daemon with a configuration reaches for.
 
 use super::Place;
-use crate::config::{Backend, Config, ControlAddress, Local, TransportKind};
+use crate::config::{Backend, Config, ControlAddress, Local, TorService, TransportKind};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// What every daemon reads: libraries and their settings, users' names, and what the kernel tells of itself.
@@ -97,8 +98,15 @@ impl Needs {
             TransportKind::Arti => {
                 // Relays listen on whatever port they like.
                 self.connect = None;
-                self.read.extend(transport.arti.config.as_deref().map(parent));
-                self.write.extend(transport.arti.state.as_deref().map(absolute));
+                if let Some(file) = transport.arti.config.as_deref() {
+                    self.read.insert(parent(file));
+                    self.programs.extend(pluggable_transports(file));
+                }
+                if let Some(state) = transport.arti.state.as_deref() {
+                    // A rule stands on what is there; arti would make it later. What it can not use it tells itself.
+                    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state);
+                    self.write.insert(absolute(state));
+                }
             }
             TransportKind::Tor => {
                 self.connect([transport.tor.socks.port()]);
@@ -111,8 +119,12 @@ impl Needs {
                 self.read.insert(
                     directory.parent().filter(|above| *above != Path::new("/")).unwrap_or(&directory).to_owned(),
                 );
-                // Where tor brings the service's connections.
-                self.bind.insert(0);
+                // Where tor brings the service's connections: a port that the system chooses, or what torrc says.
+                match (transport.tor.service, &transport.tor.listen) {
+                    (TorService::Control, _) => drop(self.bind.insert(0)),
+                    (TorService::Torrc, Some(local)) => self.listener(local),
+                    (TorService::Torrc, None) => {}
+                }
             }
             TransportKind::Tcp => {
                 self.bind.insert(transport.tcp.listen.port());
@@ -131,14 +143,18 @@ impl Needs {
         }
         let forwards = config.forward.iter().map(|forward| &forward.listen);
         for local in forwards.chain(&config.socks.listen).chain(&config.metrics.listen) {
-            match local {
-                Local::Tcp(address) => drop(self.bind.insert(address.port())),
-                Local::Unix(path) | Local::Unixgram(path) => drop(self.sockets.insert(parent(path))),
-                Local::Udp(_) | Local::Systemd(_) => {}
-            }
+            self.listener(local);
         }
         // A file beside it says whether its daemon lives.
         self.write.extend(config.daemon.control.as_deref().map(parent));
+    }
+
+    fn listener(&mut self, local: &Local) {
+        match local {
+            Local::Tcp(address) => drop(self.bind.insert(address.port())),
+            Local::Unix(path) | Local::Unixgram(path) => drop(self.sockets.insert(parent(path))),
+            Local::Udp(_) | Local::Systemd(_) => {}
+        }
     }
 
     fn connect(&mut self, ports: impl IntoIterator<Item = u16>) {
@@ -171,6 +187,16 @@ impl Needs {
                 (Some(wanted), Some(held)) => port(wanted, held).map(|port| format!("to connect to TCP port {port}")),
             })
     }
+}
+
+/// The programs that arti starts by its own file: pluggable transports (`[[bridges.transports]]` with a `path`).
+fn pluggable_transports(file: &Path) -> Vec<String> {
+    // What is wrong with the file arti says itself, and more clearly.
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let table: toml::Table = text.parse().unwrap_or_default();
+    let transports = table.get("bridges").and_then(|bridges| bridges.get("transports")).and_then(toml::Value::as_array);
+    let paths = transports.into_iter().flatten().filter_map(|transport| transport.get("path")?.as_str());
+    paths.map(|path| format!("the pluggable transport {path}")).collect()
 }
 
 fn covers(set: &BTreeSet<PathBuf>, path: &Path) -> bool {

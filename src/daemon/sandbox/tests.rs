@@ -127,3 +127,35 @@ fn nothing_at_all() {
         assert!(Command::new("/bin/true").status().unwrap().success());
     });
 }
+
+/// Each transport reaches for what it needs, and a program of another's is one.
+#[test]
+fn what_transports_need() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |text: &str| {
+        let config = Config::parse(text, &dir.path().join("claviger.toml")).unwrap();
+        Needs::of(&config, &Place { store: dir.path().join("store"), ..Place::default() })
+    };
+    let ports = |ports: &[u16]| ports.iter().copied().collect();
+    let tor = of("[transport]\nkind = \"tor\"");
+    assert_eq!((tor.bind, tor.connect), (ports(&[0]), Some(ports(&[9050, 9051]))));
+    assert!(tor.read.contains(Path::new("/run")), "tor's directory is made anew when tor is");
+    let torrc = "[transport]\nkind = \"tor\"\n[transport.tor]\ncontrol = \"none\"\nservice = \"torrc\"\nlisten = \"unix:s/hidden\"";
+    let torrc = of(torrc);
+    assert_eq!((torrc.bind, torrc.connect), (ports(&[]), Some(ports(&[9050]))));
+    assert!(torrc.sockets.contains(&dir.path().join("s")));
+    let arti = of("[transport.arti]\nstate = \"arti\"");
+    assert_eq!((arti.bind, arti.connect), (ports(&[]), None));
+    assert!(arti.write.contains(&dir.path().join("arti")) && dir.path().join("arti").is_dir());
+    std::fs::write(
+        dir.path().join("arti.toml"),
+        "[[bridges.transports]]\nprotocols = [\"obfs4\"]\npath = \"/usr/bin/obfs4proxy\"",
+    )
+    .unwrap();
+    let bridged = of("[transport.arti]\nconfig = \"arti.toml\"");
+    assert_eq!(bridged.programs, ["the pluggable transport /usr/bin/obfs4proxy"]);
+    let tcp = of(
+        "[transport]\nkind = \"tcp\"\n[transport.tcp]\npeers = { a = \"127.0.0.1:5\" }\n[sandbox]\nconnect = [6]\n[service.b]\ntarget = \"tcp:127.0.0.1:7\"",
+    );
+    assert_eq!((tcp.bind, tcp.connect), (ports(&[4747]), Some(ports(&[5, 6, 7, 4747]))));
+}
