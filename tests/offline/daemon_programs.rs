@@ -103,6 +103,11 @@ fn nginx_and_curl() {
     assert!(curl(&["http://cosigner/report.pdf"]) == page, "another page");
     let head = String::from_utf8(curl(&["-I", "http://cosigner/report.pdf"])).unwrap();
     assert!(head.contains("X-Caller: fd63:6c61:7669:e8d4:4050:873d:ba86:5aa7\r\n"), "{head}");
+    // One that is refused before it has said everything hears why, though nobody reads on.
+    let upload = format!("@{home}/report.pdf");
+    let mut command = program("curl");
+    command.args(["-sS", "--max-time", "60", "--unix-socket", text(&socket), "-o", "/dev/null", "-w", "%{http_code}"]);
+    assert_eq!(said(command.args(["-H", "Expect:", "--data-binary", &upload, "http://cosigner/report.pdf"])), "413");
     // Many at once, and each all of it.
     let addresses: Vec<String> = (0..20).map(|at| format!("http://cosigner/report.pdf?{at}")).collect();
     let mut arguments = vec!["-Z", "-r", "0-99999"];

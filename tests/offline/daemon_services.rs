@@ -128,7 +128,7 @@ fn targets_and_policy() {
             allow = ["*"]
             deny = ["tower"]
             [service.who]
-            command = ["/bin/sh", "-c", "read -r x; echo \"$CLAVIGER_PEER $CLAVIGER_PEER_ROLE $CLAVIGER_SERVICE $x\""]
+            command = ["/bin/sh", "-c", "echo 'un\\033[31mheard' >&2; env | grep -c ^CLAVIGER >&2; read -r x; echo \"$CLAVIGER_PEER $CLAVIGER_PEER_ROLE $CLAVIGER_SERVICE $x\""]
             allow = ["*"]
             [service.nothing]
             target = "unix:{}/absent"
@@ -166,6 +166,9 @@ fn targets_and_policy() {
         };
         tokio::join!(echo, asking);
         assert_eq!(wallet.ask("who", b"you?\n").await, b"wallet wallet who you?\n");
+        let told = served.daemon.says("the command says: un");
+        assert!(told.contains("heard") && !told.contains('\u{1b}'), "{told}");
+        served.daemon.says("the command says: 3");
         assert_eq!(tower.ask("who", b"you?\n").await, b"tower tower who you?\n");
 
         for service in ["web", "unix", "nothing", "unheard-of"] {
