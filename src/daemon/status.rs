@@ -340,8 +340,9 @@ fn service_trouble(report: &ServiceReport) -> Option<Failure> {
     })
 }
 
-/// Of a socket that cut a connection not long ago. What a peer refused or is not there for is told of the peer, too.
+/// Of a socket that cut a connection not long ago. What a peer refused or is not there for is told of the peer, too; whatever programs ask the SOCKS5 front for is theirs.
 fn forward_trouble(report: &ForwardReport) -> Option<Failure> {
+    report.peer.as_ref()?;
     let failure = report.last_failure.as_ref().filter(|failure| now().saturating_sub(failure.at) < RECENT)?;
     Some(Failure {
         about: format!("forward {}", report.listen),

@@ -497,5 +497,12 @@ fn socks() {
     let lines: Vec<String> = daemon.so_far().collect();
     assert!(lines.iter().any(|line| line.contains("no peer's service")), "{lines:?}");
     assert!(!lines.iter().any(|line| line.contains("example")), "{lines:?}");
+    let store = two.wallet.dir.path().join("store");
+    let status = run(&["--store", text(&store), "status", "--json"], b"");
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["forwards"][0]["opened"], 4);
+    assert!(status["forwards"][0]["failures"]["address-refused"].as_u64() >= Some(5), "{status}");
+    // What programs ask for is no trouble of the daemon's.
+    assert_eq!(status["well"], true, "{status}");
     drop((daemon, served));
 }
