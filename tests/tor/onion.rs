@@ -300,3 +300,29 @@ fn bridges() {
         }
     });
 }
+
+/// On both transports, where they can; where not it is refused and not left out.
+#[test]
+fn proof_of_work() {
+    let network = network();
+    let host = start(&network);
+    run(async {
+        for kind in KINDS {
+            let mut machine = Machine::software("cosigner");
+            through(&mut machine, kind, &network, &host);
+            machine.config.onion.proof_of_work = true;
+            if kind == TransportKind::Arti && cfg!(not(feature = "pow")) {
+                let error = transport::open(&machine.config, Path::new(machine.dir.path())).await.err().unwrap();
+                println!("{error} {}", error.hint());
+                assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+                continue;
+            }
+            let endpoint = machine.endpoint(Pattern::Kk).await;
+            let listening = endpoint.listen(&machine.card.onion_address, 4747).await.unwrap();
+            let mut state = listening.state();
+            let reachable = state.wait_for(|state| *state == ServiceState::Reachable);
+            timeout(LONG, reachable).await.expect("reachable in time").unwrap();
+            println!("{}: probed in {:.1?}", kind.as_str(), endpoint.probe().await.unwrap());
+        }
+    });
+}
