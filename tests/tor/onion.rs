@@ -8,7 +8,6 @@ use claviger::config::{ControlAddress, Local, Pattern, TorService, TransportKind
 use claviger::endpoint::Report;
 use claviger::transport::{self, ServiceState, Stage, Target};
 use claviger_testkit::tornet::TorDaemon;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -245,21 +244,28 @@ fn tor_without_a_control_port() {
     });
 }
 
-/// Neither arti nor tor touches the network but by the bridge: without it the connection is gone.
+/// Neither arti nor tor touches the network but by the bridge, which is spoken to in obfs4: without it the connection is gone.
 #[test]
 fn bridges() {
+    const PLUGIN: &str = "/usr/bin/obfs4proxy";
     let network = network();
-    let relay = "ORPort 127.0.0.1:auto IPv4Only\nAddress 127.0.0.1\nBridgeRelay 1\nPublishServerDescriptor 0\nAssumeReachable 1\nExitPolicy reject *:*\nNumCPUs 1\n";
-    let relay = TorDaemon { socks: false, control: false, more: relay.into(), ..TorDaemon::default() };
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let relay = format!(
+        "ORPort 127.0.0.1:auto IPv4Only\nAddress 127.0.0.1\nBridgeRelay 1\nPublishServerDescriptor 0\nAssumeReachable 1\nExitPolicy reject *:*\nNumCPUs 1\n\
+         ExtORPort auto\nServerTransportPlugin obfs4 exec {PLUGIN}\nServerTransportListenAddr obfs4 {free}\n"
+    );
+    let relay = TorDaemon { socks: false, control: false, more: relay, ..TorDaemon::default() };
     let (mut bridge, host) = (network.start_tor(&relay).unwrap(), start(&network));
     let log = bridge.log();
-    let port = log
-        .lines()
-        .find_map(|line| line.split_once("Opened OR listener connection (ready) on ")?.1.parse::<SocketAddr>().ok());
-    let fingerprint = std::fs::read_to_string(bridge.dir().join("fingerprint")).unwrap();
-    let line = format!("{} {}", port.unwrap(), fingerprint.split_whitespace().nth(1).unwrap());
-    let tor = TorDaemon { more: format!("UseBridges 1\nBridge {line}\n"), ..TorDaemon::default() };
-    let tor = network.start_tor(&tor).unwrap();
+    let address =
+        log.lines().find_map(|line| line.split_once("Registered server transport 'obfs4' at '")?.1.split_once('\''));
+    let (address, _) = address.unwrap_or_else(|| panic!("no obfs4: {log}"));
+    let read = |file: &str| std::fs::read_to_string(bridge.dir().join(file)).unwrap();
+    let (fingerprint, form) = (read("fingerprint"), read("pt_state/obfs4_bridgeline.txt"));
+    let certificate = form.split_once(" cert=").unwrap().1.trim_end();
+    let line = format!("obfs4 {address} {} cert={certificate}", fingerprint.split_whitespace().nth(1).unwrap());
+    let more = format!("UseBridges 1\nBridge {line}\nClientTransportPlugin obfs4 exec {PLUGIN}\n");
+    let tor = network.start_tor(&TorDaemon { more, ..TorDaemon::default() }).unwrap();
     run(async {
         let mut cosigner = Machine::software("cosigner");
         through(&mut cosigner, TransportKind::Tor, &network, &host);
@@ -270,7 +276,9 @@ fn bridges() {
             wallet.introduce(&mut cosigner);
             let file = wallet.dir.path().join("arti.toml");
             let text = std::fs::read_to_string(network.arti_config()).unwrap();
-            std::fs::write(&file, format!("{text}\n[bridges]\nenabled = true\nbridges = [\"{line}\"]\n")).unwrap();
+            let bridges = format!("[bridges]\nenabled = true\nbridges = [\"{line}\"]\n");
+            let plugin = format!("[[bridges.transports]]\nprotocols = [\"obfs4\"]\npath = \"{PLUGIN}\"\n");
+            std::fs::write(&file, format!("{text}\n{bridges}{plugin}")).unwrap();
             wallet.config.transport.arti.config = Some(file);
         }
         let answerer = cosigner.endpoint(Pattern::Kk).await;
@@ -289,6 +297,32 @@ fn bridges() {
         bridge.kill();
         for (_, session, _) in &sessions {
             timeout(LONG, session.ended()).await.expect("broken with the bridge");
+        }
+    });
+}
+
+/// On both transports, where they can; where not it is refused and not left out.
+#[test]
+fn proof_of_work() {
+    let network = network();
+    let host = start(&network);
+    run(async {
+        for kind in KINDS {
+            let mut machine = Machine::software("cosigner");
+            through(&mut machine, kind, &network, &host);
+            machine.config.onion.proof_of_work = true;
+            if kind == TransportKind::Arti && cfg!(not(feature = "pow")) {
+                let error = transport::open(&machine.config, Path::new(machine.dir.path())).await.err().unwrap();
+                println!("{error} {}", error.hint());
+                assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+                continue;
+            }
+            let endpoint = machine.endpoint(Pattern::Kk).await;
+            let listening = endpoint.listen(&machine.card.onion_address, 4747).await.unwrap();
+            let mut state = listening.state();
+            let reachable = state.wait_for(|state| *state == ServiceState::Reachable);
+            timeout(LONG, reachable).await.expect("reachable in time").unwrap();
+            println!("{}: probed in {:.1?}", kind.as_str(), endpoint.probe().await.unwrap());
         }
     });
 }

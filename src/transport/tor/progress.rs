@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(after("STATUS_GENERAL WARN CLOCK_SKEW SKEW=90 SOURCE=OR:1.2.3.4:1"), (Stage::Ready, 100, None));
         assert_eq!(after("STATUS_CLIENT NOTICE CIRCUIT_NOT_ESTABLISHED REASON=CLOCK_JUMPED").0, Stage::ClockWrong);
         assert_eq!(after("STATUS_GENERAL WARN CLOCK_SKEW SKEW=x"), (Stage::Connecting, 100, None));
-        seen.bootstrap("NOTICE BOOTSTRAP PROGRESS=300 SUMMARY=\"a\\\"b\"");
+        seen.bootstrap("NOTICE BOOTSTRAP PROGRESS=101 SUMMARY=\"a\\\"b\"");
         assert_eq!((seen.percent, seen.summary.as_str()), (100, "a\"b"));
     }
 }

@@ -263,6 +263,8 @@ mod tests {
         let mut service = TorrcService::listen(&local).await.unwrap();
         assert_eq!(TorrcService::listen(&local).await.err().unwrap().kind(), ErrorKind::PortInUse);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+        // The other one has looked whether somebody is there.
+        drop(service.accept().await.unwrap());
         let mut stream = UnixStream::connect(&path).await.unwrap();
         stream.write_all(b"x").await.unwrap();
         let mut accepted = service.accept().await.unwrap();
