@@ -105,10 +105,11 @@ pub fn schema() -> Value {
             path = header.trim_matches(['[', ']']).split('.').map(str::to_owned).collect();
             path.truncate(if NAMED.contains(&path[0].as_str()) { 1 } else { path.len() });
             is_example = is_out;
-            let entry = at(&mut root, &path);
-            // The first one of several says what they are.
-            if !said.is_empty() && !entry.contains_key("description") {
-                entry.insert("description".into(), said.join(" ").into());
+            if let Some(entry) = at(&mut root, &path)
+                && !said.is_empty()
+            {
+                // The first one of several says what they are.
+                entry.entry("description").or_insert_with(|| said.join(" ").into());
             }
             said.clear();
         } else if let Ok(read) = toml::from_str::<Map<String, Value>>(bare) {
@@ -116,8 +117,11 @@ pub fn schema() -> Value {
                 let default = (!is_out && !is_example).then(|| value.clone());
                 let place = path.iter().cloned().chain([key.clone()]).collect::<Vec<_>>().join(".");
                 let property = property(&place, &said.join(" "), &value, default);
-                let Some(Value::Object(properties)) = at(&mut root, &path).get_mut("properties") else { continue };
-                properties.entry(key).or_insert(property);
+                if let Some(properties) =
+                    at(&mut root, &path).and_then(|table| table.get_mut("properties")?.as_object_mut())
+                {
+                    properties.entry(key).or_insert(property);
+                }
             }
             said.clear();
         }
@@ -139,35 +143,26 @@ fn table(description: &str) -> Map<String, Value> {
 }
 
 /// The schema of the table at a path, made if it is not there yet.
-fn at<'a>(root: &'a mut Map<String, Value>, path: &[String]) -> &'a mut Map<String, Value> {
+fn at<'a>(root: &'a mut Map<String, Value>, path: &[String]) -> Option<&'a mut Map<String, Value>> {
     let mut here = root;
     for name in path {
-        let wrapped = match name.as_str() {
-            named if NAMED.contains(&named) => Some(json!({
-                "type": "object",
-                "propertyNames": { "pattern": NAME },
-                "additionalProperties": grown(name),
-            })),
-            listed if LISTED.contains(&listed) => Some(json!({ "type": "array", "items": grown(name) })),
-            _ => None,
-        };
-        let inner = if NAMED.contains(&name.as_str()) {
-            Some("additionalProperties")
+        let (new, inner) = if NAMED.contains(&name.as_str()) {
+            let names = json!({ "pattern": NAME });
+            let tables = json!({ "type": "object", "propertyNames": names, "additionalProperties": grown(name) });
+            (tables, Some("additionalProperties"))
+        } else if LISTED.contains(&name.as_str()) {
+            (json!({ "type": "array", "items": grown(name) }), Some("items"))
         } else {
-            wrapped.as_ref().map(|_| "items")
+            (grown(name), None)
         };
-        let properties = object(here, "properties");
-        let entry = properties.entry(name.clone()).or_insert_with(|| wrapped.unwrap_or_else(|| grown(name)));
-        here = match (entry, inner) {
-            (Value::Object(entry), Some(inner)) => object(entry, inner),
-            (Value::Object(entry), None) => entry,
-            (entry, _) => {
-                *entry = grown(name);
-                as_object(entry)
-            }
+        let entry = here.get_mut("properties")?.as_object_mut()?.entry(name).or_insert(new);
+        let table = match inner {
+            Some(inner) => entry.get_mut(inner)?,
+            None => entry,
         };
+        here = table.as_object_mut()?;
     }
-    here
+    Some(here)
 }
 
 fn grown(name: &str) -> Value {
@@ -178,36 +173,20 @@ fn grown(name: &str) -> Value {
     table.into()
 }
 
-fn object<'a>(of: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
-    as_object(of.entry(key).or_insert_with(|| json!({})))
-}
-
-fn as_object(value: &mut Value) -> &mut Map<String, Value> {
-    if !value.is_object() {
-        *value = json!({});
-    }
-    match value {
-        Value::Object(object) => object,
-        // It was made one above.
-        _ => unreachable!("an object"),
-    }
-}
-
 fn property(path: &str, description: &str, value: &Value, default: Option<Value>) -> Value {
-    let mut property = match value {
+    let form = match value {
         Value::Bool(_) => json!({ "type": "boolean" }),
         Value::Number(_) => json!({ "type": "integer", "minimum": 0, "maximum": 1_000_000 }),
         Value::Array(_) => json!({ "type": "array", "items": { "type": "string" } }),
         Value::Object(_) => json!({ "type": "object" }),
         _ => json!({ "type": "string" }),
     };
-    let described = as_object(&mut property);
+    let mut property = Map::new();
+    let parts = [Some(form), more(path)].into_iter().flatten();
+    property.extend(parts.filter_map(|part| if let Value::Object(part) = part { Some(part) } else { None }).flatten());
     if !description.is_empty() {
-        described.insert("description".into(), description.into());
+        property.insert("description".into(), description.into());
     }
-    described.extend(default.map(|default| ("default".to_owned(), default)));
-    if let Some(Value::Object(more)) = more(path) {
-        described.extend(more);
-    }
-    property
+    property.extend(default.map(|default| ("default".to_owned(), default)));
+    property.into()
 }

@@ -120,6 +120,31 @@ fn a_daemon_tells_of_itself() {
     assert!(!socket.exists());
 }
 
+#[test]
+fn without_a_daemon() {
+    let mut machine = Machine::software("cosigner");
+    let store = machine.configure("");
+    let mut pages = String::new();
+    for (code, arguments) in [
+        (1, &["status"][..]),
+        (1, &["status", "--json"]),
+        (1, &["reload"]),
+        (1, &["status", "--control", "/nonexistent/control.sock"]),
+        (2, &["status", "--watch", "--check"]),
+        (2, &["reload", "now"]),
+    ] {
+        let output = run(&[&["--store", text(&store)], arguments].concat(), b"");
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(code), &b""[..]));
+        let said = String::from_utf8(output.stderr).unwrap().replace(text(&store), "STORE");
+        pages += &format!("$ claviger {}\n{said}exit {code}\n\n", arguments.join(" "));
+    }
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.set_snapshot_path("snapshots");
+    settings.bind(|| insta::assert_snapshot!("status-without-a-daemon", pages));
+}
+
 /// What programs that mean no good, or do not know better, send.
 #[test]
 fn the_control_socket_bears_much() {
@@ -280,6 +305,14 @@ fn reload() {
             (Some(1), String::new(), "claviger: Not all is well with `cosigner`. Look at `claviger status`.\n".into())
         );
     }
+
+    // How much is logged.
+    let three = [service("one", "\"role:wallet\""), service("two", "\"tower\""), service("three", "")].concat();
+    services(&mut cosigner, &format!("{three}[log]\nlevel = \"warn\"\n"));
+    assert_eq!(daemon.asked(&["reload"]).1, "The level of the log has changed.\n");
+    let _ = daemon.process.so_far().count();
+    assert_eq!(daemon.asked(&["reload"]).1, "Nothing has changed.\n");
+    assert_eq!(daemon.process.so_far().collect::<Vec<_>>(), Vec::<String>::new());
 
     // By the signal, too.
     services(&mut cosigner, &service("one", "\"wallet\""));

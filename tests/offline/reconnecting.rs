@@ -295,3 +295,56 @@ fn streams_over_a_wire_that_breaks() {
         assert_eq!(lab.refused(ANY.resume(Resume::Only)).await, ErrorKind::ResumptionRefused);
     });
 }
+
+/// It is there though nobody asks, and comes back when it was closed, until it is wanted no more.
+#[test]
+fn a_session_that_is_kept() {
+    run(async {
+        let (lab, kept) = echoing(Pattern::Kk1).await;
+        kept.keep(true);
+        for _ in 0..3 {
+            until(&kept, |state| matches!(state, ReconnectState::Connected { .. })).await;
+            // One that was closed as soon as it had begun is not followed at once.
+            sleep(Duration::from_millis(200)).await;
+            kept.session().await.unwrap().close().await.unwrap();
+            until(&kept, |state| !matches!(state, ReconnectState::Connected { .. })).await;
+        }
+        until(&kept, |state| matches!(state, ReconnectState::Connected { .. })).await;
+        sleep(Duration::from_millis(200)).await;
+        kept.keep(false);
+        kept.session().await.unwrap().close().await.unwrap();
+        until(&kept, |state| *state == ReconnectState::Idle).await;
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!((kept.state(), lab.spent()), (ReconnectState::Idle, [4, 4]));
+    });
+}
+
+/// Something has changed: pauses that were begun before mean nothing, and what was given up is tried again.
+#[test]
+fn another_try_at_once() {
+    run(async {
+        let (lab, _) = echoing(Pattern::Kk1).await;
+        let mut patient = options();
+        (patient.first_pause, patient.longest_pause) = (Duration::from_secs(100), Duration::from_secs(100));
+        let kept = lab.caller.reconnecting(&name("cosigner"), patient);
+        lab.wire.hold(1);
+        kept.keep(true);
+        until(&kept, |state| matches!(state, ReconnectState::Waiting { .. })).await;
+        kept.retry();
+        until(&kept, |state| matches!(state, ReconnectState::Connected { .. })).await;
+
+        let stranger = lab.caller.reconnecting(&name("tower"), patient);
+        stranger.keep(true);
+        until(&stranger, |state| matches!(state, ReconnectState::Stopped(_))).await;
+        let mut states = stranger.watch();
+        states.mark_unchanged();
+        stranger.retry();
+        timeout(SOON, states.wait_for(|state| *state == ReconnectState::Connecting)).await.unwrap().unwrap();
+        // Nothing is begun that nobody wants.
+        stranger.keep(false);
+        until(&stranger, |state| matches!(state, ReconnectState::Stopped(_))).await;
+        states.mark_unchanged();
+        stranger.retry();
+        assert!(timeout(Duration::from_millis(300), states.changed()).await.is_err());
+    });
+}

@@ -104,7 +104,7 @@ pub(crate) fn run(cli: &Cli, options: &Status, terminal: &Terminal) -> Result<()
         return watch(&mut client, terminal);
     }
     let status = client.status()?;
-    let page = Page { columns: terminal.columns(), colours: terminal.has_colours() };
+    let page = Page { columns: terminal.columns(), colours: terminal.has_colours(), is_cut: false };
     if terminal.is_json() {
         terminal.result("", &status)?;
     } else if !(options.check && cli.quiet) {
@@ -129,7 +129,7 @@ fn watch(client: &mut Client, terminal: &Terminal) -> Result<()> {
                 terminal.result("", status)?;
             } else {
                 // It may have been resized.
-                let page = Page { columns: terminal.columns(), colours: terminal.has_colours() };
+                let page = Page { columns: terminal.columns(), colours: terminal.has_colours(), is_cut: true };
                 terminal.redraw(&page.of(status))?;
             }
         }

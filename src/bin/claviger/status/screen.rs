@@ -13,6 +13,8 @@ use claviger::program::{Tint, one_line, wrapped};
 pub(crate) struct Page {
     pub(crate) columns: usize,
     pub(crate) colours: bool,
+    /// A page that may be cut off below has first what is to be mended; where it scrolls by, that stands last.
+    pub(crate) is_cut: bool,
 }
 
 /// Width of a progress bar.
@@ -23,25 +25,23 @@ const INDENT: usize = 11;
 
 impl Page {
     pub(crate) fn of(self, status: &Status) -> String {
-        let mut lines = self.head(status);
+        let mut parts = vec![self.head(status)];
         if !status.peers.is_empty() {
-            lines.push(String::new());
-            lines.extend(self.peers(status));
+            parts.push(self.peers(status));
         }
         if !status.services.is_empty() {
-            lines.push(String::new());
-            lines.extend(services(status));
+            parts.push(services(status));
         }
         if !status.forwards.is_empty() {
-            lines.push(String::new());
-            lines.extend(self.forwards(status));
+            parts.push(self.forwards(status));
         }
         if !status.troubles.is_empty() {
-            lines.push(String::new());
-            lines.push(self.tinted(Tint::Bad, "To be mended:"));
+            let mut lines = vec![self.tinted(Tint::Bad, "To be mended:")];
             lines.extend(status.troubles.iter().flat_map(|failure| self.trouble(status, failure)));
+            parts.insert(if self.is_cut { 1 } else { parts.len() }, lines);
         }
-        lines.join("\n") + "\n"
+        let parts: Vec<String> = parts.iter().map(|lines| lines.join("\n")).collect();
+        parts.join("\n\n") + "\n"
     }
 
     fn tinted(self, tint: Tint, text: &str) -> String {
