@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::endpoint::{self, Direction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, ServiceName};
-use crate::session::Session;
+use crate::session::{Reset, Session};
 use file::File;
 use queue::{Dated, QUEUE, Queue};
 use serde::{Deserialize, Serialize};
@@ -157,8 +157,14 @@ impl Books {
         }
     }
 
-    /// A stream was refused to a peer. `reason`: `not-allowed`, `no-such-service`, `limit`, `backend`.
-    pub(super) fn refused(&self, peer: &Identifier, service: &ServiceName, reason: &'static str) {
+    /// A stream was refused to a peer.
+    pub(super) fn refused(&self, peer: &Identifier, service: &ServiceName, reason: Reset) {
+        let reason = match reason {
+            Reset::NotAllowed => "not-allowed",
+            Reset::NoSuchService => "no-such-service",
+            Reset::Limit => "limit",
+            _ => "failed",
+        };
         self.with(|queue| queue.refused(peer.as_str(), service.as_str(), reason));
     }
 
@@ -348,7 +354,7 @@ impl Drop for Over {
     }
 }
 
-/// Writes down what becomes of connections.
+/// Writes down what becomes of the token, and follows the configuration. Attempts, sessions and streams are told by whoever sees them.
 pub(super) fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Result<()> {
     let books = shared.connections.clone();
     let mut configs = shared.configs();
@@ -358,10 +364,6 @@ pub(super) fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Result<()>
             books.limit(limit);
         }
     });
-    if let Some(endpoint) = shared.endpoint() {
-        let books = shared.connections.clone();
-        endpoint.observe(move |report| books.attempt(report));
-    }
     if let Some(token) = shared.token() {
         let (books, mut status) = (shared.connections.clone(), token.watch());
         tasks.spawn(async move {

@@ -201,6 +201,7 @@ impl Shared {
             strangers.count += 1;
             strangers.last = Some(now());
         }
+        self.connections.attempt(report);
         self.relations.observe(report);
     }
 
@@ -284,14 +285,14 @@ impl Shared {
         match &outcome {
             Ok(changes) => {
                 *lock(&self.configuration) = Configuration { since: now(), refused: None };
-                self.connections.note(Event::Reloaded { changes: changes.clone() });
+                self.connections.note(connections::Event::reloaded(changes));
                 tracing::info!(target: "claviger::daemon", changes = changes.len(), "the configuration was read again");
                 for change in changes {
                     tracing::info!(target: "claviger::daemon", "{change}");
                 }
             }
             Err(error) => {
-                self.connections.note(Event::ReloadRefused { reason: error.kind().as_str().into() });
+                self.connections.note(connections::Event::ReloadRefused { reason: error.kind().as_str().to_owned() });
                 lock(&self.configuration).refused = Some(Failure::of("configuration", error, Some(now())));
                 tracing::error!(target: "claviger::daemon", reason = error.kind().as_str(), hint = error.hint(), "the configuration was not taken over: {error}");
             }

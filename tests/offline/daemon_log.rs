@@ -82,11 +82,17 @@ fn what_happened_is_written_down() {
     assert_eq!((&ended["peer"], &ended["closed"], &ended["streams"]), (&"wallet".into(), &true.into(), &1.into()));
     assert!(ended["received"].as_u64().unwrap() > 0 && ended["sent"].as_u64().unwrap() > 0, "{ended}");
 
+    let refused = entry(&at_cosigner, |entry| entry["event"] == "stream-refused");
+    for (field, expected) in [("peer", "wallet"), ("service", "ssh"), ("reason", "not-allowed")] {
+        assert_eq!(refused[field], expected, "{refused}");
+    }
+
     // What was a second ago is in the file, whatever becomes of the process.
     drop(daemon);
     let noted = stdout(&["--store", store, "log", "--head"]);
     let noted = noted.lines().next().unwrap();
-    assert_eq!(noted.split(':').next().unwrap(), ended["sequence"].to_string());
+    let last = entries(&at_cosigner).last().unwrap()["sequence"].to_string();
+    assert_eq!(noted.split(':').next().unwrap(), last);
     let daemon = Listener::start(&["--store", store, "run"]);
     let again = |entry: &Value| entry["event"] == "started" && entry["sequence"].as_u64() > ended["sequence"].as_u64();
     entry(&at_cosigner, again);

@@ -42,7 +42,7 @@ pub enum Event {
         peer: String,
         /// What it asked for.
         service: String,
-        /// Why: `not-allowed`, `no-such-service`, `limit`, `backend`.
+        /// Why: `not-allowed`, `no-such-service`, `limit`, `failed`.
         reason: String,
         /// How many since the entry before of this kind.
         count: u64,
@@ -167,7 +167,15 @@ pub struct Ended {
     pub streams: u64,
 }
 
+/// Changes of a configuration that are written, and characters of each.
+const CHANGES: (usize, usize) = (32, 200);
+
 impl Event {
+    pub(in crate::daemon) fn reloaded(changes: &[String]) -> Self {
+        let changes = changes.iter().take(CHANGES.0).map(|change| change.chars().take(CHANGES.1).collect());
+        Self::Reloaded { changes: changes.collect() }
+    }
+
     /// The peer that it is about.
     pub fn peer(&self) -> Option<&str> {
         match self {
@@ -212,7 +220,7 @@ impl fmt::Display for Event {
             Self::Started { version } => write!(f, "the daemon started, release {version}"),
             Self::Stopped {} => f.write_str("the daemon stopped"),
             Self::Reloaded { changes } if changes.is_empty() => f.write_str("the configuration was read: no change"),
-            Self::Reloaded { changes } => write!(f, "the configuration was read: {}", changes.join("; ")),
+            Self::Reloaded { changes } => write!(f, "the configuration was read: {}", changes.join(" ")),
             Self::ReloadRefused { reason } => write!(f, "another configuration was refused: {reason}"),
             Self::TokenLost { state, reason: Some(reason) } => write!(f, "the token is lost: {state}, {reason}"),
             Self::TokenLost { state, reason: None } => write!(f, "the token is lost: {state}"),
