@@ -5,7 +5,7 @@ use super::relations::Relations;
 use super::sandbox::Confinement;
 use super::status::{Configuration, Failure, Strangers, now};
 use super::systemd::Hearts;
-use super::{Phase, connections, control, forwards, policy, probe, reload, services, systemd};
+use super::{Phase, connections, control, forwards, metrics, policy, probe, reload, services, systemd};
 use crate::config::{Config, Level};
 use crate::endpoint::{Endpoint, Report};
 use crate::error::{Error, ErrorKind, Result};
@@ -48,6 +48,7 @@ pub(super) struct Shared {
     pub(super) forwards: forwards::Books,
     pub(super) connections: connections::Books,
     pub(super) probes: probe::Books,
+    pub(super) metrics: metrics::Books,
     sessions: Mutex<Vec<WeakSession>>,
     strangers: Mutex<Strangers>,
     configuration: Mutex<Configuration>,
@@ -86,6 +87,7 @@ impl Shared {
             probes: probe::Books::default(),
             services: services::Books::default(),
             forwards: forwards::Books::default(),
+            metrics: metrics::Books::default(),
             sessions: Mutex::default(),
             strangers: Mutex::default(),
             configuration: Mutex::new(Configuration { since: now(), refused: None }),
@@ -202,6 +204,7 @@ impl Shared {
             strangers.last = Some(now());
         }
         self.connections.attempt(report);
+        self.metrics.attempt(report);
         self.relations.observe(report);
     }
 

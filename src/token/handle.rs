@@ -163,6 +163,11 @@ impl TokenHandle {
         self.0.operations.load(Ordering::Relaxed)
     }
 
+    /// How many operations wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.0.queue.waiting()
+    }
+
     /// Lets the token go and ends its thread, waiting at most `timeout`; clones of this handle fail from then on. A program calls it before it
     /// ends: a PKCS#11 module must not be in use while the process takes it down. `false`: the token was still busy.
     pub fn close(&self, timeout: Duration) -> bool {

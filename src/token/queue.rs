@@ -88,6 +88,11 @@ impl Queue {
         Ok(())
     }
 
+    /// Jobs that wait, those included that nobody waits for any more.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().total
+    }
+
     /// Waits for the next job, at most until `look`. Jobs that nobody waits for any more are left out.
     pub(super) fn next(&self, look: Option<Instant>) -> Next {
         let mut lanes = self.lock();
