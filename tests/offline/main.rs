@@ -11,6 +11,7 @@ mod daemon_forwards;
 mod daemon_isolation;
 mod daemon_log;
 mod daemon_programs;
+mod daemon_metrics;
 mod daemon_services;
 mod daemon_soak;
 mod daemon_status;
