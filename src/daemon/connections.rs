@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::endpoint::{self, Direction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, ServiceName};
-use crate::session::{Reset, Session};
+use crate::session::Session;
 use file::File;
 use queue::{Dated, QUEUE, Queue};
 use serde::{Deserialize, Serialize};
@@ -157,14 +157,8 @@ impl Books {
         }
     }
 
-    /// A stream was refused to a peer.
-    pub(super) fn refused(&self, peer: &Identifier, service: &ServiceName, reason: Reset) {
-        let reason = match reason {
-            Reset::NotAllowed => "not-allowed",
-            Reset::NoSuchService => "no-such-service",
-            Reset::Limit => "limit",
-            _ => "failed",
-        };
+    /// A stream was refused to a peer. `reason`: `not-allowed`, `no-such-service`, `limit`, `backend`.
+    pub(super) fn refused(&self, peer: &Identifier, service: &ServiceName, reason: &'static str) {
         self.with(|queue| queue.refused(peer.as_str(), service.as_str(), reason));
     }
 

@@ -230,7 +230,12 @@ async fn one(shared: Arc<Shared>, stream: Stream) {
         if let Some(untold) = shared.services.refusals_of(&peer.identifier).tell() {
             tracing::warn!(target: "claviger::service", peer = %peer.identifier, role = %peer.role, service = %name, %reason, untold, "a stream was refused");
         }
-        shared.connections.refused(&peer.identifier, &name, reason);
+        let told = match reason {
+            Reset::NotAllowed => "not-allowed",
+            Reset::Limit => "limit",
+            _ => "no-such-service",
+        };
+        shared.connections.refused(&peer.identifier, &name, told);
         stream.reset(reason);
     };
     // Who may not open it does not learn whether it is there.

@@ -42,7 +42,7 @@ pub enum Event {
         peer: String,
         /// What it asked for.
         service: String,
-        /// Why: `not-allowed`, `no-such-service`, `limit`, `failed`.
+        /// Why: `not-allowed`, `no-such-service`, `limit`, `backend`.
         reason: String,
         /// How many since the entry before of this kind.
         count: u64,

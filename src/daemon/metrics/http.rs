@@ -66,7 +66,7 @@ async fn accept(shared: Arc<Shared>, listener: Listener, places: Arc<Semaphore>)
                 })
             }),
             // The configuration has none.
-            Socket::Udp(_) | Socket::Unixgram(_) => return,
+            Socket::Datagrams(_) => return,
         };
         if let Err(error) = accepted {
             tracing::debug!(target: "claviger::daemon", "a scrape could not be accepted: {error}");
