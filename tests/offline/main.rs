@@ -10,6 +10,7 @@ mod daemon_config;
 mod daemon_forwards;
 mod daemon_isolation;
 mod daemon_log;
+mod daemon_metrics;
 mod daemon_programs;
 mod daemon_metrics;
 mod daemon_services;

@@ -162,6 +162,13 @@ fn connections(page: &mut Page, shared: &Shared, status: &Status) {
             "Whether the transport believes that others reach this machine",
             reachable.into(),
         );
+        if let Some(reached) = onion.probe.is_reached() {
+            page.gauge("onion_probe_success", "Whether the last probe from outside arrived", reached.into());
+        }
+        if let Some(success) = &onion.probe.success {
+            let ago = now().saturating_sub(success.time);
+            page.gauge("onion_probe_age_seconds", "How long ago a probe from outside last arrived", signed(ago));
+        }
     }
     if let Some(progress) = &status.transport.progress {
         page.gauge("bootstrap_percent", "How far the transport's bootstrap is", progress.percent.into());
