@@ -1,0 +1,1 @@
+//! What breaks around a whole `claviger run`.
