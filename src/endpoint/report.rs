@@ -44,7 +44,7 @@ pub struct Report {
 
 /// Attempts of all strangers, and like ones of one peer, that the log tells in a minute.
 const OF_STRANGERS: u32 = 10;
-const OF_A_PEER: u32 = 30;
+const OF_A_PEER: u32 = 20;
 const MINUTE: Duration = Duration::from_secs(60);
 
 type Callback = Arc<dyn Fn(&Report) + Send + Sync>;
