@@ -65,7 +65,7 @@ fn killed_under_load_it_is_what_it_was() {
             std::thread::sleep(Duration::from_millis(20));
         }
     };
-    std::thread::scope(|scope| {
+    let (served, forwarded) = std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
@@ -87,6 +87,7 @@ fn killed_under_load_it_is_what_it_was() {
             forwarded = Running::start(&mut wallet, &forwards);
             until_answered();
         }
+        (served, forwarded)
     });
     let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     stream.write_all(b"hello").unwrap();

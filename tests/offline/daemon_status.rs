@@ -1,14 +1,13 @@
 //! Asking a daemon: its control socket, `claviger status`, reload.
 
-use crate::cli::{Listener, command, run, text};
+use crate::cli::{Listener, PROGRAM, command, run, text};
 use crate::support::{Machine, pin_file};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A daemon in a store's directory.
