@@ -18,7 +18,6 @@ pub mod connections;
 mod control;
 mod datagram;
 mod forwards;
-mod limited;
 mod listeners;
 mod metrics;
 pub mod probe;

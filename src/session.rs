@@ -38,7 +38,7 @@ pub use crate::wire::control::{Reset, Why};
 pub use boot::BootInstant;
 pub use closing::CLOSE_PATIENCE;
 pub use end::reset_of;
-pub(crate) use limits::PeerLimits;
+pub(crate) use limits::{PeerLimits, Told};
 pub use messages::{Messages, messages};
 #[doc(hidden)]
 pub use records::Records;

@@ -17,12 +17,14 @@ use tokio::time::Instant;
 
 #[cfg(feature = "arti")]
 pub mod arti;
+mod limited;
 mod pipe;
 mod progress;
 mod retry;
 pub mod tcp;
 pub mod tor;
 
+pub(crate) use limited::{Each, Limited};
 pub use pipe::{Pipe, ReadPipe, WritePipe};
 pub use progress::{Blocked, Progress, Stage};
 

@@ -15,6 +15,7 @@ use super::shared::Shared;
 use super::status::Status;
 use super::systemd::Hearts;
 use crate::error::{Error, ErrorKind, Result};
+use crate::transport::Limited;
 use futures::StreamExt as _;
 use std::io;
 use std::sync::{Arc, Weak};
@@ -81,12 +82,15 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Guard> {
 async fn serve(shared: Weak<Shared>, listener: UnixListener) {
     let [full, looking] = [(); 2].map(|()| Arc::new(Semaphore::new(CONNECTIONS)));
     let (mut connections, mut ticks) = (JoinSet::new(), Hearts::ticks());
+    let told = Limited::new(1, Duration::from_secs(60));
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(target: "claviger::daemon", "a connection to the control socket could not be accepted: {error}");
+                    if let Some(untold) = told.tell() {
+                        tracing::warn!(target: "claviger::daemon", untold, "a connection to the control socket could not be accepted: {error}");
+                    }
                     sleep(Duration::from_secs(1)).await;
                     continue;
                 }

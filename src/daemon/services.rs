@@ -2,7 +2,6 @@
 
 use super::backend::{self, DatagramSocket, Process};
 use super::datagram::{self, Datagrams};
-use super::limited::Limited;
 use super::proxied;
 use super::shared::Shared;
 use super::splice::{Broken, Traffic, splice};
@@ -10,6 +9,7 @@ use crate::config::{Backend, Service};
 use crate::error::{Error, ErrorKind};
 use crate::identity::{Identifier, ServiceName};
 use crate::session::{Peer, Reset, Session, Stream};
+use crate::transport::Limited;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::io;

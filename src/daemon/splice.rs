@@ -1,11 +1,12 @@
 //! Carries a stream's bytes to and from something local, both directions at once.
 //!
 //! The end of a direction is passed on, and leaves the other open. What breaks is broken at both ends: a stream that was reset, or whose session has ended, resets a
-//! TCP connection, so that nobody takes half of what was said for all of it; a connection that was reset resets the stream. (A unix socket has no reset: its other end sees an end.)
+//! TCP connection, so that nobody takes half of what was said for all of it, and so does a process that is killed; a connection that was reset resets the stream. (A unix socket has no reset: its other end sees an end.)
 //! There is no idle timer: a stream without a byte costs no buffer.
 
 use crate::error::{Error, ErrorKind};
 use crate::session::{Reset, Stream, error_of, reset_of};
+use rustix::net::sockopt::set_socket_linger;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -37,6 +38,12 @@ pub(super) trait Local: AsyncRead + AsyncWrite + Unpin + Send {
     /// Has its other end see a break, and no end, when this is dropped.
     fn cut(&mut self);
 
+    /// The same when this process dies, where the system can do that: until [`release`](Self::release).
+    fn guard(&mut self) {}
+
+    /// Both directions have ended: so will this when it is dropped.
+    fn release(&mut self) {}
+
     /// Ready when nothing will ever read what is written to it.
     fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
@@ -47,6 +54,14 @@ impl Local for TcpStream {
     fn cut(&mut self) {
         // It may be closed already.
         let _ = self.set_zero_linger();
+    }
+
+    fn guard(&mut self) {
+        self.cut();
+    }
+
+    fn release(&mut self) {
+        let _ = set_socket_linger(&*self, None);
     }
 }
 
@@ -81,10 +96,11 @@ pub(super) enum Broken {
 /// An end that takes no more, but goes on talking, is heard out; what is said to it meanwhile is dropped. `traffic` counts what the writing end has taken.
 pub(super) async fn splice(
     stream: Stream,
-    local: impl Local,
+    mut local: impl Local,
     traffic: &Traffic,
     cut: impl Future<Output = Reset>,
 ) -> Result<(), Broken> {
+    local.guard();
     let mut lost = pin!(stream.lost());
     let mut ends = Ends { stream, local: Whole { local, ended: false } };
     let (mut inward, mut outward) = (Flow::default(), Flow::default());
@@ -189,7 +205,9 @@ struct Whole<L: Local> {
 
 impl<L: Local> Drop for Whole<L> {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.ended {
+            self.local.release();
+        } else {
             self.local.cut();
         }
     }

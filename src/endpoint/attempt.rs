@@ -27,7 +27,8 @@ pub enum Direction {
 /// target `claviger::connection`; fields `peer` (or `unknown`), `direction`, `transport`, `pattern`, `kem` (`ML-KEM-768` or empty) and `psk` (of the full handshake, when that is resumed), `key` and `own_key` (of the peer's and this machine's: `primary`,
 /// `backup`, `former-primary`, `former-backup`), `dial_ms`, `token_ms`, `handshake_ms`, `token_operations`, `resumed`, `token_age_s` (since the token was
 /// last asked for this session, or for the one that it resumes), `outcome` (`established` or `failed`) and `reason` (an [`ErrorKind`](crate::ErrorKind)'s text). Level INFO when
-/// established or unknown, WARN when a known peer's attempt failed. Neither secrets nor addresses.
+/// established or unknown, WARN when a known peer's attempt failed; DEBUG when there were too many like it in a minute, and then the next one that is told has their number as `untold`.
+/// Neither secrets nor addresses.
 pub(super) struct Attempt {
     direction: Direction,
     transport: &'static str,
@@ -155,7 +156,7 @@ impl Attempt {
         self.observer.tell(&report);
         let (outcome, reason) = failure.map_or(("established", ""), |kind| ("failed", kind.as_str()));
         macro_rules! event {
-            ($level:ident) => {
+            ($level:ident, $untold:expr) => {
                 tracing::$level!(
                     target: "claviger::connection",
                     peer = report.peer.as_ref().map_or("unknown", |peer| peer.as_str()),
@@ -174,11 +175,16 @@ impl Attempt {
                     token_age_s = report.token_age.as_secs(),
                     outcome,
                     reason,
+                    untold = $untold,
                     "connection"
                 )
             };
         }
-        if failure.is_some() && self.peer.is_some() { event!(warn) } else { event!(info) }
+        match (self.observer.logged(&report), failure.is_some() && self.peer.is_some()) {
+            (None, _) => event!(debug, 0_u64),
+            (Some(untold), true) => event!(warn, untold),
+            (Some(untold), false) => event!(info, untold),
+        }
     }
 }
 

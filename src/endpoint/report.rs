@@ -3,6 +3,7 @@
 use super::Direction;
 use crate::error::ErrorKind;
 use crate::identity::{Identifier, Kem};
+use crate::transport::{Each, Limited};
 use crate::wire::Pattern;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -41,19 +42,49 @@ pub struct Report {
     pub failure: Option<ErrorKind>,
 }
 
+/// Attempts of all strangers, and like ones of one peer, that the log tells in a minute.
+const OF_STRANGERS: u32 = 10;
+const OF_A_PEER: u32 = 20;
+const MINUTE: Duration = Duration::from_secs(60);
+
 type Callback = Arc<dyn Fn(&Report) + Send + Sync>;
 
 /// Whoever wants to know.
-#[derive(Clone, Default)]
-pub(super) struct Observer(Arc<RwLock<Vec<Callback>>>);
+#[derive(Clone)]
+pub(super) struct Observer {
+    callbacks: Arc<RwLock<Vec<Callback>>>,
+    told: Arc<Told>,
+}
+
+/// What the log tells of attempts: of some that came without end it says how many.
+struct Told {
+    strangers: Limited,
+    /// By peer and direction; failures are told apart from what succeeded.
+    peers: Each<(Identifier, &'static str, bool)>,
+}
+
+impl Default for Observer {
+    fn default() -> Self {
+        let told = Told { strangers: Limited::new(OF_STRANGERS, MINUTE), peers: Each::new(OF_A_PEER, MINUTE) };
+        Self { callbacks: Arc::default(), told: Arc::new(told) }
+    }
+}
 
 impl Observer {
+    /// Whether the log tells of an attempt, and how many like it before were not told.
+    pub(super) fn logged(&self, report: &Report) -> Option<u64> {
+        match &report.peer {
+            None => self.told.strangers.tell(),
+            Some(peer) => self.told.peers.tell((peer.clone(), report.direction.as_str(), report.failure.is_some())),
+        }
+    }
+
     pub(super) fn add(&self, callback: Callback) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(callback);
+        self.callbacks.write().unwrap_or_else(PoisonError::into_inner).push(callback);
     }
 
     pub(super) fn tell(&self, report: &Report) {
-        let callbacks = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let callbacks = self.callbacks.read().unwrap_or_else(PoisonError::into_inner).clone();
         callbacks.iter().for_each(|callback| callback(report));
     }
 }

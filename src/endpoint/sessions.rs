@@ -4,10 +4,12 @@ use super::cut::Held;
 use crate::config::{Config, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Identifier, StaticPublic};
-use crate::session::{PeerLimits, Session, Status, Watched, Why};
+use crate::session::{PeerLimits, Session, Status, Told, Watched, Why};
+use crate::transport::Each;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 /// Which machines are at the ends of a session, and by which keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +37,9 @@ pub(super) struct Sessions {
     limits: RwLock<Limits>,
     open: Arc<AtomicUsize>,
     registry: Mutex<Registry>,
+    /// What the log tells of each peer, also when it has no session.
+    told: Mutex<HashMap<Identifier, Arc<Told>>>,
+    replaced: Each<Identifier>,
 }
 
 #[derive(Default)]
@@ -120,7 +125,13 @@ impl Drop for Place {
 
 impl Sessions {
     pub(super) fn new(config: &Config) -> Self {
-        Self { limits: RwLock::new(config.limits.clone()), open: Arc::default(), registry: Mutex::default() }
+        Self {
+            limits: RwLock::new(config.limits.clone()),
+            open: Arc::default(),
+            registry: Mutex::default(),
+            told: Mutex::default(),
+            replaced: Each::new(1, Duration::from_secs(60)),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
@@ -136,9 +147,11 @@ impl Sessions {
         self.limits.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn peer_limits(&self) -> Arc<PeerLimits> {
+    fn peer_limits(&self, peer: &Identifier) -> Arc<PeerLimits> {
+        let told =
+            Arc::clone(self.told.lock().unwrap_or_else(PoisonError::into_inner).entry(peer.clone()).or_default());
         let Limits { streams_per_peer, buffer_per_peer, .. } = self.bounds();
-        PeerLimits::new(streams_per_peer as usize, (buffer_per_peer as usize) << 20)
+        PeerLimits::new(streams_per_peer as usize, (buffer_per_peer as usize) << 20, told)
     }
 
     /// A place for one more; for one that comes in, and has not proved who it is, the prospect of one: see [`claim`](Self::claim).
@@ -209,7 +222,7 @@ impl Sessions {
         let of_peer = registry
             .peers
             .entry(pair.peer.clone())
-            .or_insert_with(|| OfPeer { limits: self.peer_limits(), live: Vec::new() });
+            .or_insert_with(|| OfPeer { limits: self.peer_limits(&pair.peer), live: Vec::new() });
         of_peer.live.retain(|live| live.held.strong_count() > 0);
         let (held, place) = (Arc::downgrade(held), Arc::downgrade(place));
         of_peer.live.push(Live { number, pair, held, place, session: None });
@@ -219,7 +232,7 @@ impl Sessions {
     /// What all sessions of a peer share.
     pub(super) fn limits(&self, peer: &Identifier) -> Arc<PeerLimits> {
         let shared = self.lock().peers.get(peer).map(|of_peer| Arc::clone(&of_peer.limits));
-        shared.unwrap_or_else(|| self.peer_limits())
+        shared.unwrap_or_else(|| self.peer_limits(peer))
     }
 
     fn find<T>(&self, peer: &Identifier, number: u64, look: impl FnOnce(&Live) -> T) -> Option<T> {
@@ -248,7 +261,9 @@ impl Sessions {
         let standing = live.iter().filter(|live| live.session.is_some() && !live.is_over());
         let over = standing.clone().count().saturating_sub(per_peer);
         for oldest in standing.take(over).filter_map(|live| live.session.as_ref()) {
-            tracing::warn!(target: "claviger::connection", %peer, reason = ErrorKind::SessionLimit.as_str(), "the oldest session of a peer was ended: there are as many as there may be");
+            if let Some(untold) = self.replaced.tell(peer.clone()) {
+                tracing::warn!(target: "claviger::connection", %peer, reason = ErrorKind::SessionLimit.as_str(), untold, "the oldest session of a peer was ended: there are as many as there may be");
+            }
             oldest.end(Why::Limit);
         }
         // A peer that does not acknowledge their end would keep all of them in their places.

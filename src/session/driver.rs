@@ -232,8 +232,10 @@ impl Driver {
             (false, Some(place)) => place,
             (true, _) => return line.refuse(&announced, Reset::Draining),
             (false, None) => {
-                let limit = "streams-per-peer";
-                tracing::warn!(target: "claviger::session", peer = %self.shared.peer.identifier, service = %announced.service, reason = "stream-limit", limit, "a stream was refused: there are as many as there may be");
+                if let Some(untold) = self.settings.limits.told.refusals.tell() {
+                    let limit = "streams-per-peer";
+                    tracing::warn!(target: "claviger::session", peer = %self.shared.peer.identifier, service = %announced.service, reason = "stream-limit", limit, untold, "a stream was refused: there are as many as there may be");
+                }
                 return line.refuse(&announced, Reset::Limit);
             }
         };
@@ -337,7 +339,9 @@ impl Driver {
                 self.phase = Phase::Closing(Closing::new(&mut shared.line(), why, !shared.peer.is_initiator));
             }
             Turn::Break(error) => {
-                tracing::warn!(target: "claviger::session", %peer, reason = error.kind().as_str(), hint = error.hint(), "a session broke: {error}");
+                if let Some(untold) = self.settings.limits.told.breaks.tell() {
+                    tracing::warn!(target: "claviger::session", %peer, reason = error.kind().as_str(), hint = error.hint(), untold, "a session broke: {error}");
+                }
                 self.over(&Arc::new(End::broken(&error)));
             }
         }

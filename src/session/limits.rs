@@ -1,7 +1,9 @@
 //! What one peer may use up, in all its sessions together.
 
+use crate::transport::Limited;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// The receive window that yamux gives every stream from its beginning, in bytes.
 const WINDOW: usize = 256 * 1024;
@@ -15,6 +17,21 @@ const PIECE: usize = 64;
 /// Pieces that a peer may always have: two windows of single bytes.
 const MIN_PIECES: usize = 2 * WINDOW;
 
+/// What the log tells of one peer: little of what it can do without end. Outlives its sessions.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// Streams that were refused, and sessions that broke.
+    pub(super) refusals: Limited,
+    pub(super) breaks: Limited,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Self { refusals: Limited::new(1, minute), breaks: Limited::new(5, minute) }
+    }
+}
+
 /// What all sessions with one peer may hold together. Shared by them.
 #[derive(Debug)]
 pub(crate) struct PeerLimits {
@@ -26,11 +43,12 @@ pub(crate) struct PeerLimits {
     max_pieces: usize,
     /// Frames of data that nobody may have read yet.
     pieces: AtomicUsize,
+    pub(super) told: Arc<Told>,
 }
 
 impl PeerLimits {
     /// `streams` at once; `buffer`: bytes that were received and not yet read, at least 256 KiB for each stream.
-    pub(crate) fn new(streams: usize, buffer: usize) -> Arc<Self> {
+    pub(crate) fn new(streams: usize, buffer: usize, told: Arc<Told>) -> Arc<Self> {
         let growth = buffer.saturating_sub(streams * WINDOW);
         Arc::new(Self {
             buffer,
@@ -39,6 +57,7 @@ impl PeerLimits {
             growth: AtomicUsize::new(growth),
             max_pieces: MIN_PIECES.max(buffer / 2 / PIECE),
             pieces: AtomicUsize::new(0),
+            told,
         })
     }
 
@@ -160,7 +179,7 @@ mod tests {
 
     #[test]
     fn streams_are_counted_over_all_sessions() {
-        let limits = PeerLimits::new(2, 4 << 20);
+        let limits = PeerLimits::new(2, 4 << 20, Arc::default());
         let (one, _two) = (limits.stream().unwrap(), limits.stream().unwrap());
         assert!(limits.stream().is_none());
         drop(one);
@@ -169,7 +188,7 @@ mod tests {
 
     #[test]
     fn pieces_are_forgotten_as_they_are_read() {
-        let limits = PeerLimits::new(1, 1 << 20);
+        let limits = PeerLimits::new(1, 1 << 20, Arc::default());
         let count = |limits: &PeerLimits| limits.pieces.load(Ordering::Relaxed);
         let mut pieces = Pieces::new(Arc::clone(&limits));
         for at in 0..1000 {
@@ -191,7 +210,7 @@ mod tests {
 
     #[test]
     fn sessions_never_hold_more_than_the_peer_may() {
-        let limits = PeerLimits::new(4, 9 << 20);
+        let limits = PeerLimits::new(4, 9 << 20, Arc::default());
         let mut held: Vec<_> = (0..40).map(|_| limits.growth()).collect();
         assert_eq!(held[0].bytes, 4 << 20);
         assert!(held.iter().map(|growth| growth.bytes).sum::<usize>() <= 8 << 20);
@@ -200,7 +219,7 @@ mod tests {
         assert_eq!(limits.growth.load(Ordering::Relaxed), 8 << 20);
         // Whatever was configured, yamux takes it.
         for (streams, buffer) in [(1, 1 << 20), (4096, 1 << 30), (256, 128 << 20), (8, 0)] {
-            let limits = PeerLimits::new(streams, buffer);
+            let limits = PeerLimits::new(streams, buffer, Arc::default());
             let _ = limits.yamux(&limits.growth());
         }
     }

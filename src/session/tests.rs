@@ -5,6 +5,7 @@ use crate::identity::{Curve, StaticPublic, Suite};
 use crate::noise::{self, Setup, Step};
 use crate::secret::NoisePsk;
 use crate::transport::Pipe;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::time::timeout;
 
@@ -48,7 +49,7 @@ fn peer(name: &str, is_initiator: bool) -> Peer {
 }
 
 fn settings() -> Settings {
-    Settings::new(&crate::config::Session::default(), None, PeerLimits::new(256, 128 << 20))
+    Settings::new(&crate::config::Session::default(), None, PeerLimits::new(256, 128 << 20, Arc::default()))
 }
 
 /// `wallet`, the initiator, and `cosigner`, by each other's sessions.

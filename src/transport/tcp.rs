@@ -1,7 +1,7 @@
 //! Plain TCP over loopback and private networks, for tests and machines on one wire. It never dials an onion address: a target without
 //! a TCP address is refused, and no name is resolved.
 
-use super::{Listener, Pipe, Service, ServiceState, Target, Transport};
+use super::{Limited, Listener, Pipe, Service, ServiceState, Target, Transport};
 use crate::error::{Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use std::io;
@@ -13,6 +13,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Failures to accept that are told, of all listeners together: whoever connects without end can cause them.
+static TOLD: Limited = Limited::new(1, Duration::from_secs(60));
 
 /// The tcp transport.
 pub struct Tcp {
@@ -95,7 +98,10 @@ pub(super) async fn accept(listener: &TcpListener) -> TcpStream {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
             Err(error) => {
-                tracing::warn!("can not accept a connection for now: {error}");
+                if let Some(untold) = TOLD.tell() {
+                    let hint = "Raise LimitNOFILE= in the unit, or `ulimit -n`; those that come wait.";
+                    tracing::warn!(target: "claviger::listener", hint, untold, "nothing can be accepted for now: {error}");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }

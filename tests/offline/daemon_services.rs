@@ -59,14 +59,14 @@ pub(crate) fn start(machine: &mut Machine, more: &str) -> Listener {
 /// The other end of a session with the cosigner's daemon.
 pub(crate) struct Caller {
     pub(crate) session: Session,
-    _endpoint: Endpoint,
+    pub(crate) endpoint: Endpoint,
 }
 
 impl Caller {
     pub(crate) async fn new(machine: &mut Machine) -> Self {
         let endpoint = machine.endpoint(Pattern::Kk1).await;
         let session = endpoint.connect_peer(&"cosigner".parse().unwrap(), None).await.unwrap();
-        Self { session, _endpoint: endpoint }
+        Self { session, endpoint }
     }
 
     pub(crate) async fn open(&self, service: &str) -> Stream {
@@ -74,7 +74,7 @@ impl Caller {
     }
 
     /// Says it all, and hears it all.
-    async fn ask(&self, service: &str, question: &[u8]) -> Vec<u8> {
+    pub(crate) async fn ask(&self, service: &str, question: &[u8]) -> Vec<u8> {
         let mut stream = self.open(service).await;
         stream.write_all(question).await.unwrap();
         stream.shutdown().await.unwrap();

@@ -17,15 +17,15 @@ const CALLERS: u64 = 8;
 
 /// What a process holds.
 #[derive(Debug, Clone, Copy)]
-struct Held {
+pub(crate) struct Held {
     /// In KiB.
-    resident: u64,
-    files: u64,
-    threads: u64,
+    pub(crate) resident: u64,
+    pub(crate) files: u64,
+    pub(crate) threads: u64,
 }
 
 impl Held {
-    fn by(pid: u32) -> Self {
+    pub(crate) fn by(pid: u32) -> Self {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let number = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -41,7 +41,7 @@ fn free_port() -> SocketAddr {
 }
 
 /// Sends back what each connection brings, until the process ends.
-fn echo() -> SocketAddr {
+pub(crate) fn echo() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

@@ -1,13 +1,13 @@
 //! Asking a daemon: its control socket, `claviger status`, reload.
 
-use crate::cli::{Listener, command, run, text};
+use crate::cli::{Listener, PROGRAM, command, run, text};
 use crate::support::{Machine, pin_file};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A daemon in a store's directory.
@@ -20,7 +20,12 @@ impl Running {
     pub(crate) fn start(machine: &mut Machine, more: &str) -> Self {
         let pin = pin_file(machine);
         let store = machine.configure(&format!("{pin}\n{more}"));
-        let process = Listener::start(&["--store", text(&store), "run"]);
+        Self::of(Command::new(PROGRAM), store)
+    }
+
+    /// By a command that takes the program's arguments.
+    pub(crate) fn of(mut command: Command, store: PathBuf) -> Self {
+        let process = Listener::of(command.args(["--store", text(&store), "run"]));
         let running = Self { process, store };
         running.until("it runs", |status| status["phase"] == "running");
         running

@@ -6,7 +6,9 @@
 
 mod cli;
 mod cuts;
+mod daemon_abuse;
 mod daemon_config;
+mod daemon_faults;
 mod daemon_forwards;
 mod daemon_isolation;
 mod daemon_log;

@@ -2,10 +2,10 @@
 
 use super::lock;
 use crate::config::{Forward, Local};
-use crate::daemon::limited::Limited;
 use crate::daemon::splice::Traffic;
 use crate::error::Error;
 use crate::identity::{Identifier, ServiceName};
+use crate::transport::Limited;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;

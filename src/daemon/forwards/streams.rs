@@ -136,6 +136,7 @@ async fn one(shared: Arc<Shared>, front: Arc<Front>, mut connection: impl Caller
         return by_socks(&shared, &front, connection, waiting).await;
     };
     let (peer, service) = (&forward.peer, &forward.service);
+    connection.guard();
     match open(&shared, &connection, peer, service).await {
         Some(Ok(stream)) => carry(&front, connection, stream, waiting).await,
         Some(Err(error)) => {

@@ -46,7 +46,8 @@ async fn streams_that_are_ended_at_once_do_not_run_ahead() {
 }
 
 async fn run_ahead(limit: usize, len: usize) {
-    let ([one, other], gate) = gated(|settings| settings.limits = PeerLimits::new(limit, 1 << 30)).await;
+    let ([one, other], gate) =
+        gated(|settings| settings.limits = PeerLimits::new(limit, 1 << 30, Arc::default())).await;
     let [mut near, _far] = stream(&one, &other).await;
     gate.send_replace(false);
     fill(&mut near).await;

@@ -261,7 +261,8 @@ async fn streams_that_cross_a_close_are_no_offence() {
 #[tokio::test]
 async fn refusals_are_typed() {
     // One more stream than there may be, and none when the session drains.
-    let (mut rogue, session) = Rogue::with(|settings| settings.limits = PeerLimits::new(1, 1 << 20)).await;
+    let (mut rogue, session) =
+        Rogue::with(|settings| settings.limits = PeerLimits::new(1, 1 << 20, Arc::default())).await;
     rogue.open(1).await;
     let one = soon(session.accept()).await.unwrap();
     rogue.open(3).await;

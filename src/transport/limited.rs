@@ -1,12 +1,14 @@
 //! What is told no more often than anybody wants to read.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Lets a few through in a while, and counts the others.
 #[derive(Debug)]
-pub(super) struct Limited {
+pub(crate) struct Limited {
     most: u32,
     within: Duration,
     state: Mutex<Option<(Instant, u32, u64)>>,
@@ -14,12 +16,12 @@ pub(super) struct Limited {
 
 impl Limited {
     /// `most` in any span of `within` that begins with one that is told.
-    pub(super) const fn new(most: u32, within: Duration) -> Self {
+    pub(crate) const fn new(most: u32, within: Duration) -> Self {
         Self { most, within, state: Mutex::new(None) }
     }
 
     /// Whether this one is told, and how many before it were not.
-    pub(super) fn tell(&self) -> Option<u64> {
+    pub(crate) fn tell(&self) -> Option<u64> {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (began, told, untold) = state.get_or_insert((now, 0, 0));
@@ -35,9 +37,36 @@ impl Limited {
     }
 }
 
+/// The same for each of several, which must be few: peers of the store, and not what anybody says.
+#[derive(Debug)]
+pub(crate) struct Each<K> {
+    most: u32,
+    within: Duration,
+    all: Mutex<HashMap<K, Arc<Limited>>>,
+}
+
+impl<K: Eq + Hash> Each<K> {
+    pub(crate) fn new(most: u32, within: Duration) -> Self {
+        Self { most, within, all: Mutex::default() }
+    }
+
+    pub(crate) fn tell(&self, key: K) -> Option<u64> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = Arc::clone(all.entry(key).or_insert_with(|| Arc::new(Limited::new(self.most, self.within))));
+        drop(all);
+        one.tell()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_has_its_own() {
+        let each = Each::new(1, Duration::from_secs(60));
+        assert_eq!([each.tell("mad"), each.tell("mad"), each.tell("good")], [Some(0), None, Some(0)]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_few_in_a_while() {
