@@ -62,17 +62,6 @@ fn more(path: &str) -> Option<Value> {
         "socks.listen" | "metrics.listen" => json!({ "pattern": address }),
         "transport.tor.service" => json!({ "enum": ["control", "torrc"] }),
         "transport.tor.listen" => json!({ "pattern": r"^(tcp:.+:[0-9]+|unix:.+)$" }),
-        "onion.introduction-points" => json!({ "minimum": 3, "maximum": 20 }),
-        "onion.introduction-limit" => {
-            let count = json!({ "type": "integer", "minimum": 1, "maximum": 1_000_000 });
-            json!({
-                "properties": { "rate": count, "burst": count },
-                "required": ["rate", "burst"],
-                "additionalProperties": false,
-            })
-        }
-        "onion.streams-per-circuit" => json!({ "minimum": 1, "maximum": 65535 }),
-        "onion.vanguards" => json!({ "enum": ["lite", "full"] }),
         "log.level" => json!({ "enum": ["error", "warn", "info", "debug"] }),
         "daemon.operators" => json!({ "items": { "type": "integer", "minimum": 0, "maximum": 4_294_967_295_u32 } }),
         "service" => json!({ "oneOf": [{ "required": ["target"] }, { "required": ["command"] }] }),
