@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Reads the configuration.
 pub(super) type Source = Arc<dyn Fn() -> Result<Config> + Send + Sync>;
@@ -46,6 +47,10 @@ pub(super) struct Shared {
     pub(super) connections: connections::Books,
     pub(super) probes: probe::Books,
     sessions: Mutex<Vec<WeakSession>>,
+    /// What carries streams, of services and of forwards: a process that ends before they are dropped closes what is local, and does not cut it.
+    pub(super) carriers: TaskTracker,
+    /// Cuts the streams of services.
+    cut: CancellationToken,
     strangers: Mutex<Strangers>,
     configuration: Mutex<Configuration>,
     is_sealed: OnceLock<bool>,
@@ -82,6 +87,8 @@ impl Shared {
             services: services::Books::default(),
             forwards: forwards::Books::default(),
             sessions: Mutex::default(),
+            carriers: TaskTracker::new(),
+            cut: CancellationToken::new(),
             strangers: Mutex::default(),
             configuration: Mutex::new(Configuration { since: now(), refused: None }),
             is_sealed: OnceLock::new(),
@@ -221,8 +228,10 @@ impl Shared {
         self.relations.met(&session);
         let shared = Arc::clone(self);
         tokio::spawn(async move {
-            let served = session.clone();
-            services::serve(Arc::clone(&shared), served).await;
+            let served = services::serve(Arc::clone(&shared), session.clone());
+            if shared.cut.run_until_cancelled(served).await.is_none() {
+                return;
+            }
             let ended = session.ended().await;
             shared.relations.parted(&session.peer().identifier, &ended);
         });
@@ -231,6 +240,11 @@ impl Shared {
     /// The sessions that have not ended.
     pub(super) fn sessions(&self) -> Vec<Session> {
         lock(&self.sessions).iter().filter_map(WeakSession::upgrade).collect()
+    }
+
+    /// Cuts the streams of services that are left.
+    pub(super) fn cut(&self) {
+        self.cut.cancel();
     }
 
     /// Ends the daemon.
