@@ -142,6 +142,8 @@ impl Daemon {
         let shared = &self.shared;
         shared.enter(Phase::Stopping);
         systemd::stopping();
+        // Else a session that is kept would be begun again as soon as it has ended.
+        shared.relations.end();
         let patience = shared.config().daemon.shutdown;
         for session in shared.sessions() {
             session.drain(Why::ShuttingDown);
