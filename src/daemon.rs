@@ -47,9 +47,13 @@ pub use services::{Failure, ServiceReport};
 use shared::Shared;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use systemd::Hearts;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+/// How long it may take until every stream is cut, once all are told to be.
+const CUTTING: Duration = Duration::from_secs(3);
 
 /// What the daemon is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -137,20 +141,25 @@ impl Daemon {
         let shared = &self.shared;
         shared.enter(Phase::Stopping);
         systemd::stopping();
+        // Else a session that is kept would be begun again as soon as it has ended.
+        shared.relations.end();
         let patience = shared.config().daemon.shutdown;
         for session in shared.sessions() {
             session.drain(Why::ShuttingDown);
         }
+        // Of a session that has ended something may still be on its way into what is local.
+        shared.carriers.close();
         let all = async {
             for session in shared.sessions() {
                 session.ended().await;
             }
+            shared.carriers.wait().await;
         };
         if timeout(patience, all).await.is_err() {
             let left: Vec<_> = shared.sessions();
             tracing::warn!(target: "claviger::daemon", sessions = left.len(), "sessions are cut: their streams did not end in time");
             left.iter().for_each(|session| session.end(Why::ShuttingDown));
-            let _ = timeout(std::time::Duration::from_secs(3), async {
+            let _ = timeout(CUTTING, async {
                 for session in left {
                     session.ended().await;
                 }
@@ -158,6 +167,9 @@ impl Daemon {
             .await;
         }
         tasks.shutdown().await;
+        // Cut here, and not closed by the process's end: nobody takes half of what was said for all of it.
+        shared.cut();
+        let _ = timeout(CUTTING, shared.carriers.wait()).await;
         let log = shared.connections.clone();
         let _ = tokio::task::spawn_blocking(move || log.end()).await;
     }

@@ -5,6 +5,7 @@ mod report;
 pub use report::{PeerStatus, Relation, SessionStatus};
 pub(super) use report::{Seen, reports};
 
+use super::Phase;
 use super::shared::{Shared, lock};
 use crate::endpoint::{Endpoint, ReconnectOptions, ReconnectState, Reconnecting, Report};
 use crate::error::{Error, ErrorKind, Result};
@@ -107,6 +108,10 @@ impl Relations {
             )
         })?;
         let mut held = lock(&self.held);
+        // Under the lock: what is begun later is not seen by `end`.
+        if *shared.phase().borrow() == Phase::Stopping {
+            return Err(Error::new(ErrorKind::NotReady, "The daemon ends.", "Ask again when it runs again."));
+        }
         if let Some(held) = held.get(peer) {
             return Ok(held.sessions.clone());
         }
@@ -145,6 +150,12 @@ impl Relations {
             held.sessions.set_pattern(wanted.and_then(|wanted| wanted.pattern).map(Into::into));
             held.sessions.keep(wanted.is_some_and(|wanted| wanted.keep));
         }
+    }
+
+    /// Begins no more sessions. Those that are there go on until their streams have ended.
+    pub(super) fn end(&self) {
+        let held = std::mem::take(&mut *lock(&self.held));
+        drop(held);
     }
 
     fn retry(&self, which: impl Fn(&ReconnectState) -> bool) {

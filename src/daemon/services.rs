@@ -204,7 +204,7 @@ pub(super) async fn serve(shared: Arc<Shared>, session: Session) {
     loop {
         tokio::select! {
             accepted = session.accept() => match accepted {
-                Ok(stream) => drop(streams.spawn(one(Arc::clone(&shared), stream))),
+                Ok(stream) => drop(streams.spawn(shared.carriers.track_future(one(Arc::clone(&shared), stream)))),
                 Err(_) => break,
             },
             Some(_) = streams.join_next() => {}

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Reads the configuration.
 pub(super) type Source = Arc<dyn Fn() -> Result<Config> + Send + Sync>;
@@ -49,6 +50,10 @@ pub(super) struct Shared {
     pub(super) probes: probe::Books,
     pub(super) metrics: metrics::Books,
     sessions: Mutex<Vec<WeakSession>>,
+    /// What carries streams, of services and of forwards: a process that ends before they are dropped closes what is local, and does not cut it.
+    pub(super) carriers: TaskTracker,
+    /// Cuts the streams of services.
+    cut: CancellationToken,
     strangers: Mutex<Strangers>,
     configuration: Mutex<Configuration>,
     is_sealed: OnceLock<bool>,
@@ -88,6 +93,8 @@ impl Shared {
             forwards: forwards::Books::default(),
             metrics: metrics::Books::default(),
             sessions: Mutex::default(),
+            carriers: TaskTracker::new(),
+            cut: CancellationToken::new(),
             strangers: Mutex::default(),
             configuration: Mutex::new(Configuration { since: now(), refused: None }),
             is_sealed: OnceLock::new(),
@@ -236,8 +243,10 @@ impl Shared {
         self.relations.met(&session);
         let shared = Arc::clone(self);
         tokio::spawn(async move {
-            let served = session.clone();
-            services::serve(Arc::clone(&shared), served).await;
+            let served = services::serve(Arc::clone(&shared), session.clone());
+            if shared.cut.run_until_cancelled(served).await.is_none() {
+                return;
+            }
             let ended = session.ended().await;
             shared.relations.parted(&session.peer().identifier, &ended);
         });
@@ -246,6 +255,11 @@ impl Shared {
     /// The sessions that have not ended.
     pub(super) fn sessions(&self) -> Vec<Session> {
         lock(&self.sessions).iter().filter_map(WeakSession::upgrade).collect()
+    }
+
+    /// Cuts the streams of services that are left.
+    pub(super) fn cut(&self) {
+        self.cut.cancel();
     }
 
     /// Ends the daemon.

@@ -313,6 +313,36 @@ fn breaks_are_breaks() {
     });
 }
 
+/// The daemon's end cuts what is left, also where what had arrived makes no way.
+#[test]
+fn the_daemons_end_is_a_break() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let acted = dir.path().join("acted");
+        let mut served = serve(&format!(
+            r#"
+            [daemon]
+            shutdown = 1
+            [service.act]
+            command = ["/bin/sh", "-c", "echo ready; sleep 5; cat > {0}.half; touch {0}"]
+            allow = ["wallet"]
+            "#,
+            text(&acted)
+        ));
+        let wallet = Caller::new(&mut served.wallet).await;
+        let mut stream = wallet.open("act").await;
+        stream.read_exact(&mut [0; 6]).await.unwrap();
+        let began = Instant::now();
+        // More than the command's pipe takes.
+        stream.write_all(&[b'x'; 200_000]).await.unwrap();
+        let Served { daemon, .. } = served;
+        assert_eq!(tokio::task::spawn_blocking(|| daemon.stop()).await.unwrap(), Some(0));
+        assert!(began.elapsed() < Duration::from_secs(5), "the command is to meet the end in its sleep");
+        tokio::time::sleep(Duration::from_secs(7).saturating_sub(began.elapsed())).await;
+        assert!(!acted.exists(), "half a request was taken for a whole one");
+    });
+}
+
 /// As many streams as there may be, of all peers; and a target that takes no connection.
 #[test]
 fn limits() {

@@ -390,6 +390,37 @@ fn kept_sessions() {
     daemon.until("it is not missed", |status| peer(status, "cosigner")["relation"] == "known");
 }
 
+/// A daemon that ends begins no session anew, while a stream of another one has its time.
+#[test]
+fn a_kept_session_ends_with_the_daemon() {
+    let [mut wallet, mut cosigner, mut tower] = ["wallet", "cosigner", "tower"].map(Machine::software);
+    wallet.introduce(&mut cosigner);
+    wallet.introduce(&mut tower);
+    let (cosigner, _tower) = (Running::start(&mut cosigner, ECHO), Running::start(&mut tower, ECHO));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let wallet = Running::start(
+        &mut wallet,
+        &format!(
+            "[peer.cosigner]\nkeep = true\n[daemon]\nshutdown = 4\n[[forward]]\nlisten = \"tcp:127.0.0.1:{port}\"\nto = \"tower/echo\"\n"
+        ),
+    );
+    wallet.until("the session that is kept", |status| peer(status, "cosigner")["relation"] == "operational");
+    let mut held = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    held.write_all(b"x").unwrap();
+    held.read_exact(&mut [0]).unwrap();
+    let sessions = |status: &Value| peer(status, "wallet")["sessions"].as_array().unwrap().len();
+    cosigner.until("it is there", |status| sessions(status) == 1);
+    wallet.process.signal(rustix::process::Signal::TERM);
+    cosigner.until("it ends", |status| sessions(status) == 0);
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        assert_eq!(sessions(&cosigner.status()), 0, "it was begun again");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    held.write_all(b"y").unwrap();
+    held.read_exact(&mut [0]).expect("a stream has its time");
+}
+
 /// Who is not the daemon's user.
 #[test]
 fn other_users() {

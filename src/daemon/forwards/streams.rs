@@ -119,7 +119,10 @@ async fn accept<L: Accept>(
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok(connection) => drop(connections.spawn(one(Arc::clone(shared), front, connection, place))),
+            Ok(connection) => {
+                let carried = one(Arc::clone(shared), front, connection, place);
+                connections.spawn(shared.carriers.track_future(carried));
+            }
             // It was gone before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {

@@ -203,7 +203,11 @@ impl Page {
                 0 => String::new(),
                 waiting => format!("; {waiting} wait for a stream"),
             };
-            lines.extend(wrapped(&format!("  at {}{waiting}", one_line(&forward.listen)), 2, self.columns));
+            let cut = match forward.failures.values().sum::<u64>() {
+                0 => String::new(),
+                cut => format!("; {cut} cut"),
+            };
+            lines.extend(wrapped(&format!("  at {}{waiting}{cut}", one_line(&forward.listen)), 2, self.columns));
         }
         lines
     }
