@@ -285,9 +285,9 @@ pub(crate) fn ago(now: u64, then: u64) -> String {
 /// `40 s`, `4 min`, `3 h`, `2 days`.
 pub(crate) fn lasting(seconds: u64) -> String {
     match seconds {
-        ..120 => format!("{seconds} s"),
-        ..7200 => format!("{} min", seconds / 60),
-        ..172_800 => format!("{} h", seconds / 3600),
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
     }
 }
