@@ -24,7 +24,7 @@ pub struct Service {
     pub proxy_protocol: bool,
     /// Streams at once, of all peers; one more is reset. Default: 256.
     pub streams: u32,
-    /// Streams of one peer at once; one more is reset, and there is room for others. Default: 64.
+    /// Streams of one peer at once; one more is reset, and there is room for others. Default: 192.
     pub streams_per_peer: u32,
     /// How long the backend may take to accept a connection; 1 s to 1 h. Default: 10 s.
     pub dial_timeout: Duration,
@@ -304,7 +304,7 @@ impl Default for RawService {
             deny: Vec::new(),
             proxy_protocol: false,
             streams: 256,
-            streams_per_peer: 64,
+            streams_per_peer: 192,
             dial_timeout: Duration::from_secs(10),
             datagram_idle: Duration::from_secs(60),
             unsafe_target: false,

@@ -30,6 +30,9 @@ const TURN: usize = 16;
 /// How long an end that has been told everything may go on talking to nobody: whoever closes on it at once may destroy what it has not read yet.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long one that was told everything, by a peer that did not wait for an answer, may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// How long what is left of a stream that is gone may make no way into something local.
 const STALL: Duration = Duration::from_secs(10);
 
@@ -108,74 +111,70 @@ pub(super) async fn splice(
     let mut gone: Option<Error> = None;
     let mut stalled = pin!(sleep_until(Instant::now()));
     let mut moved = 0;
-    let joined = poll_fn(|cx| {
-        let Ends { stream, local } = &mut ends;
-        let local = &mut local.local;
-        if gone.is_none()
-            && let Poll::Ready(error) = lost.as_mut().poll(cx)
-        {
-            gone = Some(error);
-            stalled.as_mut().reset(Instant::now() + STALL);
-        }
-        match inward.poll(cx, stream, local, &traffic.received) {
-            Err(Failed::Read(error)) => return Poll::Ready(Err(Broken::Stream(error_of(error)))),
-            Err(Failed::Write(_)) => inward.sink(),
-            Ok(()) if !inward.is_over() && local.poll_gone(cx).is_ready() => inward.sink(),
-            Ok(()) => {}
-        }
-        if inward.is_sink()
-            && let Err(error) = inward.poll_sink(cx, stream)
-            && !outward.is_over()
-        {
-            return Poll::Ready(Err(Broken::Stream(error_of(error))));
-        }
-        if gone.is_none() {
-            match outward.poll(cx, local, stream, &traffic.sent) {
-                Err(Failed::Read(error)) => return Poll::Ready(Err(Broken::of_local(error))),
-                Err(Failed::Write(error)) => {
-                    gone = Some(error_of(error));
-                    stalled.as_mut().reset(Instant::now() + STALL);
-                }
+    let joined = async {
+        poll_fn(|cx| {
+            let Ends { stream, local } = &mut ends;
+            let local = &mut local.local;
+            if gone.is_none()
+                && let Poll::Ready(error) = lost.as_mut().poll(cx)
+            {
+                gone = Some(error);
+                stalled.as_mut().reset(Instant::now() + STALL);
+            }
+            match inward.poll(cx, stream, local, &traffic.received) {
+                Err(Failed::Read(error)) => return Poll::Ready(Err(Broken::Stream(error_of(error)))),
+                Err(Failed::Write(_)) => inward.sink(),
+                Ok(()) if !inward.is_over() && local.poll_gone(cx).is_ready() => inward.sink(),
                 Ok(()) => {}
             }
-        }
-        if outward.is_over() && (inward.is_over() || inward.is_sink()) {
-            return Poll::Ready(Ok(()));
-        }
-        let Some(error) = &gone else { return Poll::Pending };
-        if inward.is_over() || inward.is_sink() {
-            // Said everything, heard enough.
-            let is_content = inward.is_over() && reset_of(error) == Some(Reset::Dropped);
-            return Poll::Ready(if is_content {
-                Ok(())
-            } else {
-                Err(Broken::Stream(gone.take().unwrap_or_else(lost_error)))
-            });
-        }
-        // What had arrived goes on into what is local, for as long as that takes it.
-        while stalled.as_mut().poll(cx).is_ready() {
-            let now = traffic.received.load(Ordering::Relaxed);
-            if std::mem::replace(&mut moved, now) == now {
-                return Poll::Ready(Err(Broken::Stream(gone.take().unwrap_or_else(lost_error))));
+            if inward.is_sink()
+                && let Err(error) = inward.poll_sink(cx, stream)
+                && !outward.is_over()
+            {
+                return Poll::Ready(Err(Broken::Stream(error_of(error))));
             }
-            stalled.as_mut().reset(Instant::now() + STALL);
-        }
-        Poll::Pending
-    });
+            if gone.is_none() {
+                match outward.poll(cx, local, stream, &traffic.sent) {
+                    Err(Failed::Read(error)) => return Poll::Ready(Err(Broken::of_local(error))),
+                    Err(Failed::Write(error)) => {
+                        gone = Some(error_of(error));
+                        stalled.as_mut().reset(Instant::now() + STALL);
+                    }
+                    Ok(()) => {}
+                }
+            }
+            if outward.is_over() && (inward.is_over() || inward.is_sink()) {
+                return Poll::Ready(Ok(()));
+            }
+            let Some(error) = gone.take() else { return Poll::Pending };
+            if inward.is_over() && reset_of(&error) == Some(Reset::Dropped) {
+                // It has said everything and heard enough.
+                return Poll::Ready(Ok(()));
+            }
+            if inward.is_over() || inward.is_sink() {
+                return Poll::Ready(Err(Broken::Stream(error)));
+            }
+            // What had arrived goes on into what is local, for as long as that takes it.
+            while stalled.as_mut().poll(cx).is_ready() {
+                if std::mem::replace(&mut moved, inward.moved) == inward.moved {
+                    return Poll::Ready(Err(Broken::Stream(error)));
+                }
+                stalled.as_mut().reset(Instant::now() + STALL);
+            }
+            gone = Some(error);
+            Poll::Pending
+        })
+        .await?;
+        ends.part(&mut inward, &outward).await;
+        Ok(())
+    };
     let reason = tokio::select! {
         biased;
         reason = cut => reason,
-        joined = joined => {
-            joined?;
-            return ends.part(inward, outward).await;
-        }
+        joined = joined => return joined,
     };
     ends.stream.reset(reason);
     Err(Broken::Cut(reason))
-}
-
-fn lost_error() -> Error {
-    Error::new(ErrorKind::Internal, "A stream was lost and nobody knows why.", "Please report this.")
 }
 
 impl Broken {
@@ -215,7 +214,7 @@ impl<L: Local> Drop for Whole<L> {
 
 impl<L: Local> Ends<L> {
     /// Both have said everything that the other took.
-    async fn part(mut self, mut inward: Flow, outward: Flow) -> Result<(), Broken> {
+    async fn part(&mut self, inward: &mut Flow, outward: &Flow) {
         if inward.is_sink() {
             // The peer's rest is not wanted, and the peer may not have read our end yet.
             let _ = timeout(
@@ -228,32 +227,23 @@ impl<L: Local> Ends<L> {
             .await;
         }
         self.local.ended = outward.is_over() || self.is_silent().await;
-        Ok(())
     }
 
-    /// Hears the local end out. Whether it had nothing to say.
+    /// Hears the local end out. Whether it ended and had nothing to say.
     async fn is_silent(&mut self) -> bool {
-        let mut heard = 0;
         let mut buffer = Buffer::take();
-        let all = timeout(
-            LINGER,
-            poll_fn(|cx| {
-                loop {
-                    let mut read = ReadBuf::new(&mut buffer);
-                    let ended = match ready!(Pin::new(&mut self.local.local).poll_read(cx, &mut read)) {
-                        Ok(()) if read.filled().is_empty() => true,
-                        Ok(()) => false,
-                        Err(_) => return Poll::Ready(false),
-                    };
-                    if ended {
-                        return Poll::Ready(heard == 0);
-                    }
-                    heard += read.filled().len();
-                }
-            }),
-        )
-        .await;
-        all.unwrap_or(false)
+        let mut heard = async || {
+            let mut read = ReadBuf::new(&mut buffer);
+            poll_fn(|cx| Pin::new(&mut self.local.local).poll_read(cx, &mut read)).await.map(|()| read.filled().len())
+        };
+        // It has everything, and may be at work on it.
+        match timeout(PATIENCE, heard()).await {
+            Ok(Ok(0)) => return true,
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return false,
+        }
+        let _ = timeout(LINGER, async { while let Ok(1..) = heard().await {} }).await;
+        false
     }
 }
 
@@ -306,6 +296,8 @@ struct Flow {
     chunk: Option<(Buffer, usize, usize)>,
     state: State,
     unflushed: bool,
+    /// Bytes that were written.
+    moved: u64,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -378,6 +370,7 @@ impl Flow {
                         return Poll::Ready(Err(Failed::Write(io::ErrorKind::WriteZero.into())));
                     }
                     *start += n;
+                    self.moved += n as u64;
                     moved.fetch_add(n as u64, Ordering::Relaxed);
                 }
                 (self.chunk, self.unflushed) = (None, true);

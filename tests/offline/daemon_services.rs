@@ -245,7 +245,7 @@ fn breaks_are_breaks() {
     run(async {
         let (listener, address) = bound().await;
         let dir = tempfile::tempdir().unwrap();
-        let acted = dir.path().join("acted");
+        let [acted, late] = ["acted", "late"].map(|name| dir.path().join(name));
         let mut served = serve(&format!(
             r#"
             [service.web]
@@ -254,11 +254,15 @@ fn breaks_are_breaks() {
             [service.act]
             command = ["/bin/sh", "-c", "sh -c 'cat; touch {}'; true"]
             allow = ["wallet"]
+            [service.late]
+            command = ["/bin/sh", "-c", "cat >/dev/null; sleep 2.5; touch {}"]
+            allow = ["wallet"]
             [service.die]
             command = ["/bin/sh", "-c", "echo half; kill -9 $$"]
             allow = ["wallet"]
             "#,
-            text(&acted)
+            text(&acted),
+            text(&late)
         ));
         let wallet = Caller::new(&mut served.wallet).await;
         let connected = async || {
@@ -296,6 +300,10 @@ fn breaks_are_breaks() {
         let mut heard = Vec::new();
         timeout(SOON, local.read_to_end(&mut heard)).await.expect("its end").unwrap();
         assert_eq!(heard, b"one way");
+        let mut stream = wallet.open("late").await;
+        stream.write_all(b"all of it").await.unwrap();
+        stream.shutdown().await.unwrap();
+        drop(stream);
         // Commands: one that half of a request reached does not act on it, and one that died has not said everything.
         let mut stream = wallet.open("act").await;
         stream.write_all(b"half").await.unwrap();
@@ -305,6 +313,12 @@ fn breaks_are_breaks() {
         assert_eq!((heard.as_slice(), reset_of(&broken.unwrap())), (b"half\n".as_slice(), Some(Reset::Dropped)));
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!acted.exists(), "half a request was taken for a whole one");
+        // One that has everything is left alone, though nobody waits for its answer.
+        let began = Instant::now();
+        while !late.exists() {
+            assert!(began.elapsed() < SOON, "it was killed");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         // The session's end is a break, too.
         let (stream, local) = connected().await;
         wallet.session.end(claviger::session::Why::Done);
