@@ -131,8 +131,11 @@ async fn probe(shared: Arc<Shared>, endpoint: Endpoint, mut state: watch::Receiv
         };
         tokio::select! {
             () = sleep(rest) => {}
-            // Published again: tried again.
-            _ = interrupted(&mut state) => {}
+            // Published again: tried again, but not at every flicker.
+            () = async {
+                sleep(RETRY).await;
+                interrupted(&mut state).await;
+            } => {}
         }
     }
 }

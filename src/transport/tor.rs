@@ -61,12 +61,18 @@ impl Tor {
             _ => self.line.authorize(onion, secret).await,
         };
         match (connect().await, told) {
-            (Err(failure), Err(error))
-                if failure.kind() == ErrorKind::OnionAuth && error.kind() == ErrorKind::OnionAuth =>
+            (Err(failure), Err(error)) if failure.kind() == ErrorKind::OnionAuth => Err(Failure::Doubtful(error)),
+            // Without `ExtendedErrors` tor does not say why.
+            (Err(Failure::Passing(failure)), Err(error))
+                if failure.kind() == ErrorKind::Unreachable && self.config.control != ControlAddress::None =>
             {
-                Err(Failure::Doubtful(error))
+                let what = format!(
+                    "{failure} It may be published for its peers only, and tor does not have this machine's key: {error}"
+                );
+                Err(Failure::Passing(
+                    Error::new(ErrorKind::Unreachable, what, error.hint().to_owned()).because(failure),
+                ))
             }
-            (Err(failure), Err(error)) if failure.kind() == ErrorKind::OnionAuth => Err(Failure::Passing(error)),
             (outcome, _) => outcome,
         }
     }
