@@ -9,6 +9,7 @@ mod cuts;
 mod daemon_abuse;
 mod daemon_config;
 mod daemon_faults;
+mod daemon_doctor;
 mod daemon_forwards;
 mod daemon_isolation;
 mod daemon_log;
