@@ -15,6 +15,8 @@ pub mod attestation;
 mod desk;
 mod error;
 #[cfg(feature = "net")]
+mod glance;
+#[cfg(feature = "net")]
 mod handle;
 #[cfg(feature = "net")]
 mod notice;
@@ -29,6 +31,8 @@ mod worker;
 
 pub use claviger_hsm::{Error as PinError, Pin, PinEntry, PinRequest, Purpose, Tries};
 pub use error::from_hsm;
+#[cfg(feature = "net")]
+pub use glance::{Glance, glance};
 #[cfg(feature = "net")]
 pub use handle::{Settings, TURN, TokenHandle};
 #[cfg(feature = "net")]

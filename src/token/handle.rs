@@ -222,7 +222,7 @@ fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     })
 }
 
-fn point(key: &StaticPublic) -> Result<claviger_hsm::PublicKey> {
+pub(super) fn point(key: &StaticPublic) -> Result<claviger_hsm::PublicKey> {
     let curve = match key.curve() {
         Curve::X25519 => claviger_hsm::Curve::X25519,
         Curve::P256 => claviger_hsm::Curve::P256,

@@ -8,6 +8,7 @@ mod cli;
 mod cuts;
 mod daemon_abuse;
 mod daemon_config;
+mod daemon_doctor;
 mod daemon_faults;
 mod daemon_forwards;
 mod daemon_isolation;

@@ -56,7 +56,11 @@ pub(crate) fn run(cli: &Cli, terminal: &Terminal) -> Result<()> {
 pub(crate) type Stop = Pin<Box<dyn Future<Output = Result<()>>>>;
 
 /// Opens token, store and transport, and runs `command` until it is done or interrupted.
-fn network(cli: &Cli, terminal: &Terminal, command: impl AsyncFnOnce(Endpoint, Stop) -> Result<()>) -> Result<()> {
+pub(crate) fn network(
+    cli: &Cli,
+    terminal: &Terminal,
+    command: impl AsyncFnOnce(Endpoint, Stop) -> Result<()>,
+) -> Result<()> {
     let (dir, config) = configuration(cli)?;
     let mut store = Store::open(&dir)?;
     let machine = store.machine()?;
