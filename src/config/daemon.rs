@@ -214,7 +214,7 @@ pub struct Sandbox {
     pub seccomp: bool,
     /// Whether its memory is kept from being written to swap space. Default: yes.
     pub lock_memory: bool,
-    /// Whether the start ends when one of them can not be applied; else it is told. Default: no.
+    /// Whether the start ends when one of them can not be applied at all; else, and when a kernel can apply a part, it is told. Default: no.
     pub require: bool,
     /// Directories and files that it may read beside what it needs: of a token's module, for example. Default: none.
     pub read: Vec<PathBuf>,

@@ -142,7 +142,7 @@ impl Confinement {
 /// What can not be given up is told by one warning each.
 ///
 /// # Errors
-/// [`ErrorKind::SandboxFailed`] when `[sandbox] require` is set and something can not be given up wholly.
+/// [`ErrorKind::SandboxFailed`] when `[sandbox] require` is set and something can not be given up at all.
 pub fn enter(config: &Config, place: Place) -> Result<Confinement> {
     let needs = Needs::of(config, &place);
     let wanted = &config.sandbox;
@@ -172,7 +172,8 @@ pub fn enter(config: &Config, place: Place) -> Result<Confinement> {
         tell(What::Seccomp, outcome);
     }
     confinement.starts_none |= confinement.left.is_some();
-    let lacking = confinement.applied.iter().find_map(|applied| applied.why.as_ref().map(|why| (applied.what, why)));
+    let lacking = confinement.applied.iter().find(|applied| applied.state == State::Not);
+    let lacking = lacking.and_then(|applied| Some((applied.what, applied.why.as_ref()?)));
     match lacking {
         Some((what, why)) if wanted.require => Err(Error::new(
             ErrorKind::SandboxFailed,

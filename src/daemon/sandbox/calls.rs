@@ -35,7 +35,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getcwd,
     libc::SYS_mkdirat,
     libc::SYS_unlinkat,
-    libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_linkat,
     libc::SYS_fchmod,
@@ -146,7 +145,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_signalfd4,
 ];
 
-/// The same by their older names, which x86-64 alone has.
+/// The same by their older names, which x86-64 has.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[libc::c_long] = &[
     libc::SYS_open,
@@ -159,6 +158,7 @@ const OLDER: &[libc::c_long] = &[
     libc::SYS_rmdir,
     libc::SYS_unlink,
     libc::SYS_rename,
+    libc::SYS_renameat,
     libc::SYS_link,
     libc::SYS_chmod,
     libc::SYS_dup2,
@@ -173,7 +173,10 @@ const OLDER: &[libc::c_long] = &[
     libc::SYS_getpgrp,
     libc::SYS_arch_prctl,
 ];
-#[cfg(not(target_arch = "x86_64"))]
+/// renameat(2), by which the C library renames there, and which `libc` has not.
+#[cfg(target_arch = "aarch64")]
+const OLDER: &[libc::c_long] = &[38];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const OLDER: &[libc::c_long] = &[];
 
 /// Makes a thread, and is neither a process nor a namespace.
@@ -243,7 +246,7 @@ fn rules() -> Result<Rules, seccompiler::BackendError> {
     let prctl: Vec<u64> = PRCTL.iter().map(|option| *option as u64).collect();
     rules.insert(libc::SYS_prctl, any(0, None, &prctl)?);
     // Not what types on somebody's terminal.
-    let typing = [libc::TIOCSTI as u64, libc::TIOCLINUX as u64];
+    let typing = [libc::TIOCSTI, libc::TIOCLINUX];
     let other = typing.map(|request| SeccompCondition::new(1, Len::Dword, Op::Ne, request));
     let other = other.into_iter().collect::<Result<Vec<_>, _>>()?;
     rules.insert(libc::SYS_ioctl, vec![SeccompRule::new(other)?]);
