@@ -16,7 +16,7 @@ use std::process::{ExitStatus, Stdio};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UdpSocket, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket, UnixStream};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 use tokio_util::bytes::Bytes;
@@ -32,7 +32,13 @@ const QUEUE: Duration = Duration::from_millis(10);
 /// # Errors
 /// [`ErrorKind::Io`].
 pub(super) async fn tcp(service: &Service, address: SocketAddr) -> Result<TcpStream> {
-    let connected = timed(&service.backend, service.dial_timeout, TcpStream::connect(address)).await?;
+    let connecting = async {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A process that is killed from here on leaves no connection that ends well.
+        let _ = socket.set_zero_linger();
+        socket.connect(address).await
+    };
+    let connected = timed(&service.backend, service.dial_timeout, connecting).await?;
     // What a stream brings has waited long enough. It may be gone again already.
     let _ = connected.set_nodelay(true);
     Ok(connected)

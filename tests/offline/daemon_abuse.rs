@@ -6,6 +6,7 @@ use crate::daemon_soak::{Held, echo};
 use crate::daemon_status::{Running, peer};
 use crate::hostile::{DATA, Member, RST, SYN, WINDOW, data, frame};
 use crate::lab::{ANY, name};
+use crate::servers::free;
 use crate::support::{Machine, run};
 use claviger::endpoint::Resume;
 use claviger::session::Why;
@@ -132,6 +133,21 @@ pub(crate) fn scene(more: &str) -> (Running, [Machine; 3]) {
     (daemon, [wallet, mallory, cosigner])
 }
 
+/// The page of numbers.
+fn scraped(metrics: SocketAddr) -> String {
+    let mut stream = std::net::TcpStream::connect(metrics).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page
+}
+
+fn number(page: &str, of: &str) -> u64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(of)).unwrap_or_else(|| panic!("no {of} in {page}"));
+    line.trim().parse().unwrap()
+}
+
 /// So many connections, as fast as they come about, each of which does something.
 pub(crate) async fn strangers<F: Future<Output = ()> + Send + 'static>(
     address: SocketAddr,
@@ -150,7 +166,9 @@ pub(crate) async fn strangers<F: Future<Output = ()> + Send + 'static>(
 #[test]
 fn strangers_are_nobody() {
     run(async {
-        let (daemon, [mut wallet, _mallory, cosigner]) = scene("[limits]\npending = 200\n");
+        let metrics = free();
+        let (daemon, [mut wallet, _mallory, cosigner]) =
+            scene(&format!("[limits]\npending = 200\n[metrics]\nlisten = \"tcp:{metrics}\"\n"));
         let address = cosigner.address();
         let honest = Honest::new(&mut wallet).await;
         said(&daemon, 20);
@@ -182,6 +200,8 @@ fn strangers_are_nobody() {
         let status = daemon.status();
         assert!(status["strangers"]["count"].as_u64().unwrap() >= 2000, "{status:#}");
         assert_eq!(status["well"], true, "{status:#}");
+        let counted = number(&scraped(metrics), "claviger_strangers_total ");
+        assert!(counted >= status["strangers"]["count"].as_u64().unwrap(), "{counted}");
         drop(kept);
         let began = Instant::now();
         while Held::by(daemon.process.pid()).files > 60 {
@@ -389,12 +409,12 @@ fn local_programs_are_bounded() {
         wallet.introduce(&mut cosigner);
         let service = format!("[service.echo]\ntarget = \"tcp:{}\"\nallow = [\"wallet\"]\nstreams = 1000\n", echo());
         let _cosigner = Running::start(&mut cosigner, &service);
-        let [flooded, other, socks] = [(); 3].map(|()| crate::servers::free());
+        let [flooded, other, socks, metrics] = [(); 4].map(|()| free());
         let wallet = Running::start(
             &mut wallet,
             &format!(
                 "[[forward]]\nlisten = \"tcp:{flooded}\"\nto = \"cosigner/echo\"\nstreams = 64\n\
-                 [[forward]]\nlisten = \"tcp:{other}\"\nto = \"cosigner/echo\"\n[socks]\nlisten = \"tcp:{socks}\"\n[peer.cosigner]\nkeep = true\n"
+                 [[forward]]\nlisten = \"tcp:{other}\"\nto = \"cosigner/echo\"\n[socks]\nlisten = \"tcp:{socks}\"\n[metrics]\nlisten = \"tcp:{metrics}\"\n[peer.cosigner]\nkeep = true\n"
             ),
         );
         wallet.until("a session", |status| peer(status, "cosigner")["relation"] == "operational");
@@ -410,7 +430,9 @@ fn local_programs_are_bounded() {
         works();
         said(&wallet, 20);
         let control = wallet.socket();
-        for (what, files) in [("connections", 64 + 30), ("half greetings", 256 + 30), ("questions", 32 + 30)] {
+        for (what, files) in
+            [("connections", 64 + 30), ("half greetings", 256 + 30), ("questions", 32 + 30), ("half scrapes", 16 + 30)]
+        {
             let watch = Watch::of(&wallet);
             let mut kept = JoinSet::new();
             for _ in 0..600 {
@@ -424,7 +446,11 @@ fn local_programs_are_bounded() {
                         });
                     }
                     _ => {
-                        let address = if what == "connections" { flooded } else { socks };
+                        let address = match what {
+                            "connections" => flooded,
+                            "half greetings" => socks,
+                            _ => metrics,
+                        };
                         let mut stream = TcpStream::connect(address).await.unwrap();
                         kept.spawn(async move {
                             let _ = stream.write_all(&[5]).await;
@@ -440,6 +466,7 @@ fn local_programs_are_bounded() {
             tokio::task::block_in_place(works);
             said(&wallet, 12);
         }
+        assert!(tokio::task::block_in_place(|| scraped(metrics)).starts_with("HTTP/1.1 200"));
         wallet.until("it answers again", |status| status["phase"] == "running");
         assert_eq!(wallet.process.stop(), Some(0));
     });

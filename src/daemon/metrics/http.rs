@@ -28,7 +28,7 @@ const HEADER: usize = 8192;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a connection may last: whoever scrapes connects again.
-const LIFE: Duration = Duration::from_secs(600);
+const LIFE: Duration = Duration::from_secs(60);
 
 /// After a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(200);
