@@ -100,6 +100,25 @@ pub(super) fn open(local: &Local) -> Result<Vec<Listener>> {
     }
 }
 
+/// Refuses what other machines reach, unless somebody has said that this is meant. Addresses of the configuration were looked at when it was read; what the service
+/// manager opened is known here.
+///
+/// # Errors
+/// [`ErrorKind::AddressRefused`].
+pub(super) fn guard(local: &Local, anywhere: bool) -> Result<()> {
+    let Local::Systemd(name) = local else { return Ok(()) };
+    match activation::addresses(name).find(|address| !address.ip().is_loopback()) {
+        Some(address) if !anywhere => Err(Error::new(
+            ErrorKind::AddressRefused,
+            format!(
+                "The service manager opened `{name}` at {address}, which is not on loopback: whoever reaches it is taken for this machine."
+            ),
+            "Write `ListenStream=127.0.0.1:PORT` in its .socket unit, or `unsafe-listen = true` beside `listen` if that is meant.",
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
