@@ -217,6 +217,8 @@ async fn accept(shared: &Arc<Shared>, listening: Option<Listening>) {
 async fn follow(shared: Arc<Shared>) {
     let Some(endpoint) = shared.endpoint() else { return };
     let (mut changes, mut ticks) = (endpoint.changes(), Hearts::ticks());
+    // What has changed before this looked.
+    shared.renew_policy();
     loop {
         tokio::select! {
             changed = changes.changed() => match changed {

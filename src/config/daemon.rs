@@ -77,6 +77,8 @@ pub struct Named {
 pub struct Forward {
     /// Where it listens, on loopback unless `unsafe-listen` is set.
     pub listen: Local,
+    /// `unsafe-listen`: whether it may listen where other machines reach it. Default: no.
+    pub unsafe_listen: bool,
     /// The peer's name.
     pub peer: Identifier,
     /// The service that is asked for there.
@@ -108,6 +110,8 @@ pub enum Local {
 pub struct Socks {
     /// Where it listens: TCP on loopback unless `unsafe-listen` is set, a unix socket, or the service manager's. Default: nowhere.
     pub listen: Option<Local>,
+    /// `unsafe-listen`: whether it may listen where other machines reach it. Default: no.
+    pub unsafe_listen: bool,
 }
 
 /// `[peer.NAME]`: what this machine wants of a peer.
@@ -386,7 +390,7 @@ impl TryFrom<RawForward> for Forward {
         if !unsafe_listen {
             guard(&listen, "listen", "unsafe-listen")?;
         }
-        Ok(Self { listen, peer, service, streams, datagram_idle })
+        Ok(Self { listen, unsafe_listen, peer, service, streams, datagram_idle })
     }
 }
 
@@ -401,7 +405,7 @@ impl TryFrom<RawSocks> for Socks {
     type Error = String;
 
     fn try_from(raw: RawSocks) -> Result<Self, String> {
-        Ok(Self { listen: byte_listener(raw.listen, raw.unsafe_listen)? })
+        Ok(Self { listen: byte_listener(raw.listen, raw.unsafe_listen)?, unsafe_listen: raw.unsafe_listen })
     }
 }
 

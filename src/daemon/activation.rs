@@ -4,7 +4,7 @@ use super::listeners::{Datagrams, Listener, Socket};
 use crate::error::{Error, ErrorKind, Result};
 use listenfd::ListenFd;
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::OnceLock;
 
@@ -27,9 +27,9 @@ enum Given {
 pub fn take() {
     // listenfd removes the variables that it reads; this is not one of them.
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let mut names = names.split(':').filter(|name| !name.is_empty()).map(str::to_owned);
+    let mut names = names.split(':').map(|name| if name.is_empty() { UNNAMED } else { name });
     let mut fds = ListenFd::from_env();
-    let given = (0..fds.len()).map(|at| (names.next().unwrap_or_else(|| UNNAMED.into()), Given::take(&mut fds, at)));
+    let given = (0..fds.len()).map(|at| (names.next().unwrap_or(UNNAMED).to_owned(), Given::take(&mut fds, at)));
     let _ = GIVEN.set(given.collect());
 }
 
@@ -68,6 +68,16 @@ impl Given {
             Self::Other => return Err(io::Error::other("it is no socket of TCP, UDP or the file system")),
         })
     }
+}
+
+/// The addresses of those that have one.
+pub(super) fn addresses(name: &str) -> impl Iterator<Item = SocketAddr> {
+    let given = GIVEN.get().map_or(&[][..], Vec::as_slice).iter().filter(move |(given, _)| given == name);
+    given.filter_map(|(_, given)| match given {
+        Given::Tcp(socket) => socket.local_addr().ok(),
+        Given::Udp(socket) => socket.local_addr().ok(),
+        Given::Unix(_) | Given::Unixgram(_) | Given::Other => None,
+    })
 }
 
 /// The sockets of a name. There may be several: a unit's every `ListenStream=` has its `FileDescriptorName=`.

@@ -357,10 +357,10 @@ impl Drop for Over {
 /// Writes down what becomes of the token, and follows the configuration. Attempts, sessions and streams are told by whoever sees them.
 pub(super) fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Result<()> {
     let books = shared.connections.clone();
-    let mut configs = shared.configs();
+    let mut configs = shared.force();
     tasks.spawn(async move {
         while configs.changed().await.is_ok() {
-            let limit = configs.borrow_and_update().log.connections;
+            let limit = configs.borrow_and_update().config.log.connections;
             books.limit(limit);
         }
     });

@@ -53,9 +53,14 @@ impl Rights {
         match user {
             0 => Self::Everything,
             user if user == rustix::process::geteuid().as_raw() => Self::Everything,
-            user if operators.contains(&user) => Self::Looking,
+            user if user != u32::MAX && operators.contains(&user) => Self::Looking,
             _ => Self::Nothing,
         }
+    }
+
+    /// By the configuration of now.
+    fn now(shared: &Shared, user: u32) -> Self {
+        Self::of(user, &shared.config().daemon.operators)
     }
 
     fn allow(self, request: &Request) -> bool {
@@ -103,9 +108,9 @@ async fn serve(shared: Weak<Shared>, listener: UnixListener) {
             }
         };
         let Some(shared) = shared.upgrade() else { return };
-        let operators = &shared.config().daemon.operators;
-        let rights = stream.peer_cred().map_or(Rights::Nothing, |peer| Rights::of(peer.uid(), operators));
-        let room = match rights {
+        // Nobody has the number -1.
+        let user = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
+        let room = match Rights::now(&shared, user) {
             Rights::Everything => &full,
             Rights::Looking => &looking,
             Rights::Nothing => {
@@ -120,7 +125,7 @@ async fn serve(shared: Weak<Shared>, listener: UnixListener) {
         connections.spawn(async move {
             let _place = place;
             // Whoever is gone is told nothing.
-            let _ = attend(shared, stream, rights).await;
+            let _ = attend(shared, stream, user).await;
         });
     }
 }
@@ -133,7 +138,7 @@ fn refuse(stream: UnixStream, error: &Error) {
     }
 }
 
-async fn attend(shared: Arc<Shared>, stream: UnixStream, rights: Rights) -> io::Result<()> {
+async fn attend(shared: Arc<Shared>, stream: UnixStream, user: u32) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = FramedRead::new(read, LinesCodec::new_with_max_length(MAX_REQUEST));
     while let Ok(Some(line)) = timeout(PATIENCE, lines.next()).await {
@@ -145,7 +150,7 @@ async fn attend(shared: Arc<Shared>, stream: UnixStream, rights: Rights) -> io::
             Err(LinesCodecError::Io(error)) => return Err(error),
         };
         let request = match request {
-            Ok(request) if rights.allow(&request) => request,
+            Ok(request) if Rights::now(&shared, user).allow(&request) => request,
             Ok(_) => {
                 say(&mut write, Content::from(&not_allowed())).await?;
                 continue;
@@ -159,7 +164,7 @@ async fn attend(shared: Arc<Shared>, stream: UnixStream, rights: Rights) -> io::
             Request::Status {} => say(&mut write, Content::Status(Box::new(Status::of(&shared)))).await?,
             Request::Watch {} => {
                 tokio::select! {
-                    told = watch(&shared, &mut write) => return told,
+                    told = watch(&shared, user, &mut write) => return told,
                     // Whatever comes, or that it has gone.
                     _ = lines.next() => return Ok(()),
                 }
@@ -180,10 +185,13 @@ async fn attend(shared: Arc<Shared>, stream: UnixStream, rights: Rights) -> io::
     Ok(())
 }
 
-/// A line now, and one whenever something has changed.
-async fn watch(shared: &Shared, write: &mut OwnedWriteHalf) -> io::Result<()> {
+/// A line now, and one whenever something has changed, as long as who asks may.
+async fn watch(shared: &Shared, user: u32, write: &mut OwnedWriteHalf) -> io::Result<()> {
     let mut said: Option<(Status, Instant)> = None;
     loop {
+        if Rights::now(shared, user) == Rights::Nothing {
+            return say(write, Content::from(&not_allowed())).await;
+        }
         let status = Status::of(shared);
         if said.as_ref().is_none_or(|(last, at)| at.elapsed() >= AT_LEAST || !last.is_same(&status)) {
             say(write, Content::Status(Box::new(status.clone()))).await?;

@@ -78,7 +78,7 @@ struct Wanted {
 /// part that can refuse; then set the configuration, and [`commit`].
 ///
 /// # Errors
-/// Those of [`listeners::open`]; [`ErrorKind::ConfigInvalid`] when two listen at one place, or a SOCKS5 front has a socket for datagrams.
+/// Those of [`listeners::open`] and [`listeners::guard`]; [`ErrorKind::ConfigInvalid`] when two listen at one place, or a SOCKS5 front has a socket for datagrams.
 pub(super) fn prepare(shared: &Shared, config: &Config) -> Result<Prepared> {
     let forwards = config.forward.iter().map(|forward| (forward.listen.clone(), To::Service(forward.clone())));
     let socks = config.socks.listen.iter().map(|local| (local.clone(), To::Socks));
@@ -91,6 +91,11 @@ pub(super) fn prepare(shared: &Shared, config: &Config) -> Result<Prepared> {
                 "Give each a `listen` of its own.",
             ));
         }
+        let anywhere = match &to {
+            To::Service(forward) => forward.unsafe_listen,
+            To::Socks => config.socks.unsafe_listen,
+        };
+        listeners::guard(&local, anywhere)?;
         let open = lock(&shared.forwards.open).iter().find(|open| open.local == local).map(|open| open.datagrams);
         let sockets = if open.is_some() { None } else { Some(listeners::open(&local)?) };
         if to == To::Socks && open.unwrap_or_else(|| has_datagrams(sockets.as_deref().unwrap_or_default())) {

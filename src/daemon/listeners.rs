@@ -4,6 +4,7 @@ use super::activation;
 use crate::config::Local;
 use crate::error::{Error, ErrorKind, Result};
 use rustix::fs::{Mode, fchmod};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -99,6 +100,25 @@ pub(super) fn open(local: &Local) -> Result<Vec<Listener>> {
     }
 }
 
+/// Refuses what other machines reach, unless somebody has said that this is meant. Addresses of the configuration were looked at when it was read; what the service
+/// manager opened is known here.
+///
+/// # Errors
+/// [`ErrorKind::AddressRefused`].
+pub(super) fn guard(local: &Local, anywhere: bool) -> Result<()> {
+    let Local::Systemd(name) = local else { return Ok(()) };
+    match activation::addresses(name).find(|address| !address.ip().is_loopback()) {
+        Some(address) if !anywhere => Err(Error::new(
+            ErrorKind::AddressRefused,
+            format!(
+                "The service manager opened `{name}` at {address}, which is not on loopback: whoever reaches it is taken for this machine."
+            ),
+            "Write `ListenStream=127.0.0.1:PORT` in its .socket unit, or `unsafe-listen = true` beside `listen` if that is meant.",
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
@@ -147,8 +167,8 @@ fn clear(local: &Local, path: &Path) -> Result<()> {
     let datagrams = matches!(local, Local::Unixgram(_));
     let answered = match datagrams {
         true => std::os::unix::net::UnixDatagram::unbound().and_then(|socket| socket.connect(path)),
-        // As any client would; whoever listens sees a connection that ends at once.
-        false => std::os::unix::net::UnixStream::connect(path).map(drop),
+        // As any client would, but without waiting where many wait already; whoever listens sees a connection that ends at once.
+        false => knock(path),
     };
     match answered {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -164,6 +184,12 @@ fn clear(local: &Local, path: &Path) -> Result<()> {
             ),
         )),
     }
+}
+
+fn knock(path: &Path) -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?)
 }
 
 /// The file of a socket. Removed when it is dropped, if it is still this one.
@@ -263,6 +289,34 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("dead"), &path).unwrap();
         assert_eq!(at(&path).err().unwrap().kind(), ErrorKind::ConfigInvalid);
         assert!(dir.path().join("dead").exists());
+    }
+
+    /// Whose queue is full is not waited for: a reload would hang with it.
+    #[test]
+    fn a_socket_that_nobody_serves_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let hung = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&hung, &address).unwrap();
+        rustix::net::listen(&hung, 0).unwrap();
+        let mut waiting = Vec::new();
+        while let (socket, Ok(())) = {
+            let flags = SocketFlags::NONBLOCK;
+            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+            let connected = rustix::net::connect(&socket, &address);
+            (socket, connected)
+        } {
+            waiting.push(socket);
+        }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let _in = runtime.enter();
+            let _ = sender.send(at(&path).err().map(|error| error.kind()));
+        });
+        let opened = receiver.recv_timeout(std::time::Duration::from_secs(5)).expect("it is not waited for");
+        assert_eq!(opened, Some(ErrorKind::PortInUse));
     }
 
     #[tokio::test]

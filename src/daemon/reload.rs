@@ -149,7 +149,6 @@ pub(super) async fn take_over(shared: &Arc<Shared>, new: Config) -> Result<Vec<S
     if let Some(endpoint) = shared.endpoint() {
         endpoint.set_limits(&new.limits);
     }
-    shared.renew_policy();
     told.extend(prepared.into_iter().flat_map(|prepared| forwards::commit(shared, prepared)));
     if old.log.level != new.log.level {
         shared.log_at(new.log.level);

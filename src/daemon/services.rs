@@ -3,9 +3,10 @@
 use super::backend::{self, DatagramSocket, Process};
 use super::datagram::{self, Datagrams};
 use super::proxied;
-use super::shared::Shared;
+use super::shared::{Force, Shared};
 use super::splice::{Broken, Traffic, splice};
 use crate::config::{Backend, Service};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{Identifier, ServiceName};
 use crate::session::{Peer, Reset, Session, Stream};
@@ -216,8 +217,11 @@ pub(super) async fn serve(shared: Arc<Shared>, session: Session) {
 
 /// One stream, by the configuration of now.
 async fn one(shared: Arc<Shared>, stream: Stream) {
-    let config = shared.config();
-    let (peer, name) = (stream.peer().clone(), stream.service().clone());
+    let Force { config, policy } = shared.force().borrow().clone();
+    let (mut peer, name) = (stream.peer().clone(), stream.service().clone());
+    let role = shared.role_of(&peer);
+    let is_peer = role.is_some();
+    peer.role = role.unwrap_or(peer.role);
     let configured = config.service.get(&name);
     let book = configured.map(|_| shared.services.of(&name));
     let refused = |stream: Stream, reason: Reset| {
@@ -228,7 +232,7 @@ async fn one(shared: Arc<Shared>, stream: Stream) {
         stream.reset(reason);
     };
     // Who may not open it does not learn whether it is there.
-    if !shared.policy().verdict(&peer.identifier, &peer.role, &name).is_allowed() {
+    if !is_peer || !policy.verdict(&peer.identifier, &peer.role, &name).is_allowed() {
         book.as_ref().map_or(&shared.services.unknown, |book| &book.not_allowed).fetch_add(1, Ordering::Relaxed);
         return refused(stream, Reset::NotAllowed);
     }
@@ -241,7 +245,7 @@ async fn one(shared: Arc<Shared>, stream: Stream) {
         return refused(stream, Reset::Limit);
     };
     let began = tokio::time::Instant::now();
-    let outcome = carried(&shared, service, &book, stream).await;
+    let outcome = carried(&shared, service, &book, &peer, stream).await;
     let took = began.elapsed().as_millis() as u64;
     let reason = match outcome {
         Ok(()) => "ended".to_owned(),
@@ -261,8 +265,14 @@ async fn one(shared: Arc<Shared>, stream: Stream) {
 }
 
 /// Joins the stream to what the service is.
-async fn carried(shared: &Arc<Shared>, service: &Service, book: &Arc<Book>, stream: Stream) -> Result<(), Broken> {
-    let (peer, name) = (stream.peer().clone(), stream.service().clone());
+async fn carried(
+    shared: &Arc<Shared>,
+    service: &Service,
+    book: &Arc<Book>,
+    peer: &Peer,
+    stream: Stream,
+) -> Result<(), Broken> {
+    let name = stream.service().clone();
     let cut = forbidden(Arc::clone(shared), peer.clone(), name.clone());
     let failed = |stream: Stream, error: Error| {
         stream.reset(Reset::Internal);
@@ -270,22 +280,23 @@ async fn carried(shared: &Arc<Shared>, service: &Service, book: &Arc<Book>, stre
     };
     match &service.backend {
         Backend::Tcp(address) => {
-            let dialled = async { announced(shared, service, &peer, backend::tcp(service, *address).await?).await };
+            let dialled = async { announced(shared, service, peer, backend::tcp(service, *address).await?).await };
             match dialled.await {
                 Ok(local) => splice(stream, local, &book.traffic, cut).await,
                 Err(error) => failed(stream, error),
             }
         }
         Backend::Unix(path) => {
-            let dialled = async { announced(shared, service, &peer, backend::unix(service, path).await?).await };
+            let dialled = async { announced(shared, service, peer, backend::unix(service, path).await?).await };
             match dialled.await {
                 Ok(local) => splice(stream, local, &book.traffic, cut).await,
                 Err(error) => failed(stream, error),
             }
         }
-        Backend::Command(command) => match Process::start(command, &peer, &name) {
+        Backend::Command(command) => match Process::start(command, peer, &name) {
             Ok((process, stderr)) => {
-                let said = AbortOnDropHandle::new(tokio::spawn(tell(stderr, Arc::clone(book), peer.identifier, name)));
+                let said =
+                    AbortOnDropHandle::new(tokio::spawn(tell(stderr, Arc::clone(book), peer.identifier.clone(), name)));
                 let outcome = splice(stream, process, &book.traffic, cut).await;
                 // What it started may have its stderr for ever.
                 let _ = tokio::time::timeout(Duration::from_secs(1), said).await;
@@ -295,7 +306,7 @@ async fn carried(shared: &Arc<Shared>, service: &Service, book: &Arc<Book>, stre
         },
         Backend::Udp(_) | Backend::Unixgram(_) => match backend::datagrams(service).await {
             Ok(socket) => {
-                let target = Target { socket, book, target: &service.backend, peer: &peer, service: &name };
+                let target = Target { socket, book, target: &service.backend, peer, service: &name };
                 datagram::carry(stream, &target, service.datagram_idle, &book.traffic, cut).await
             }
             Err(error) => failed(stream, error),
@@ -369,17 +380,24 @@ impl Datagrams for Target<'_> {
 
 /// Ready when the peer may not have a stream for the service any more, with what it is told.
 async fn forbidden(shared: Arc<Shared>, peer: Peer, service: ServiceName) -> Reset {
-    let (mut configs, mut policies) = (shared.configs(), shared.policies());
+    let (mut force, mut changes) = (shared.force(), shared.endpoint().map(Endpoint::changes));
     loop {
-        if !policies.borrow_and_update().verdict(&peer.identifier, &peer.role, &service).is_allowed() {
+        let Force { config, policy } = force.borrow_and_update().clone();
+        let role = shared.role_of(&peer);
+        if !role.is_some_and(|role| policy.verdict(&peer.identifier, &role, &service).is_allowed()) {
             return Reset::NotAllowed;
         }
-        if !configs.borrow_and_update().service.contains_key(&service) {
+        if !config.service.contains_key(&service) {
             return Reset::NoSuchService;
         }
         let changed = tokio::select! {
-            changed = configs.changed() => changed,
-            changed = policies.changed() => changed,
+            changed = force.changed() => changed,
+            changed = async {
+                match &mut changes {
+                    Some(changes) => changes.changed().await,
+                    None => std::future::pending().await,
+                }
+            } => changed,
         };
         if changed.is_err() {
             return std::future::pending().await;

@@ -8,9 +8,9 @@ use super::{Phase, connections, control, forwards, metrics, policy, probe, reloa
 use crate::config::{Config, Level};
 use crate::endpoint::{Endpoint, Report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::Identifier;
+use crate::identity::{Identifier, Role};
 use crate::policy::Policy;
-use crate::session::{Session, WeakSession};
+use crate::session::{Peer, Session, WeakSession};
 use crate::token::TokenHandle;
 use crate::transport::{Progress, ServiceState};
 use std::path::{Path, PathBuf};
@@ -26,14 +26,21 @@ pub(super) type Source = Arc<dyn Fn() -> Result<Config> + Send + Sync>;
 /// Sets how much is logged.
 pub(super) type SetLevel = Arc<dyn Fn(Level) + Send + Sync>;
 
+/// What is in force. Both at once: a service is never opened by the rules of another configuration than the one that says what it is.
+#[derive(Clone)]
+pub(super) struct Force {
+    pub(super) config: Arc<Config>,
+    /// Who may open what.
+    pub(super) policy: Arc<Policy>,
+}
+
 pub(super) struct Shared {
     /// This machine's name.
     pub(super) machine: Identifier,
     pub(super) store_dir: PathBuf,
     /// When it was started.
     pub(super) began: SystemTime,
-    config: watch::Sender<Arc<Config>>,
-    policy: watch::Sender<Arc<Policy>>,
+    force: watch::Sender<Force>,
     phase: watch::Sender<Phase>,
     endpoint: OnceLock<Endpoint>,
     token: OnceLock<TokenHandle>,
@@ -79,8 +86,7 @@ impl Shared {
             store_dir: store_dir.to_owned(),
             began: SystemTime::now(),
             connections: connections::Books::new(&config, store_dir),
-            config: watch::Sender::new(Arc::new(config)),
-            policy: watch::Sender::new(Arc::new(policy)),
+            force: watch::Sender::new(Force { config: Arc::new(config), policy: Arc::new(policy) }),
             phase: watch::Sender::new(Phase::WaitingForToken),
             endpoint: OnceLock::new(),
             token: OnceLock::new(),
@@ -109,32 +115,43 @@ impl Shared {
 
     /// The configuration of now.
     pub(super) fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.borrow())
+        Arc::clone(&self.force.borrow().config)
     }
 
-    /// The same, to watch.
-    pub(super) fn configs(&self) -> watch::Receiver<Arc<Config>> {
-        self.config.subscribe()
+    /// The same, and who may open what, to watch: streams and sessions that it allows no more end.
+    pub(super) fn force(&self) -> watch::Receiver<Force> {
+        self.force.subscribe()
     }
 
-    /// Who may open what, now.
-    pub(super) fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.borrow())
-    }
-
-    /// The same, to watch: streams and sessions that it allows no more end.
-    pub(super) fn policies(&self) -> watch::Receiver<Arc<Policy>> {
-        self.policy.subscribe()
-    }
-
+    /// Follows the store's plan.
     pub(super) fn renew_policy(&self) {
-        let plan = self.endpoint().and_then(Endpoint::plan);
-        let policy = policy(&self.config(), &self.machine, plan.as_deref());
-        self.policy.send_if_modified(|old| {
-            let changed = **old != policy;
-            *old = Arc::new(policy);
+        self.force.send_if_modified(|force| {
+            let policy = self.policy_of(&force.config);
+            let changed = *force.policy != policy;
+            force.policy = Arc::new(policy);
             changed
         });
+    }
+
+    /// Another configuration, and its policy.
+    pub(super) fn set_config(&self, config: Config) {
+        self.force.send_modify(|force| {
+            let policy = Arc::new(self.policy_of(&config));
+            *force = Force { config: Arc::new(config), policy };
+        });
+    }
+
+    fn policy_of(&self, config: &Config) -> Policy {
+        let plan = self.endpoint().and_then(Endpoint::plan);
+        policy(config, &self.machine, plan.as_deref())
+    }
+
+    /// The role that a peer has by the store of now: a session knows the one that it had when it was begun. `None`: it is no peer any more.
+    pub(super) fn role_of(&self, peer: &Peer) -> Option<Role> {
+        match self.endpoint() {
+            Some(endpoint) => endpoint.peer(&peer.identifier).map(|known| known.role),
+            None => Some(peer.role.clone()),
+        }
     }
 
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
@@ -314,10 +331,6 @@ impl Shared {
             }
         }
         outcome
-    }
-
-    pub(super) fn set_config(&self, config: Config) {
-        self.config.send_replace(Arc::new(config));
     }
 
     pub(super) fn set_control(&self, control: &Arc<control::Guard>) {

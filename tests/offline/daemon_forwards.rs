@@ -433,6 +433,29 @@ fn sockets_of_the_service_manager() {
     manager.wait().unwrap();
     assert!(second.exists(), "it is the service manager's");
 
+    // ListenStream=PORT is every address of the machine.
+    let mut manager = Command::new("systemd-socket-activate")
+        .args(["-l", &format!("0.0.0.0:{first}"), "-l", text(&second), "--fdname=first:second"])
+        .args([PROGRAM, "--store", &store, "run"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(tcp(first));
+    let (sender, ended) = std::sync::mpsc::channel();
+    let stderr = manager.stderr.take().unwrap();
+    std::thread::spawn(move || sender.send(std::io::read_to_string(stderr)));
+    let told = ended.recv_timeout(Duration::from_secs(20));
+    manager.kill().unwrap();
+    assert_eq!(
+        manager.wait().unwrap().code(),
+        Some(claviger::ExitCode::from(claviger::ErrorKind::AddressRefused).code().into()),
+        "{told:?}"
+    );
+    let told = told.expect("it ends").unwrap();
+    assert!(told.contains("which is not on loopback") && told.contains("unsafe-listen = true"), "{told}");
+
     // None of that name.
     let output = run(&["--store", &store, "run"], b"");
     let told = String::from_utf8_lossy(&output.stderr).into_owned();

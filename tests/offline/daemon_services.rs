@@ -450,6 +450,26 @@ fn permissions_that_are_taken_back() {
     });
 }
 
+/// A role is the store's of now, and not the one that a session was begun with.
+#[test]
+fn a_role_that_is_taken_back() {
+    run(async {
+        let mut served = serve("[service.cat]\ncommand = [\"/bin/cat\"]\nallow = [\"role:wallet\"]\n");
+        let wallet = Caller::new(&mut served.wallet).await;
+        let mut stream = wallet.open("cat").await;
+        stream.write_all(b"x").await.unwrap();
+        stream.read_u8().await.unwrap();
+        // Within less than the daemon takes to look again: its key held all the time.
+        let mut store = served.cosigner.store();
+        let mut peer = store.remove_peer(&"wallet".parse().unwrap()).unwrap();
+        peer.role = "guest".parse().unwrap();
+        store.add_peer(&peer, "test").unwrap();
+        let broken = outcome(&mut stream).await.1.expect("it is cut");
+        assert_eq!(reset_of(&broken), Some(Reset::NotAllowed), "{broken}");
+        assert_eq!(wallet.refused("cat").await, Some(Reset::NotAllowed));
+    });
+}
+
 /// The framing by the byte, and each flow with a socket of its own.
 #[test]
 fn datagrams() {

@@ -466,7 +466,29 @@ fn other_users() {
     let said = as_nobody(status.clone());
     assert!(said.contains("\"machine\":\"cosigner\""), "{said}");
     assert!(as_nobody(reload.clone()).contains("daemon-refused"));
+    let script = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\ns.sendall(b'{\"version\":1,\"command\":\"watch\"}\\n')\nfor line in s.makefile(): print(line, flush=True)";
+    let mut watching = std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", script, text(&socket)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut seen = BufReader::new(watching.stdout.take().unwrap());
+    let mut line = String::new();
+    seen.read_line(&mut line).unwrap();
+    assert!(line.contains("\"machine\":\"cosigner\""), "{line}");
     configured("65533");
     assert!(ask(&socket, &reload)["reloaded"].is_object());
+    let end = Instant::now() + Duration::from_secs(10);
+    while watching.try_wait().unwrap().is_none() {
+        if Instant::now() >= end {
+            watching.kill().unwrap();
+            watching.wait().unwrap();
+            panic!("who watches goes on, and may no more");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut rest = String::new();
+    seen.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("does not do this for this user"), "{rest}");
     assert!(as_nobody(status).contains("does not do this for this user"), "the socket is open, and the door is not");
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "what a failed test saw, and how long it took")]
 
 mod cards;
+mod daemon;
 mod endpoints;
 mod life;
 #[path = "../load.rs"]
