@@ -22,7 +22,6 @@ use crate::transport::Pipe;
 use std::collections::hash_map;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,8 +30,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+mod stamp;
 #[cfg(test)]
 mod tests;
+
+use stamp::{Stamp, replaced, write_alone};
 
 /// How often the store is looked at for changed peers. Never by a caller's packet: a stranger must not make the store work, nor wait for it.
 pub const WATCH: Duration = Duration::from_millis(250);
@@ -239,25 +241,6 @@ struct State {
 struct Kept {
     _shared: Arc<Shared>,
     _place: Arc<Place>,
-}
-
-/// What differs when the store was written to: the log's end, and what the file system says of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    sequence: u64,
-    file: Option<[i64; 4]>,
-}
-
-impl Stamp {
-    fn of(store: &Store) -> Result<Self> {
-        let file = std::fs::metadata(store.dir().join("store.db")).ok();
-        let file = file.map(|meta| [meta.ino() as i64, meta.size() as i64, meta.ctime(), meta.ctime_nsec()]);
-        Ok(Self { sequence: store.changed()?, file })
-    }
-
-    fn inode(&self) -> Option<i64> {
-        self.file.map(|[inode, ..]| inode)
-    }
 }
 
 impl Shared {
@@ -603,26 +586,6 @@ fn ended(pair: &Pair, known: &Known, now: u64) -> Option<String> {
 fn former(former: FormerIdentity) -> (StaticPublic, u64) {
     let key = former.card.key(former.active).unwrap_or(&former.card.static_public);
     (key.clone(), former.until)
-}
-
-/// Writes a contact. Returns what the file was like before and after it, if nobody else has written meanwhile.
-fn write_alone(store: &mut Store, contact: &Contact) -> Result<Option<(Stamp, Stamp)>> {
-    let (version, before) = (store.data_version()?, Stamp::of(store)?);
-    store.note_contact(contact)?;
-    let after = Stamp::of(store)?;
-    Ok((store.data_version()? == version).then_some((before, after)))
-}
-
-/// The file that is open is not the one in the directory: what is changed there is not seen here.
-fn replaced(store: &Store) -> Error {
-    let dir = store.dir().display();
-    Error::new(
-        ErrorKind::StoreTampered,
-        format!(
-            "The store in {dir} was removed, or another one was put in its place, while this program had it open: it goes on with the peers that it knew."
-        ),
-        "Put the store back, or start this program again with the one that is there now.",
-    )
 }
 
 /// Seconds since 1970; 0 for a clock before.
