@@ -14,7 +14,6 @@ mod daemon_forwards;
 mod daemon_isolation;
 mod daemon_log;
 mod daemon_metrics;
-mod daemon_metrics;
 mod daemon_programs;
 mod daemon_services;
 mod daemon_soak;
