@@ -1,5 +1,7 @@
 //! A session that is always there: begun when somebody wants it, resumed when it breaks, renewed before it comes to its age.
 
+mod reasons;
+
 use super::resumption::is_broken;
 use super::{ConnectOptions, Endpoint, Resume};
 use crate::error::{Error, ErrorKind, Result};
@@ -9,6 +11,7 @@ use crate::token::Trouble;
 use crate::wire::Pattern;
 use aws_lc_rs::rand;
 use futures::future::BoxFuture;
+use reasons::{asks_somebody, closed, draining, is_over, late, passes, trouble_error};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -534,68 +537,4 @@ async fn ready(connecting: &mut Option<BoxFuture<'static, Result<Session>>>) -> 
         Some(connecting) => connecting.await,
         None => std::future::pending().await,
     }
-}
-
-/// Whether a failure to connect may be another one later without anybody doing something about it.
-fn passes(kind: ErrorKind) -> bool {
-    use ErrorKind as Kind;
-    matches!(
-        kind,
-        Kind::Unreachable
-            | Kind::DialTimeout
-            | Kind::OnionAuth
-            | Kind::TransportUnavailable
-            | Kind::ControlRefused
-            | Kind::HandshakeRefused
-            | Kind::HandshakeTimeout
-            | Kind::RateLimited
-            | Kind::SessionLimit
-            | Kind::SessionIo
-            | Kind::SessionTruncated
-            | Kind::TokenAbsent
-            | Kind::TokenBusy
-            | Kind::TokenTimeout
-            | Kind::TokenFailed
-            | Kind::StoreBusy
-            | Kind::Io
-    )
-}
-
-/// Whether another try would have somebody touch the token, or give its PIN.
-fn asks_somebody(kind: ErrorKind) -> bool {
-    use ErrorKind as Kind;
-    matches!(kind, Kind::TokenNotTouched | Kind::PinRequired | Kind::PinWrong | Kind::PinLocked)
-}
-
-/// Whether a session that refused a stream takes on none any more.
-fn is_over(kind: ErrorKind) -> bool {
-    !matches!(kind, ErrorKind::StreamLimit)
-}
-
-fn trouble_error(trouble: Trouble) -> Error {
-    Error::new(trouble.kind, trouble.what, trouble.hint)
-}
-
-fn closed(peer: &Identifier) -> Error {
-    Error::new(
-        ErrorKind::SessionClosed,
-        format!("The sessions with `{peer}` were closed by this machine."),
-        "Connect again if more is to be said.",
-    )
-}
-
-fn draining(peer: &Identifier) -> Error {
-    Error::new(
-        ErrorKind::SessionDraining,
-        format!("`{peer}` takes on no new streams in the session that was just begun."),
-        "Look at what runs on that machine.",
-    )
-}
-
-fn late(peer: &Identifier, patience: Duration) -> Error {
-    Error::new(
-        ErrorKind::DialTimeout,
-        format!("No session with `{peer}` came about within {} s.", patience.as_secs()),
-        "Look at the log for what it waits for: the network, or this machine's token.",
-    )
 }
