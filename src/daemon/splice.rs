@@ -123,7 +123,9 @@ pub(super) async fn splice(
             }
             match inward.poll(cx, stream, local, &traffic.received) {
                 Err(Failed::Read(error)) => return Poll::Ready(Err(Broken::Stream(error_of(error)))),
-                Err(Failed::Write(_)) => inward.sink(),
+                Err(Failed::Write(error)) if takes_no_more(&error) => inward.sink(),
+                // The kernel tells of a reset once: whoever reads after that finds an end.
+                Err(Failed::Write(error)) => return Poll::Ready(Err(Broken::of_local(error))),
                 Ok(()) if !inward.is_over() && local.poll_gone(cx).is_ready() => inward.sink(),
                 Ok(()) => {}
             }
@@ -175,6 +177,12 @@ pub(super) async fn splice(
     };
     ends.stream.reset(reason);
     Err(Broken::Cut(reason))
+}
+
+/// What is local has closed its reading direction, or all of itself, behind everything that it had to say.
+fn takes_no_more(error: &io::Error) -> bool {
+    // Of a shutdown, the latter: what was before it, reading tells.
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected)
 }
 
 impl Broken {

@@ -327,6 +327,29 @@ fn breaks_are_breaks() {
     });
 }
 
+/// A target's reset that is met by writing is one: the kernel tells it once, and whoever reads after that is told of an end.
+#[test]
+fn a_reset_while_the_peer_talks_is_a_break() {
+    run(async {
+        let (listener, address) = bound().await;
+        let mut served = serve(&format!("[service.web]\ntarget = \"tcp:{address}\"\nallow = [\"wallet\"]\n"));
+        let wallet = Caller::new(&mut served.wallet).await;
+        let stream = wallet.open("web").await;
+        let mut local = accept(&listener).await;
+        let (mut read, mut write) = tokio::io::split(stream);
+        let talking = tokio::spawn(async move { while write.write_all(&[0; 65_536]).await.is_ok() {} });
+        local.write_all(b"half").await.unwrap();
+        read.read_exact(&mut [0; 4]).await.unwrap();
+        // Until the target's queue is full, and the daemon waits to write.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        local.set_zero_linger().unwrap();
+        drop(local);
+        let broken = timeout(SOON, read.read_to_end(&mut Vec::new())).await.expect("an end").map_err(error_of);
+        talking.abort();
+        assert_eq!(reset_of(&broken.expect_err("half of an answer was taken for all of it")), Some(Reset::Dropped));
+    });
+}
+
 /// The daemon's end cuts what is left, also where what had arrived makes no way.
 #[test]
 fn the_daemons_end_is_a_break() {
