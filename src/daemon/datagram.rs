@@ -11,7 +11,7 @@ use super::splice::{Broken, Buffer, Traffic};
 use crate::error::{Error, ErrorKind};
 use crate::identity::Identifier;
 use crate::session::{Reset, Stream, error_of};
-use futures::{SinkExt as _, StreamExt as _};
+use futures::{SinkExt, StreamExt as _};
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -19,7 +19,6 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::bytes::{Bytes, BytesMut};
@@ -106,7 +105,8 @@ pub(super) async fn carry(
     match outcome {
         Ok(()) => {
             let parting = async {
-                writer.get_mut().shutdown().await?;
+                // Behind the last datagram, and not in it.
+                SinkExt::<Bytes>::close(&mut writer).await?;
                 // What is still on its way is too late.
                 while let Some(Ok(_)) = reader.next().await {
                     dropped();

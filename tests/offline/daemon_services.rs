@@ -380,6 +380,29 @@ fn the_daemons_end_is_a_break() {
     });
 }
 
+/// A flow that ends while the peer takes nothing ends behind a datagram, or is broken.
+#[test]
+fn a_flow_ends_between_datagrams() {
+    run(async {
+        let backend = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = backend.local_addr().unwrap();
+        let mut served =
+            serve(&format!("[service.udp]\ntarget = \"udp:{address}\"\nallow = [\"wallet\"]\ndatagram-idle = 1\n"));
+        let wallet = Caller::new(&mut served.wallet).await;
+        let mut stream = wallet.open("udp").await;
+        stream.write_all(b"\0\x01?").await.unwrap();
+        let (_, flow) = timeout(SOON, backend.recv_from(&mut [0; 8])).await.expect("a datagram").unwrap();
+        for _ in 0..400 {
+            backend.send_to(&[b'x'; 9_998], flow).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Its idle time, and what the end may take.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let (heard, broken) = outcome(&mut stream).await;
+        assert!(broken.is_some() || heard.len() % 10_000 == 0, "an end after {} bytes", heard.len());
+    });
+}
+
 /// As many streams as there may be, of all peers; and a target that takes no connection.
 #[test]
 fn limits() {
