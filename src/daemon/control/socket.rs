@@ -2,10 +2,11 @@
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_to, listen, socket_with};
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -58,7 +59,7 @@ impl Guard {
 
     /// Who may open it follows the configuration.
     pub(in crate::daemon) fn set_open_to_all(&self, all: bool) -> Result<()> {
-        set_mode(&self.path, all)
+        set_mode(&self.path, self.inode, all)
     }
 }
 
@@ -113,18 +114,27 @@ pub(super) fn bind(path: &Path, open_to_all: bool) -> Result<(UnixListener, Guar
     let listener = UnixListener::from_std(listener).map_err(failed("made", path))?;
     let inode = std::fs::symlink_metadata(path).map_err(failed("looked at", path))?.ino();
     let guard = Guard { path: path.to_owned(), inode, open: Mutex::new(Some(Open { _lock: lock, _task: None })) };
-    set_mode(path, open_to_all)?;
+    set_mode(path, inode, open_to_all)?;
     Ok((listener, guard))
 }
 
 /// Who is let in decides the daemon, by who asks; the mode only keeps others from asking where nobody may.
-fn set_mode(path: &Path, open_to_all: bool) -> Result<()> {
+fn set_mode(path: &Path, inode: u64, open_to_all: bool) -> Result<()> {
     let mode = if open_to_all { 0o666 } else { 0o600 };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|error| {
+    let set = || -> io::Result<()> {
+        // By what is open: somebody may have put a link to another file there.
+        let file = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        if rustix::fs::fstat(&file)?.st_ino != inode {
+            return Err(io::Error::other("something else is there now"));
+        }
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+    };
+    set().map_err(|error| {
         Error::new(
             ErrorKind::Io,
             format!("The mode of the control socket {} can not be set: {error}.", path.display()),
-            "Check what file system it is on.",
+            "Check what file system it is on; restart the daemon if the socket was removed.",
         )
         .because(error)
     })
@@ -136,7 +146,7 @@ fn lock(path: &Path, failed: impl Fn(io::Error) -> Error) -> Result<File> {
     name.push(".lock");
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    options.custom_flags(OFlags::NOFOLLOW.bits() as i32);
     let mut file = options.open(&name).map_err(&failed)?;
     match file.try_lock() {
         Ok(()) => {
@@ -188,6 +198,19 @@ mod tests {
         assert_eq!(mode(), 0o666);
         guard.set_open_to_all(false).unwrap();
         assert_eq!(mode(), 0o600);
+    }
+
+    #[test]
+    fn nothing_else_is_opened_to_all() {
+        let (dir, runtime) = (tempfile::tempdir().unwrap(), runtime());
+        let _in = runtime.enter();
+        let (path, secret) = (dir.path().join("control.sock"), dir.path().join("pin"));
+        File::options().write(true).create(true).truncate(false).mode(0o600).open(&secret).unwrap();
+        let (_listener, guard) = bind(&path, false).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&secret, &path).unwrap();
+        assert!(guard.set_open_to_all(true).is_err());
+        assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
