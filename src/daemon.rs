@@ -107,10 +107,14 @@ impl Daemon {
     /// Those of the sockets that it opens and of [`Endpoint::listen`].
     pub async fn run(&self, endpoint: Endpoint, stop: impl Future<Output = ()>) -> Result<()> {
         let shared = &self.shared;
-        shared.begin(endpoint.clone());
         let mut tasks = JoinSet::new();
+        {
+            // A reload is before it or after it: of one in between it would open the former sockets, or the same ones twice.
+            let _turn = shared.turn().await;
+            shared.begin(endpoint.clone());
+            forwards::start(shared, &mut tasks).await?;
+        }
         tasks.spawn(follow(Arc::clone(shared)));
-        forwards::start(shared, &mut tasks).await?;
         metrics::start(shared, &mut tasks).await?;
         connections::start(shared, &mut tasks)?;
         relations::start(shared, &mut tasks);

@@ -302,9 +302,14 @@ impl Shared {
         }
     }
 
+    /// As long as the answer is kept no configuration is taken over.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.reloading.lock().await
+    }
+
     /// Reads the configuration again and takes it over. One at a time.
     pub(super) async fn reload_from_source(self: &Arc<Self>) -> Result<Vec<String>> {
-        let _turn = self.reloading.lock().await;
+        let _turn = self.turn().await;
         let _told = systemd::reloading(&self.hearts);
         let source = lock(&self.source).clone();
         let outcome = match source {
