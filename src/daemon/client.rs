@@ -14,16 +14,37 @@ pub use super::control::{Answer, Content, Request, VERSION, control_path};
 
 use super::status::Status;
 use crate::error::{Error, ErrorKind, Result};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the daemon may take for an answer. A reload waits for sockets that it opens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+
+/// How long the daemon may take to accept a connection, when as many wait for that as can. One that hangs never does.
+const QUEUED: Duration = Duration::from_secs(5);
+
+/// As `UnixStream::connect`, which waits for ever for a place in a queue that is full.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let (address, until) = (SocketAddrUnix::new(path)?, Instant::now() + QUEUED);
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Err(Errno::AGAIN) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
+            Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+            outcome => break outcome?,
+        }
+    }
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(socket.into())
+}
 
 /// A connection to a daemon. It blocks.
 pub struct Client {
@@ -37,7 +58,7 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::DaemonAbsent`] when none answers there; [`ErrorKind::DaemonRefused`] when this user may not.
     pub fn connect(path: &Path) -> Result<Self> {
-        let connected = UnixStream::connect(path).and_then(|stream| {
+        let connected = connect(path).and_then(|stream| {
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
             Ok(stream)
@@ -115,5 +136,31 @@ impl Client {
             format!("What answers at {} is not understood.", self.path.display()),
             "Restart the daemon if it was upgraded, so that it is of the same release as this program.",
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_hangs_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let hung = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        rustix::net::bind(&hung, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&hung, 0).unwrap();
+        let (sender, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut waiting = Vec::new();
+            let error = loop {
+                match Client::connect(&path) {
+                    Ok(client) => waiting.push(client),
+                    Err(error) => break error,
+                }
+            };
+            sender.send(error.kind())
+        });
+        assert_eq!(ended.recv_timeout(QUEUED * 4).expect("it ends"), ErrorKind::DaemonAbsent);
     }
 }
