@@ -83,6 +83,9 @@ impl From<&Error> for Trouble {
     }
 }
 
+/// Stands for the names that nothing is configured for. No service has it.
+const UNKNOWN: &str = "*";
+
 /// Takes down what happens. Clones share it.
 #[derive(Clone)]
 pub(super) struct Books(Arc<Inner>);
@@ -157,15 +160,15 @@ impl Books {
         }
     }
 
-    /// A stream was refused to a peer.
-    pub(super) fn refused(&self, peer: &Identifier, service: &ServiceName, reason: Reset) {
+    /// A stream was refused to a peer. `service`: `None` for every name that nothing is configured for, of which a peer can make up as many as it likes.
+    pub(super) fn refused(&self, peer: &Identifier, service: Option<&ServiceName>, reason: Reset) {
         let reason = match reason {
             Reset::NotAllowed => "not-allowed",
             Reset::NoSuchService => "no-such-service",
             Reset::Limit => "limit",
             _ => "backend",
         };
-        self.with(|queue| queue.refused(peer.as_str(), service.as_str(), reason));
+        self.with(|queue| queue.refused(peer.as_str(), service.map_or(UNKNOWN, ServiceName::as_str), reason));
     }
 
     /// Notes a session's end when it has come.

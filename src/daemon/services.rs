@@ -228,7 +228,7 @@ async fn one(shared: Arc<Shared>, stream: Stream) {
         if let Some(untold) = shared.services.refusals_of(&peer.identifier).tell() {
             tracing::warn!(target: "claviger::service", peer = %peer.identifier, role = %peer.role, service = %name, %reason, untold, "a stream was refused");
         }
-        shared.connections.refused(&peer.identifier, &name, reason);
+        shared.connections.refused(&peer.identifier, configured.map(|_| &name), reason);
         stream.reset(reason);
     };
     // Who may not open it does not learn whether it is there.
@@ -256,7 +256,7 @@ async fn one(shared: Arc<Shared>, stream: Stream) {
         }
         Err(Broken::Local(error)) => {
             book.failed.fetch_add(1, Ordering::Relaxed);
-            shared.connections.refused(&peer.identifier, &name, Reset::Internal);
+            shared.connections.refused(&peer.identifier, Some(&name), Reset::Internal);
             book.tell(&peer, &name, &error);
             error.kind().to_string()
         }

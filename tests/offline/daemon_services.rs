@@ -463,6 +463,35 @@ fn limits() {
     });
 }
 
+/// Names that a peer makes up do not fill the log of connections.
+#[test]
+fn unknown_names_are_one_entry() {
+    run(async {
+        let mut served = serve("[service.cat]\ncommand = [\"/bin/cat\"]\nallow = [\"tower\"]\n");
+        let wallet = Caller::new(&mut served.wallet).await;
+        for at in 0..50 {
+            assert_eq!(wallet.refused(&format!("made-up-{at}")).await, Some(Reset::NotAllowed));
+        }
+        assert_eq!(wallet.refused("cat").await, Some(Reset::NotAllowed));
+        let Served { daemon, cosigner, .. } = served;
+        assert_eq!(tokio::task::spawn_blocking(|| daemon.stop()).await.unwrap(), Some(0));
+        let store = cosigner.dir.path().join("store");
+        let output = crate::cli::run(&["--json", "--store", text(&store), "log", "--limit", "0"], b"");
+        let log = String::from_utf8(output.stdout).unwrap();
+        let refused: Vec<serde_json::Value> = log
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .filter(|entry: &serde_json::Value| entry["event"] == "stream-refused")
+            .collect();
+        let of = |service: &str| {
+            let counts = refused.iter().filter(|entry| entry["service"] == service);
+            counts.map(|entry| entry["count"].as_u64().unwrap()).sum::<u64>()
+        };
+        assert_eq!((of("*"), of("cat")), (50, 1), "{log}");
+        assert!(refused.len() <= 4, "{log}");
+    });
+}
+
 /// What the configuration allows no more is cut at once; what it still allows goes on.
 #[test]
 fn permissions_that_are_taken_back() {

@@ -40,9 +40,9 @@ pub enum Event {
     StreamRefused {
         /// Whose.
         peer: String,
-        /// What it asked for.
+        /// What it asked for; `*` for every name that this machine serves nothing by.
         service: String,
-        /// Why: `not-allowed`, `no-such-service`, `limit`, `failed`.
+        /// Why: `not-allowed`, `no-such-service`, `limit`, `backend`.
         reason: String,
         /// How many since the entry before of this kind.
         count: u64,

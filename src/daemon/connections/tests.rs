@@ -28,7 +28,7 @@ fn it_is_written_and_read() {
     let dir = tempfile::tempdir().unwrap();
     let books = Books::new(&config(10), dir.path());
     books.begin().unwrap();
-    (0..5).for_each(|_| books.refused(&"wallet".parse().unwrap(), &"ssh".parse().unwrap(), Reset::NotAllowed));
+    (0..5).for_each(|_| books.refused(&"wallet".parse().unwrap(), Some(&"ssh".parse().unwrap()), Reset::NotAllowed));
     books.note(Event::TokenLost { state: "absent".into(), reason: Some("token-absent".into()) });
     books.end();
     let expected = [
