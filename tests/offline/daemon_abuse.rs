@@ -59,8 +59,7 @@ impl Honest {
         Self { counted, calling }
     }
 
-    /// It has noticed nothing.
-    pub(crate) async fn is_well(self) {
+    pub(crate) async fn noticed_nothing(self) {
         self.counted.done.store(true, Ordering::Relaxed);
         timeout(SOON, self.calling).await.expect("it is answered").expect("it is answered well");
         let [calls, slowest] = [&self.counted.calls, &self.counted.slowest].map(|n| n.load(Ordering::Relaxed));
@@ -208,7 +207,7 @@ fn strangers_are_nobody() {
             assert!(began.elapsed() < SOON, "it keeps them: {:?}", Held::by(daemon.process.pid()));
             sleep(Duration::from_millis(50)).await;
         }
-        honest.is_well().await;
+        honest.noticed_nothing().await;
         let said = said(&daemon, 60);
         assert!(said.contains("outcome=\"failed\"") && said.contains("peer=\"unknown\""), "{said}");
         let store = daemon.store.clone();
@@ -274,6 +273,11 @@ pub(crate) fn endless() -> SocketAddr {
     address
 }
 
+type Flooding<'a> = std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>> + 'a>>;
+
+/// What it is, whether it reads what it is told, and what it does once.
+type Flood = (&'static str, bool, fn(&mut Rogue) -> Flooding<'_>);
+
 const FLOOD: Duration = Duration::from_secs(1);
 
 #[test]
@@ -318,7 +322,7 @@ fn a_member_gone_bad_harms_nobody_else() {
         said(&daemon, 80);
         drop((outcomes, caller));
 
-        let floods: [(&str, bool, fn(&mut Rogue) -> Flooding<'_>); 5] = [
+        let floods: [Flood; 5] = [
             ("streams that it may not open", true, |rogue| {
                 Box::pin(async {
                     let first = data(SYN, rogue.next, b"hello");
@@ -382,7 +386,7 @@ fn a_member_gone_bad_harms_nobody_else() {
         watch.bounded("datagrams", 20, 32);
         said(&daemon, 12);
 
-        honest.is_well().await;
+        honest.noticed_nothing().await;
         let status = daemon.status();
         let of = |name: &str| {
             status["services"].as_array().unwrap().iter().find(|service| service["name"] == name).unwrap().clone()
@@ -400,14 +404,13 @@ fn a_member_gone_bad_harms_nobody_else() {
     });
 }
 
-type Flooding<'a> = std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>> + 'a>>;
-
 #[test]
 fn local_programs_are_bounded() {
     run(async {
         let [mut wallet, mut cosigner] = ["wallet", "cosigner"].map(Machine::software);
         wallet.introduce(&mut cosigner);
-        let service = format!("[service.echo]\ntarget = \"tcp:{}\"\nallow = [\"wallet\"]\nstreams = 1000\n", echo());
+        let service =
+            format!("[service.echo]\ntarget = \"tcp:{}\"\nallow = [\"wallet\"]\nstreams-per-peer = 200\n", echo());
         let _cosigner = Running::start(&mut cosigner, &service);
         let [flooded, other, socks, metrics] = [(); 4].map(|()| free());
         let wallet = Running::start(
@@ -424,7 +427,8 @@ fn local_programs_are_bounded() {
             stream.set_read_timeout(Some(SOON)).unwrap();
             stream.write_all(b"hello").unwrap();
             let mut heard = [0; 5];
-            stream.read_exact(&mut heard).unwrap();
+            let answered = stream.read_exact(&mut heard);
+            assert!(answered.is_ok(), "{answered:?}: {:?}", said(&wallet, usize::MAX));
             assert!(&heard == b"hello" && began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         };
         works();

@@ -232,7 +232,7 @@ fn as_many_files_as_there_may_be() {
         drop(honest);
         let honest = Honest::new(&mut wallet).await;
         sleep(Duration::from_millis(600)).await;
-        honest.is_well().await;
+        honest.noticed_nothing().await;
         assert_eq!(daemon.process.stop(), Some(0));
     });
 }
@@ -273,7 +273,7 @@ fn a_full_disk() {
             assert_eq!(status["phase"], "running", "{status:#}");
             std::fs::remove_file(&filler).unwrap();
             daemon.process.says("the log of connections is written again");
-            honest.is_well().await;
+            honest.noticed_nothing().await;
             let store = daemon.store.clone();
             assert_eq!(daemon.process.stop(), Some(0));
             holds(&store);
@@ -299,7 +299,7 @@ fn a_token_that_is_pulled_while_streams_run() {
             assert_eq!(caller.ask("echo", b"meanwhile").await, b"meanwhile");
             let cosigner = crate::lab::name("cosigner");
             let never = crate::lab::ANY.resume(claviger::endpoint::Resume::Never);
-            caller.endpoint.connect_peer_with(&cosigner, never).await.err().expect("no handshake without it");
+            caller.endpoint.connect_peer_with(&cosigner, never).await.expect_err("no handshake without it");
             card.insert();
             daemon.until("it is back", |status| status["token"]["state"] != "absent" && status["well"] == true);
             caller.endpoint.connect_peer_with(&cosigner, never).await.expect("a handshake");

@@ -60,7 +60,11 @@ fn begin(directives: &str, json: bool) -> Box<dyn Fn(&str) + Send + Sync> {
     // Touches and PINs are shown as they are waited for, where there is somebody to see it.
     let waits = if json { "" } else { ",claviger::token::notice=off" };
     // What it has to say is said by whoever asked through it.
-    let filter = move |directives: &str| EnvFilter::new(format!("{directives}{waits},pinentry=off"));
+    let filter = move |directives: &str| {
+        // Of the frames of streams a peer can have it say something without end; what matters of that is the session's to tell.
+        let frames = if directives.starts_with("warn") || directives.starts_with("error") { ",yamux=off" } else { "" };
+        EnvFilter::new(format!("{directives}{waits},pinentry=off{frames}"))
+    };
     let in_journal = is_journal();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter(directives))
