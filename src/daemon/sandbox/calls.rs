@@ -66,11 +66,8 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getpeername,
     libc::SYS_getsockopt,
     libc::SYS_setsockopt,
-    libc::SYS_sendto,
     libc::SYS_recvfrom,
-    libc::SYS_sendmsg,
     libc::SYS_recvmsg,
-    libc::SYS_sendmmsg,
     libc::SYS_recvmmsg,
     libc::SYS_splice,
     libc::SYS_sendfile,
@@ -126,7 +123,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_sysinfo,
     libc::SYS_times,
     libc::SYS_getrusage,
-    libc::SYS_prlimit64,
     libc::SYS_getpriority,
     libc::SYS_sched_yield,
     libc::SYS_sched_getaffinity,
@@ -232,17 +228,22 @@ fn rules() -> Result<Rules, seccompiler::BackendError> {
     };
     // Threads. clone3(2) keeps its flags in memory, where no filter sees them; after ENOSYS the C library takes this one.
     rules.insert(libc::SYS_clone, any(0, Some(THREAD | NOT_A_THREAD), &[THREAD])?);
-    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family| family as u64);
-    rules.insert(libc::SYS_socket, any(0, None, &families)?);
-    rules.insert(libc::SYS_socketpair, any(0, None, &families[..1])?);
-    // Memory that is executable comes from a file, and was never written to.
+    rules.insert(libc::SYS_socket, sockets()?);
+    rules.insert(libc::SYS_socketpair, any(0, None, &[libc::AF_UNIX as u64])?);
+    // With this flag they connect, too, and Landlock sees connect(2) alone.
+    let fast = libc::MSG_FASTOPEN as u64;
+    for (call, flags) in [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
+        rules.insert(call, any(flags, Some(fast), &[0])?);
+    }
+    // Memory that is executable was never written to. What it comes from may have been: a file of the store's directory is both, as by systemd's filter.
     let (write, execute) = (libc::PROT_WRITE as u64, libc::PROT_EXEC as u64);
     rules.insert(libc::SYS_mmap, any(2, Some(write | execute), &[0, write, execute])?);
     rules.insert(libc::SYS_mprotect, any(2, Some(execute), &[0])?);
-    // Signals to this process alone.
+    // Signals and limits for this process alone.
     let own = u64::from(std::process::id());
     rules.insert(libc::SYS_kill, any(0, None, &[own])?);
     rules.insert(libc::SYS_tgkill, any(0, None, &[own])?);
+    rules.insert(libc::SYS_prlimit64, any(0, None, &[0, own])?);
     let prctl: Vec<u64> = PRCTL.iter().map(|option| *option as u64).collect();
     rules.insert(libc::SYS_prctl, any(0, None, &prctl)?);
     // Not what types on somebody's terminal.
@@ -250,6 +251,25 @@ fn rules() -> Result<Rules, seccompiler::BackendError> {
     let other = typing.map(|request| SeccompCondition::new(1, Len::Dword, Op::Ne, request));
     let other = other.into_iter().collect::<Result<Vec<_>, _>>()?;
     rules.insert(libc::SYS_ioctl, vec![SeccompRule::new(other)?]);
+    Ok(rules)
+}
+
+/// Unix sockets, and of the Internet's TCP and UDP: Landlock's ports are TCP's, and not those of what can do the same, as MPTCP and SCTP.
+fn sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let argument = |number, mask: Option<u64>, value: libc::c_int| {
+        SeccompCondition::new(number, Len::Dword, mask.map_or(Op::Eq, Op::MaskedEq), value as u64)
+    };
+    // `SOCK_CLOEXEC` and `SOCK_NONBLOCK` are above it.
+    let kind = Some(0xf);
+    let mut rules = vec![SeccompRule::new(vec![argument(0, None, libc::AF_UNIX)?])?];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for (of, protocol) in [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)] {
+            for protocol in [0, protocol] {
+                let conditions = vec![argument(0, None, family)?, argument(1, kind, of)?, argument(2, None, protocol)?];
+                rules.push(SeccompRule::new(conditions)?);
+            }
+        }
+    }
     Ok(rules)
 }
 

@@ -98,6 +98,42 @@ fn what_is_given_up_is_gone() {
     });
 }
 
+/// Landlock sees connect(2) of TCP; what connects in another way, or by another protocol that does the same, is not there.
+#[test]
+fn nothing_connects_past_landlock() {
+    use rustix::net::{
+        AddressFamily, Protocol, SendAncillaryBuffer, SendFlags, SocketType, sendmsg_addr, sendto, socket,
+    };
+    alone("nothing_connects_past_landlock", |dir| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let text = "[transport]\nkind = \"tcp\"";
+        let confinement = enter(&config(text), Place { store: dir, ..Place::default() }).unwrap();
+        assert_eq!(state(&confinement, What::Seccomp), State::Applied);
+        let tcp = || socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let fast = SendFlags::from_bits_retain(libc::MSG_FASTOPEN as u32);
+        assert_eq!(sendto(tcp(), b"x", fast, &address), Err(Errno::NOSYS));
+        let parts = [std::io::IoSlice::new(b"x")];
+        let sent = sendmsg_addr(tcp(), &address, &parts, &mut SendAncillaryBuffer::default(), fast);
+        assert_eq!(sent, Err(Errno::NOSYS));
+        let other = |kind, protocol| socket(AddressFamily::INET, kind, protocol).map(drop);
+        assert_eq!(other(SocketType::STREAM, Some(rustix::net::ipproto::MPTCP)), Err(Errno::NOSYS));
+        assert_eq!(other(SocketType::STREAM, Some(rustix::net::ipproto::SCTP)), Err(Errno::NOSYS));
+        assert_eq!(other(SocketType::SEQPACKET, None), Err(Errno::NOSYS));
+        assert_eq!(other(SocketType::DGRAM, Some(rustix::net::ipproto::ICMP)), Err(Errno::NOSYS));
+        let named: [Option<Protocol>; 2] = [None, Some(rustix::net::ipproto::UDP)];
+        for protocol in named {
+            other(SocketType::DGRAM, protocol).unwrap();
+        }
+        other(SocketType::STREAM, Some(rustix::net::ipproto::TCP)).unwrap();
+        // Limits of this process, and of no other.
+        let limits =
+            |process| rustix::process::prlimit(process, Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+        limits(None).unwrap();
+        assert_eq!(limits(rustix::process::getppid()).unwrap_err(), Errno::NOSYS);
+    });
+}
+
 /// A command has needs of its own.
 #[test]
 fn what_a_command_needs_is_kept() {
