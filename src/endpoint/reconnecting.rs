@@ -4,7 +4,7 @@ mod reasons;
 
 use super::resumption::is_broken;
 use super::{ConnectOptions, Endpoint, Resume};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::identity::{Identifier, ServiceName};
 use crate::session::{Session, Stream};
 use crate::token::Trouble;
