@@ -14,12 +14,13 @@ pub use super::control::{Answer, Content, Request, VERSION, control_path};
 
 use super::status::Status;
 use crate::error::{Error, ErrorKind, Result};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the daemon may take for an answer. A reload waits for sockets that it opens.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,17 +33,14 @@ const QUEUED: Duration = Duration::from_secs(5);
 
 /// As `UnixStream::connect`, which waits for ever for a place in a queue that is full.
 fn connect(path: &Path) -> io::Result<UnixStream> {
-    let (address, until) = (SocketAddrUnix::new(path)?, Instant::now() + QUEUED);
+    let address = SocketAddrUnix::new(path)?;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    rustix::io::ioctl_fionbio(&socket, true)?;
-    loop {
-        match rustix::net::connect(&socket, &address) {
-            Err(Errno::AGAIN) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
-            Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
-            outcome => break outcome?,
-        }
+    // socket(7): it holds for connecting, too.
+    set_socket_timeout(&socket, Timeout::Send, Some(QUEUED))?;
+    match retry_on_intr(|| rustix::net::connect(&socket, &address)) {
+        Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+        outcome => outcome?,
     }
-    rustix::io::ioctl_fionbio(&socket, false)?;
     Ok(socket.into())
 }
 
