@@ -174,13 +174,20 @@ fn what_can_not_be_written_waits_for_room() {
     let report = wait(&mut written, |report| report.trouble.is_some());
     assert_eq!(report.trouble.unwrap().reason, "store-permissions");
     (0..QUEUE).for_each(|_| books.note(Event::TokenBack {}));
-    wait(&mut written, |report| report.dropped > 0);
+    wait(&mut written, |report| report.dropped == 1);
+    (0..1000).for_each(|_| books.note(Event::TokenBack {}));
+    wait(&mut written, |report| report.dropped == 1001);
+    (0..1000).for_each(|_| books.note(Event::TokenBack {}));
+    wait(&mut written, |report| report.dropped == 2001);
     std::fs::remove_dir(dir.path().join(FILE_NAME)).unwrap();
+    wait(&mut written, |report| report.last == QUEUE as u64);
     books.end();
     let said = texts(dir.path());
-    assert_eq!(said.len(), QUEUE, "{:?}", &said[..2]);
-    assert!(said[0].starts_with("the daemon started") && said[1..].iter().all(|said| said == "the token is back"));
-    assert_eq!(books.report().trouble, None);
+    let [kept @ .., end, lacks] = said.as_slice() else { panic!("{said:?}") };
+    assert_eq!(kept.len(), QUEUE, "{:?}", &kept[..2]);
+    assert!(kept[0].starts_with("the daemon started") && kept[1..].iter().all(|said| said == "the token is back"));
+    assert_eq!([end, lacks], ["the daemon stopped", "2001 entries found no room and are missing here"]);
+    assert_eq!((books.report().trouble, books.report().dropped), (None, 2001));
 }
 
 #[test]
