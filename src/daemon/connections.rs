@@ -274,7 +274,8 @@ impl Writer {
                 continue;
             }
             tries += 1;
-            if self.pending.is_empty() || tries > TRIES.0 {
+            // What found no room is told once there is some.
+            if tries > TRIES.0 || (self.pending.is_empty() && !state.queue.lacks()) {
                 return;
             }
             state = self.inner.wake.wait_timeout(state, TRIES.1).unwrap_or_else(PoisonError::into_inner).0;
@@ -285,11 +286,14 @@ impl Writer {
     /// The newest find no room when there is none: what led to the trouble is worth more than what it led to.
     fn take(&mut self, taken: Vec<Dated>) {
         let room = QUEUE.saturating_sub(self.pending.len());
-        let beyond = taken.len().saturating_sub(room) as u64;
-        self.pending.extend(taken.into_iter().take(room));
-        if beyond > 0 {
-            self.inner.lock().queue.lost(beyond);
-            self.inner.written.send_modify(|report| report.dropped += beyond);
+        let mut taken = taken.into_iter();
+        self.pending.extend(taken.by_ref().take(room));
+        let mut state = self.inner.lock();
+        taken.for_each(|(_, event)| state.queue.give_back(&event));
+        let dropped = state.queue.dropped_ever();
+        drop(state);
+        if dropped != self.inner.written.borrow().dropped {
+            self.inner.written.send_modify(|report| report.dropped = dropped);
         }
     }
 

@@ -31,7 +31,11 @@ pub(super) struct Queue {
     repeated: Counts<(String, &'static str, String)>,
     /// What each peer has used up, and since when.
     budgets: HashMap<String, (Instant, u32)>,
+    /// That the log does not know of yet.
     dropped: u64,
+    dropped_told: Option<Instant>,
+    /// Since this was made.
+    dropped_ever: u64,
 }
 
 /// Counted together, and told once a [`MINUTE`].
@@ -70,7 +74,7 @@ impl<K: Ord + Clone> Counts<K> {
 impl Queue {
     pub(super) fn push(&mut self, time: u64, event: Event) {
         if self.entries.len() >= QUEUE {
-            self.dropped += 1;
+            self.lost(1);
         } else {
             self.entries.push_back((time, event));
         }
@@ -96,7 +100,7 @@ impl Queue {
         } else {
             let direction = if direction { "incoming" } else { "outgoing" };
             let counted = self.repeated.add((peer, direction, outcome));
-            self.dropped += u64::from(!counted);
+            self.lost(u64::from(!counted));
         }
     }
 
@@ -106,19 +110,39 @@ impl Queue {
 
     pub(super) fn refused(&mut self, peer: &str, service: &str, reason: &'static str) {
         let counted = self.refused.add((peer.to_owned(), service.to_owned(), reason));
-        self.dropped += u64::from(!counted);
+        self.lost(u64::from(!counted));
     }
 
-    /// As many as were dropped elsewhere.
+    /// As many found no room.
     pub(super) fn lost(&mut self, count: u64) {
         self.dropped += count;
+        self.dropped_ever += count;
+    }
+
+    /// What was taken finds no room, either.
+    pub(super) fn give_back(&mut self, event: &Event) {
+        match event {
+            // Those have been counted.
+            Event::Dropped { count } => self.dropped += count,
+            _ => self.lost(1),
+        }
+    }
+
+    /// Whether something found no room that the log does not know of yet.
+    pub(super) fn lacks(&self) -> bool {
+        self.dropped > 0
+    }
+
+    /// How many found no room since this was made.
+    pub(super) fn dropped_ever(&self) -> u64 {
+        self.dropped_ever
     }
 
     /// What is to be written now; `all`: nothing is kept back to be counted with what comes.
     pub(super) fn take(&mut self, time: u64, now: Instant, all: bool) -> Vec<Dated> {
         let mut taken: Vec<Dated> = std::mem::take(&mut self.entries).into();
-        let rested = self.strangers_told.is_none_or(|told| now.saturating_duration_since(told) >= MINUTE);
-        if !self.strangers.is_empty() && (all || rested) {
+        let rested = |told: Option<Instant>| told.is_none_or(|told| now.saturating_duration_since(told) >= MINUTE);
+        if !self.strangers.is_empty() && (all || rested(self.strangers_told)) {
             let reasons = std::mem::take(&mut self.strangers);
             let reasons: BTreeMap<_, _> =
                 reasons.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect();
@@ -132,8 +156,9 @@ impl Queue {
             taken.push((time, Event::Repeated { peer, direction: direction.to_owned(), outcome, count }));
         }
         self.budgets.retain(|_, (since, _)| now.saturating_duration_since(*since) < MINUTE);
-        if self.dropped > 0 {
+        if self.dropped > 0 && (all || rested(self.dropped_told)) {
             taken.push((time, Event::Dropped { count: std::mem::take(&mut self.dropped) }));
+            self.dropped_told = Some(now);
         }
         taken
     }
@@ -199,9 +224,24 @@ mod tests {
     fn what_finds_no_room_is_counted() {
         let mut queue = Queue::default();
         (0..QUEUE + 7).for_each(|_| queue.push(1, Event::TokenBack {}));
-        (0..KEYS + 3).for_each(|at| queue.refused("mad", &format!("service-{at}"), "not-allowed"));
+        (0..KEYS + 3).for_each(|at| queue.refused(&format!("peer-{at}"), "ssh", "not-allowed"));
         let entries = queue.take(2, Instant::now(), false);
         assert_eq!(entries.len(), QUEUE + KEYS + 1);
         assert_eq!(entries.last().unwrap().1, Event::Dropped { count: 10 });
+    }
+
+    #[test]
+    fn what_finds_no_room_again_and_again_is_an_entry_a_minute() {
+        let (mut queue, start) = (Queue::default(), Instant::now());
+        let mut entries = Vec::new();
+        for second in 0..120 {
+            queue.lost(5);
+            entries.extend(queue.take(second * 1000, start + Duration::from_secs(second), false));
+        }
+        entries.extend(queue.take(120_000, start, true));
+        assert_eq!(entries.len(), 3);
+        let total: u64 =
+            entries.iter().map(|(_, event)| if let Event::Dropped { count } = event { *count } else { 0 }).sum();
+        assert_eq!((total, queue.dropped_ever()), (600, 600));
     }
 }
