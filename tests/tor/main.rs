@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test")]
 #![allow(clippy::print_stdout, reason = "what a failed test saw, and how long it took")]
+#![allow(clippy::disallowed_methods, reason = "the status of another process is asked again and again")]
 
 mod cards;
 mod daemon;
