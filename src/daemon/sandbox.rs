@@ -10,6 +10,7 @@
 //! Landlock, as far as the kernel knows it. What the configuration and the token's locator name can be read; the store's directory, arti's and those of sockets
 //! can be changed; nothing can be executed. Rules belong to directories, so that a file may be replaced; a directory that is replaced by another of the same
 //! name is out of reach until the next start. TCP ports are bound only where the configuration listens, and connected to only where it dials; arti dials any.
+//! UDP is no matter of Landlock: its sockets are there only where the configuration has some, or a token's module connects, or with arti.
 //! Connecting to a unix socket is no matter of Landlock before ABI 9: pcscd and backends are reached by their modes alone.
 //!
 //! # System calls
@@ -106,6 +107,8 @@ pub struct Confinement {
     left: Option<Needs>,
     /// Whether no program can be started.
     starts_none: bool,
+    /// Whether no UDP socket can be made.
+    is_without_udp: bool,
 }
 
 impl Confinement {
@@ -126,7 +129,8 @@ impl Confinement {
     pub fn admits(&self, config: &Config) -> Result<()> {
         let mut needs = Needs::of(config, &self.place);
         let program = if self.starts_none { needs.programs.pop() } else { None };
-        let lacks = program.or_else(|| self.left.as_ref().and_then(|left| left.lacks(&needs)));
+        let udp = (self.is_without_udp && needs.udp).then(|| "UDP sockets".to_owned());
+        let lacks = program.or(udp).or_else(|| self.left.as_ref().and_then(|left| left.lacks(&needs)));
         lacks.map_or(Ok(()), |what| {
             Err(Error::new(
                 ErrorKind::RestartNeeded,
@@ -145,7 +149,7 @@ impl Confinement {
 /// [`ErrorKind::SandboxFailed`] when `[sandbox] require` is set and something can not be given up at all.
 pub fn enter(config: &Config, place: Place) -> Result<Confinement> {
     let needs = Needs::of(config, &place);
-    let wanted = &config.sandbox;
+    let (wanted, udp) = (&config.sandbox, needs.udp);
     let mut confinement = Confinement { place, ..Confinement::default() };
     let mut tell = |what, outcome: Outcome| {
         let Outcome { state, why } = outcome;
@@ -167,8 +171,9 @@ pub fn enter(config: &Config, place: Place) -> Result<Confinement> {
         tell(What::Landlock, outcome);
     }
     if wanted.seccomp {
-        let outcome = program.map_or_else(calls::restrict, not);
+        let outcome = program.map_or_else(|| calls::restrict(udp), not);
         confinement.starts_none |= outcome.state != State::Not;
+        confinement.is_without_udp = outcome.state != State::Not && !udp;
         tell(What::Seccomp, outcome);
     }
     confinement.starts_none |= confinement.left.is_some();

@@ -174,6 +174,11 @@ fn what_can_not_be_believed_is_named() {
     database.execute("DELETE FROM entries WHERE sequence = 2", []).unwrap();
     drop(database);
     seen += &shown(5, &["--store", text(&store), "log", "--verify"], &hide);
+    // One that begins after what was noted can be anybody's.
+    let database = rusqlite::Connection::open(store.join("connections.db")).unwrap();
+    database.execute_batch("DELETE FROM entries; UPDATE anchor SET sequence = 500, hash = randomblob(32)").unwrap();
+    drop(database);
+    seen += &shown(1, &["--store", text(&store), "log", "--verify", "--noted", &format!("3:{hash}")], &hide);
     std::fs::write(store.join("connections.db"), "no database at all, but for its name").unwrap();
     seen += &shown(5, &["--store", text(&store), "log"], &hide);
     snapshot("log", &seen.replace(&hash, "[HASH]"));

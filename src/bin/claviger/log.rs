@@ -153,21 +153,29 @@ fn verdict(chain: &Chain, noted: Option<Head>, found: Option<bool>, terminal: &T
             format!("The log of connections ends with entry {}, and {} was noted.", head.sequence, noted.sequence);
         return Err(damaged(what));
     }
+    // Whoever can write the file can have it begin after what was noted: then it says nothing.
+    if let Some(noted) = noted.filter(|_| found != Some(true)) {
+        return Err(Error::new(
+            ErrorKind::NotWell,
+            format!(
+                "The log of connections holds in itself, and begins after entry {}, which was noted: that one was pruned, or another log was put in this one's place.",
+                noted.sequence
+            ),
+            "Note the head more often than the log is pruned, or keep more entries: `connections` under [log].",
+        ));
+    }
     let holds = match head.sequence - anchor.sequence {
         0 => "The log is empty.".to_owned(),
         1 => format!("The log holds: entry {}.", head.sequence),
         _ => format!("The log holds: entries {} to {}.", anchor.sequence + 1, head.sequence),
     };
-    let noted_too = match (noted, found) {
-        (Some(noted), Some(true)) => format!(" Entry {} is the one that was noted.", noted.sequence),
-        (Some(noted), _) => format!(" Entry {}, which was noted, has been pruned since.", noted.sequence),
-        _ => String::new(),
-    };
+    let noted_too =
+        noted.map_or_else(String::new, |noted| format!(" Entry {} is the one that was noted.", noted.sequence));
     let value = json!({
         "first": anchor.sequence + 1,
         "last": head.sequence,
         "hash": data_encoding::HEXLOWER.encode(&head.hash),
-        "noted": noted.map(|_| if found == Some(true) { "found" } else { "pruned" }),
+        "noted": noted.map(|_| "found"),
     });
     let text = wrapped(&format!("{holds}{noted_too}"), 0, COLUMNS).join("\n");
     terminal.result(&format!("{text}\nHead: {}\n", spelled(head)), &value)

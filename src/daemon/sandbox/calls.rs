@@ -199,24 +199,25 @@ const PRCTL: &[libc::c_int] = &[
     PR_GET_AUXV,
 ];
 
-/// Restricts every thread of this process.
-pub(super) fn restrict() -> Outcome {
-    let applied = program().and_then(|program| apply_filter_all_threads(&program).map_err(|error| error.to_string()));
+/// Restricts every thread of this process. `udp`: it makes UDP sockets.
+pub(super) fn restrict(udp: bool) -> Outcome {
+    let applied =
+        program(udp).and_then(|program| apply_filter_all_threads(&program).map_err(|error| error.to_string()));
     applied.map_or_else(not, |()| APPLIED)
 }
 
-fn program() -> Result<BpfProgram, String> {
+fn program(udp: bool) -> Result<BpfProgram, String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)
         .map_err(|_| format!("it is not known for {} which calls are needed", std::env::consts::ARCH))?;
     let missing = SeccompAction::Errno(libc::ENOSYS as u32);
-    rules()
+    rules(udp)
         .and_then(|rules| SeccompFilter::new(rules, missing, SeccompAction::Allow, arch)?.try_into())
         .map_err(|error: seccompiler::BackendError| error.to_string())
 }
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-fn rules() -> Result<Rules, seccompiler::BackendError> {
+fn rules(udp: bool) -> Result<Rules, seccompiler::BackendError> {
     let mut rules: Rules = ALLOWED.iter().chain(OLDER).map(|call| (*call, Vec::new())).collect();
     // One of these values of an argument, under a mask.
     let any = |argument: u8, mask: Option<u64>, values: &[u64]| {
@@ -228,7 +229,7 @@ fn rules() -> Result<Rules, seccompiler::BackendError> {
     };
     // Threads. clone3(2) keeps its flags in memory, where no filter sees them; after ENOSYS the C library takes this one.
     rules.insert(libc::SYS_clone, any(0, Some(THREAD | NOT_A_THREAD), &[THREAD])?);
-    rules.insert(libc::SYS_socket, sockets()?);
+    rules.insert(libc::SYS_socket, sockets(udp)?);
     rules.insert(libc::SYS_socketpair, any(0, None, &[libc::AF_UNIX as u64])?);
     // With this flag they connect, too, and Landlock sees connect(2) alone.
     let fast = libc::MSG_FASTOPEN as u64;
@@ -255,7 +256,7 @@ fn rules() -> Result<Rules, seccompiler::BackendError> {
 }
 
 /// Unix sockets, and of the Internet's TCP and UDP: Landlock's ports are TCP's, and not those of what can do the same, as MPTCP and SCTP.
-fn sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+fn sockets(udp: bool) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     let argument = |number, mask: Option<u64>, value: libc::c_int| {
         SeccompCondition::new(number, Len::Dword, mask.map_or(Op::Eq, Op::MaskedEq), value as u64)
     };
@@ -263,7 +264,8 @@ fn sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     let kind = Some(0xf);
     let mut rules = vec![SeccompRule::new(vec![argument(0, None, libc::AF_UNIX)?])?];
     for family in [libc::AF_INET, libc::AF_INET6] {
-        for (of, protocol) in [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)] {
+        let both = [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)];
+        for (of, protocol) in both.into_iter().take(1 + usize::from(udp)) {
             for protocol in [0, protocol] {
                 let conditions = vec![argument(0, None, family)?, argument(1, kind, of)?, argument(2, None, protocol)?];
                 rules.push(SeccompRule::new(conditions)?);
@@ -279,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_no_daemon_calls_is_not_allowed() {
-        let rules = rules().unwrap();
+        let rules = rules(false).unwrap();
         let never = [
             libc::SYS_execve,
             libc::SYS_execveat,
@@ -311,6 +313,6 @@ mod tests {
             libc::SYS_shmat,
         ];
         assert!(never.iter().all(|call| !rules.contains_key(call)));
-        assert!(program().is_ok_and(|program| program.len() < 4096));
+        assert!(program(true).is_ok_and(|program| program.len() < 4096));
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct Needs {
     pub(super) bind: BTreeSet<u16>,
     /// TCP ports that are connected to; none: any.
     pub(super) connect: Option<BTreeSet<u16>>,
+    /// Whether UDP is used. Landlock has no rules for it.
+    pub(super) udp: bool,
     /// Programs that are started, for people.
     pub(super) programs: Vec<String>,
 }
@@ -74,6 +76,9 @@ impl Needs {
         needs.read.extend(sandbox.read.iter().map(|path| absolute(path)));
         needs.write.extend(sandbox.write.iter().map(|path| absolute(path)));
         needs.connect(sandbox.connect.iter().copied());
+        // A token's module that connects may ask for a name; arti reaches whatever it likes anyway.
+        let connects = !sandbox.connect.is_empty() || place.tokens.iter().any(|token| !token.connect.is_empty());
+        needs.udp |= connects || needs.connect.is_none();
         needs
     }
 
@@ -138,7 +143,8 @@ impl Needs {
             match &service.backend {
                 Backend::Tcp(address) => self.connect([address.port()]),
                 Backend::Command(_) => self.programs.push(format!("the command of the service `{name}`")),
-                Backend::Udp(_) | Backend::Unix(_) | Backend::Unixgram(_) => {}
+                Backend::Udp(_) => self.udp = true,
+                Backend::Unix(_) | Backend::Unixgram(_) => {}
             }
         }
         let forwards = config.forward.iter().map(|forward| &forward.listen);
@@ -153,7 +159,8 @@ impl Needs {
         match local {
             Local::Tcp(address) => drop(self.bind.insert(address.port())),
             Local::Unix(path) | Local::Unixgram(path) => drop(self.sockets.insert(parent(path))),
-            Local::Udp(_) | Local::Systemd(_) => {}
+            Local::Udp(_) => self.udp = true,
+            Local::Systemd(_) => {}
         }
     }
 

@@ -101,9 +101,7 @@ fn what_is_given_up_is_gone() {
 /// Landlock sees connect(2) of TCP; what connects in another way, or by another protocol that does the same, is not there.
 #[test]
 fn nothing_connects_past_landlock() {
-    use rustix::net::{
-        AddressFamily, Protocol, SendAncillaryBuffer, SendFlags, SocketType, sendmsg_addr, sendto, socket,
-    };
+    use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, SocketType, sendmsg_addr, sendto, socket};
     alone("nothing_connects_past_landlock", |dir| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -121,16 +119,29 @@ fn nothing_connects_past_landlock() {
         assert_eq!(other(SocketType::STREAM, Some(rustix::net::ipproto::SCTP)), Err(Errno::NOSYS));
         assert_eq!(other(SocketType::SEQPACKET, None), Err(Errno::NOSYS));
         assert_eq!(other(SocketType::DGRAM, Some(rustix::net::ipproto::ICMP)), Err(Errno::NOSYS));
-        let named: [Option<Protocol>; 2] = [None, Some(rustix::net::ipproto::UDP)];
-        for protocol in named {
-            other(SocketType::DGRAM, protocol).unwrap();
+        for protocol in [None, Some(rustix::net::ipproto::UDP)] {
+            assert_eq!(other(SocketType::DGRAM, protocol), Err(Errno::NOSYS), "nothing here uses UDP");
         }
+        let more = config(&format!("{text}\n[[forward]]\nlisten = \"udp:127.0.0.1:1\"\nto = \"a/b\""));
+        let refused = confinement.admits(&more).unwrap_err();
+        assert!(refused.to_string().ends_with("UDP sockets."), "{refused}");
         other(SocketType::STREAM, Some(rustix::net::ipproto::TCP)).unwrap();
         // Limits of this process, and of no other.
         let limits =
             |process| rustix::process::prlimit(process, Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
         limits(None).unwrap();
         assert_eq!(limits(rustix::process::getppid()).unwrap_err(), Errno::NOSYS);
+    });
+}
+
+#[test]
+fn udp_is_there_where_it_is_used() {
+    alone("udp_is_there_where_it_is_used", |dir| {
+        let text = "[transport]\nkind = \"tcp\"\n[[forward]]\nlisten = \"udp:127.0.0.1:1\"\nto = \"a/b\"";
+        let confinement = enter(&config(text), Place { store: dir, ..Place::default() }).unwrap();
+        assert_eq!(state(&confinement, What::Seccomp), State::Applied);
+        std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", "127.0.0.1:9").unwrap();
+        confinement.admits(&config(text)).unwrap();
     });
 }
 
