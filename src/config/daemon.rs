@@ -145,7 +145,7 @@ pub struct Daemon {
     /// The control socket, made with mode 0600, or 0666 where there are `operators`. Default: `control.sock` in the directory that the service manager gave
     /// (`RUNTIME_DIRECTORY`), else in the store's.
     pub control: Option<PathBuf>,
-    /// Numbers of users who may ask for the status and the log, beside the daemon's own and root. Only those two may reload or stop. Default: none.
+    /// Numbers of users who may ask for the status, beside the daemon's own and root. Only those two may reload or stop. Default: none.
     pub operators: Vec<u32>,
     /// Every so often the own onion service is dialled from outside, through circuits of its own; 0: never, else 60 s to 1 day. Default: 10 min.
     #[serde(deserialize_with = "value::probe")]
@@ -206,6 +206,8 @@ pub enum Level {
 pub struct Metrics {
     /// Where they are served by HTTP at `/metrics`: TCP on loopback unless `unsafe-listen` is set, or a unix socket. Default: nowhere.
     pub listen: Option<Local>,
+    /// Whether a socket that the service manager opened may be reached from other machines. Default: no.
+    pub unsafe_listen: bool,
 }
 
 /// `[sandbox]`: what the daemon gives up once it has started.
@@ -420,7 +422,7 @@ impl TryFrom<RawMetrics> for Metrics {
     type Error = String;
 
     fn try_from(raw: RawMetrics) -> Result<Self, String> {
-        Ok(Self { listen: byte_listener(raw.listen, raw.unsafe_listen)? })
+        Ok(Self { listen: byte_listener(raw.listen, raw.unsafe_listen)?, unsafe_listen: raw.unsafe_listen })
     }
 }
 

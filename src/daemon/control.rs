@@ -210,7 +210,7 @@ fn not_allowed() -> Error {
     Error::new(
         ErrorKind::DaemonRefused,
         "The daemon does not do this for this user.",
-        "Ask as the daemon's user or root; who is in `operators` under [daemon] may ask for the status and the log.",
+        "Ask as the daemon's user or root; who is in `operators` under [daemon] may ask for the status.",
     )
 }
 

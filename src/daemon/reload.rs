@@ -52,7 +52,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<String> {
         new.onion,
         [restricted, introduction_points, introduction_limit, proof_of_work, streams_per_circuit, vanguards]
     );
-    differing!(found, "metrics", old.metrics, new.metrics, [listen]);
+    differing!(found, "metrics", old.metrics, new.metrics, [listen, unsafe_listen]);
     differing!(
         found,
         "sandbox",
@@ -86,7 +86,7 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
         told.push("The limits of sessions and streams have changed, for sessions that begin from now on.".into());
     }
     if old.daemon.operators != new.daemon.operators {
-        told.push("The users who may ask for status and log are others.".into());
+        told.push("The users who may ask for the status are others.".into());
     }
     if old.daemon.probe != new.daemon.probe || old.daemon.shutdown != new.daemon.shutdown {
         told.push("The daemon's times have changed.".into());

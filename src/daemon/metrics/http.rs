@@ -37,7 +37,9 @@ const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetri
 
 /// Opens the socket that the configuration names, and serves it.
 pub(in super::super) async fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Result<()> {
-    let Some(local) = &shared.config().metrics.listen else { return Ok(()) };
+    let config = shared.config();
+    let Some(local) = &config.metrics.listen else { return Ok(()) };
+    listeners::guard(local, config.metrics.unsafe_listen)?;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     for listener in listeners::open(local)? {
         tasks.spawn(accept(Arc::clone(shared), listener, Arc::clone(&places)));

@@ -37,6 +37,8 @@ use tor_proto::stream::IncomingStreamRequest;
 const BACKLOG: usize = 64;
 /// How long accepting a stream may take; it only sends one cell.
 const ACCEPT: Duration = Duration::from_secs(20);
+/// Until a change that arti did not take over is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
 /// Services that one process may launch, one after the other.
 const MAX_LAUNCHES: u32 = 10_000;
 
@@ -152,8 +154,14 @@ async fn follow(
     mut audience: watch::Receiver<Audience>,
 ) {
     let onion = address.redacted();
+    let mut failed = false;
     loop {
-        changed(&mut audience).await;
+        // Who was removed must not find it until the next change.
+        let again = async { if failed { sleep(AGAIN).await } else { std::future::pending().await } };
+        tokio::select! {
+            () = changed(&mut audience) => {}
+            () = again => {}
+        }
         // Several changes at once are one.
         sleep(SETTLED).await;
         let audience = audience.borrow_and_update().clone();
@@ -165,6 +173,7 @@ async fn follow(
             let done = service.reconfigure(options, Reconfigure::AllOrNothing);
             done.map_err(|error| internal("arti did not take over who finds the service.").because(error))
         });
+        failed = outcome.is_err();
         match outcome {
             Ok(()) => {
                 tracing::info!(onion, keys = audience.map_or(0, |keys| keys.len()), "who finds the service has changed")
