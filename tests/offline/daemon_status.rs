@@ -462,7 +462,7 @@ fn other_users() {
     let (status, reload) = (json!({ "version": 1, "command": "status" }), json!({ "version": 1, "command": "reload" }));
     assert!(as_nobody(status.clone()).contains("Permission denied"));
     configured("65534");
-    assert_eq!(ask(&socket, &reload)["reloaded"]["changes"][0], "The users who may ask for status and log are others.");
+    assert_eq!(ask(&socket, &reload)["reloaded"]["changes"][0], "The users who may ask for status are others.");
     let said = as_nobody(status.clone());
     assert!(said.contains("\"machine\":\"cosigner\""), "{said}");
     assert!(as_nobody(reload.clone()).contains("daemon-refused"));
