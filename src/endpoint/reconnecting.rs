@@ -90,7 +90,7 @@ pub enum ReconnectState {
 /// fail for a reason that waiting does not mend, like a touch that nobody gave. One that comes to its age is renewed before, with the token and beside it: new streams are opened on
 /// the new session, and those of the old one end on it.
 ///
-/// A stream that was open when a session broke ends with [`ErrorKind::SessionInterrupted`]: what it carried is for the application to carry on, on another stream.
+/// A stream that was open when a session broke ends with [`ErrorKind::SessionInterrupted`](crate::ErrorKind::SessionInterrupted): what it carried is for the application to carry on, on another stream.
 ///
 /// ```no_run
 /// # use claviger::{Endpoint, ErrorKind, endpoint::ReconnectOptions, session::error_of};
@@ -162,8 +162,8 @@ impl Reconnecting {
     /// Opens a stream for a service of the peer's, on the session that is there or on the next one.
     ///
     /// # Errors
-    /// What the last try to connect failed with, when waiting does not mend it, or [`patience`](ReconnectOptions::patience) is over ([`ErrorKind::DialTimeout`] when no try
-    /// ended in that time); [`ErrorKind::StreamLimit`]; [`ErrorKind::SessionClosed`] after [`close`](Self::close).
+    /// What the last try to connect failed with, when waiting does not mend it, or [`patience`](ReconnectOptions::patience) is over ([`ErrorKind::DialTimeout`](crate::ErrorKind::DialTimeout) when no try
+    /// ended in that time); [`ErrorKind::StreamLimit`](crate::ErrorKind::StreamLimit); [`ErrorKind::SessionClosed`](crate::ErrorKind::SessionClosed) after [`close`](Self::close).
     pub async fn open(&self, service: &ServiceName) -> Result<Stream> {
         let deadline = Instant::now() + self.shared.options.patience;
         loop {
