@@ -97,7 +97,7 @@ pub(crate) fn running(store: &Path) {
 
 #[test]
 fn daemons_hold_no_more_than_they_did() {
-    let seconds = std::env::var("CLAVIGER_SOAK").ok().map_or(60, |seconds| seconds.parse().unwrap());
+    let seconds = std::env::var("CLAVIGER_SOAK").ok().map_or(120, |seconds| seconds.parse().unwrap());
     let (mut wallet, mut cosigner) = (Machine::software("wallet"), Machine::software("cosigner"));
     wallet.introduce(&mut cosigner);
     let (backend, forward) = (echo(), free_port());
