@@ -322,8 +322,8 @@ fn reload() {
     // By the signal, too.
     services(&mut cosigner, &service("one", "\"wallet\""));
     daemon.process.signal(rustix::process::Signal::HUP);
-    let status = daemon.until("it is taken over", |status| status["configuration"]["refused"].is_null());
-    assert_eq!(status["services"].as_array().unwrap().len(), 1);
+    let is_taken = |status: &Value| status["services"].as_array().is_some_and(|services| services.len() == 1);
+    assert!(daemon.until("it is taken over", is_taken)["configuration"]["refused"].is_null());
     one.says("here to the end");
     assert_eq!(daemon.asked(&["reload"]).1, "Nothing has changed.\n");
     services(&mut cosigner, "");
@@ -462,7 +462,7 @@ fn other_users() {
     let (status, reload) = (json!({ "version": 1, "command": "status" }), json!({ "version": 1, "command": "reload" }));
     assert!(as_nobody(status.clone()).contains("Permission denied"));
     configured("65534");
-    assert_eq!(ask(&socket, &reload)["reloaded"]["changes"][0], "The users who may ask for status are others.");
+    assert_eq!(ask(&socket, &reload)["reloaded"]["changes"][0], "The users who may ask for the status are others.");
     let said = as_nobody(status.clone());
     assert!(said.contains("\"machine\":\"cosigner\""), "{said}");
     assert!(as_nobody(reload.clone()).contains("daemon-refused"));
