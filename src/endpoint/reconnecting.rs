@@ -321,6 +321,8 @@ impl Keeper {
                 self.wanted(wishes).await;
             }
             self.tell(ReconnectState::Connecting);
+            // What was to be tried again until now is tried by this.
+            wishes.nudged.mark_unchanged();
             let connected = self.connect(Resume::IfBroken, &mut wishes.asked).await;
             // Whoever has asked until now is told of this.
             wishes.asked.mark_unchanged();

@@ -159,10 +159,9 @@ fn bind_failed(address: SocketAddr, error: io::Error) -> Error {
 
 fn unreachable(address: SocketAddr, error: io::Error) -> Error {
     let (what, hint) = match error.kind() {
-        io::ErrorKind::ConnectionRefused => (
-            format!("Nothing listens on {address}."),
-            "Start `claviger run`, or `claviger listen --transport tcp`, on the peer's machine.",
-        ),
+        io::ErrorKind::ConnectionRefused => {
+            (format!("Nothing listens on {address}."), "Start `claviger listen --transport tcp` on the peer's machine.")
+        }
         _ => (format!("{address} can not be reached."), "Check the address and the network between the machines."),
     };
     Error::new(ErrorKind::Unreachable, what, hint).because(error)
