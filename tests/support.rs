@@ -88,6 +88,11 @@ fn reserve() -> TcpListener {
     bound.next().unwrap()
 }
 
+/// A port for a program that a test starts: nobody else is given it by the kernel until the program has taken it.
+pub fn free_port() -> u16 {
+    reserve().local_addr().unwrap().port()
+}
+
 /// Seconds since 1970.
 pub fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()

@@ -54,7 +54,7 @@ fn service(name: &str, target: &str) -> String {
 
 /// A port that nobody has at the moment.
 fn free() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    crate::support::free_port()
 }
 
 /// A backend: each connection is given to `serve`, in a thread of its own.

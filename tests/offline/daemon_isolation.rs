@@ -232,7 +232,7 @@ fn it_works_inside() {
 }
 
 fn free() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    crate::support::free_port()
 }
 
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {

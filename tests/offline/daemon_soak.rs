@@ -37,7 +37,7 @@ impl Held {
 }
 
 fn free_port() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, crate::support::free_port()).into()
 }
 
 /// Sends back what each connection brings, until the process ends.

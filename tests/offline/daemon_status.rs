@@ -47,7 +47,7 @@ impl Running {
 
     /// Waits until the status is as wanted.
     pub(crate) fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(60);
         let mut last = Value::Null;
         while Instant::now() < end {
             if self.socket().exists() && UnixStream::connect(self.socket()).is_ok() {
@@ -397,7 +397,7 @@ fn a_kept_session_ends_with_the_daemon() {
     wallet.introduce(&mut cosigner);
     wallet.introduce(&mut tower);
     let (cosigner, _tower) = (Running::start(&mut cosigner, ECHO), Running::start(&mut tower, ECHO));
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::support::free_port();
     let wallet = Running::start(
         &mut wallet,
         &format!(

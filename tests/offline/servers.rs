@@ -88,5 +88,5 @@ pub(crate) fn program(name: &str) -> Command {
 
 /// A port of loopback that nobody has at the moment.
 pub(crate) fn free() -> SocketAddr {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, crate::support::free_port()).into()
 }

@@ -129,7 +129,7 @@ async fn soak(time: Duration) {
     // Flat: what the first rounds have taken, after the warm-up, is all that the others take, but for how much happens at once on a busy machine.
     let (last, earlier) = seen.split_last().unwrap();
     let most = earlier[1..].iter().take(10).max().unwrap();
-    assert!(*last <= most + 32, "{most} MiB have become {last} MiB");
+    assert!(*last <= most + most / 4 + 16, "{most} MiB have become {last} MiB");
 }
 
 #[test]
