@@ -222,7 +222,13 @@ fn it_works_inside() {
         let states: Vec<_> =
             status["sandbox"].as_array().unwrap().iter().map(|applied| applied["state"].as_str().unwrap()).collect();
         assert_eq!(states, ["applied"; 3], "{status}");
-        assert!(String::from_utf8_lossy(&cli(&served, &["log"]).stdout).contains("wallet"));
+        // It is written once a second.
+        let written = || String::from_utf8_lossy(&cli(&served, &["log"]).stdout).contains("wallet");
+        let until = Instant::now() + Duration::from_secs(20);
+        while !written() {
+            assert!(Instant::now() < until, "the log has nothing of the wallet");
+            std::thread::sleep(Duration::from_millis(100));
+        }
         for daemon in [caller, answerer] {
             daemon.signal(rustix::process::Signal::TERM);
             let (code, said) = daemon.ends();
